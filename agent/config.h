@@ -1,0 +1,82 @@
+// Config: /etc/walvault/walvault.toml as values; every key with its unit, default and bounds.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/file_system.h"
+#include "base/log.h"
+#include "base/result.h"
+
+namespace walvault::agent {
+
+struct BackupConfig {
+    std::chrono::seconds every{24 * 3600};      // [server.X.backup] every; 0 ("off"): only on request
+    bool fast_checkpoint = false;               // checkpoint = "fast" | "spread"
+    std::uint64_t max_rate_bytes = 0;           // per second; 0: unlimited
+};
+
+struct ServerConfig {
+    std::string name;
+    std::string conninfo;
+    std::string slot = "walvault";
+    std::string time_zone;                      // IANA name; empty: TZ, else the system's
+    std::chrono::milliseconds rpo_target{5000};
+    std::uint64_t slot_limit_bytes = 20ull << 30;
+    std::chrono::milliseconds flush_interval{200};  // 10ms..10s
+    BackupConfig backup;
+};
+
+struct RepoConfig {
+    std::string name;
+    std::string root;                           // of url = "file:///…"
+    double reserve_ratio = 0.10;                // below this much free space no base backup begins
+    int wal_level = 2;                          // zstd level of WAL frames, 1..19
+    int base_level = 1;                         // zstd level of base backup chunks
+    std::uint64_t pack_bytes = 64ull << 20;     // plain bytes of WAL in a pack
+};
+
+struct WebConfig {
+    std::string socket;                         // unix path; default REPO/control.sock
+    std::string address = "127.0.0.1";          // loopback only
+    unsigned port = 9858;                       // 0: no TCP listener
+};
+
+struct Config {
+    std::vector<ServerConfig> servers;
+    RepoConfig repo;                            // [repo.primary]
+    std::string key_path;                       // [encryption] key, resolved: "credential:X", "file:/X" or a path
+    WebConfig web;
+    log::Level log_level = log::Level::info;
+    std::optional<log::Format> log_format;      // nothing: text on a terminal, json otherwise
+    // Where each effective value came from, for `config show --origin`: "server.main.slot" -> value, origin.
+    struct Origin {
+        std::string key;
+        std::string value;
+        std::string origin;  // "/etc/walvault/walvault.toml:7", "WALVAULT_…", "default"
+    };
+    std::vector<Origin> origins;
+
+    // Errors: invalid_argument naming the servers there are, if `name` is none of them or is empty with
+    // several configured.
+    Result<const ServerConfig*> server(const std::string& name) const;
+};
+
+// Reads `path`, then conf.d/*.toml beside it in order, then WALVAULT_* variables. Unknown keys, wrong
+// types and values out of bounds are errors: "walvault.toml:3:1: unknown key …, did you mean …?".
+// Errors: invalid_argument, not_found.
+Result<Config> load_config(FileSystem& files, const std::string& path,
+                           const std::map<std::string, std::string>& environment);
+
+// "20GiB" and "200ms", "14d": the texts of the configuration. Errors: invalid_argument.
+Result<std::uint64_t> parse_size(std::string_view text);
+Result<std::chrono::milliseconds> parse_duration(std::string_view text);
+
+// The default file with every key explained; what deploy/walvault.toml.example holds.
+std::string example_config();
+
+}  // namespace walvault::agent

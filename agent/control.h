@@ -1,0 +1,48 @@
+// The agent's HTTP side: GET on loopback and on a unix socket, changes on the socket only; and its client.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "base/asio.h"
+
+namespace walvault::agent {
+
+struct HttpRequest {
+    std::string method;
+    std::string path;
+    std::string body;
+    bool from_socket = false;  // came over the unix socket
+};
+struct HttpResponse {
+    unsigned status = 200;
+    std::string content_type = "application/json";
+    std::string body;
+};
+
+// Beast on the loop. At most 32 connections, 8 KiB of headers, 64 KiB of body, 10 s for a request.
+class HttpServer {
+public:
+    using Handler = std::function<Task<HttpResponse>(HttpRequest)>;
+    struct Options {
+        std::string socket;   // empty: none. Mode 0600; an old socket nobody listens on is replaced.
+        std::string address;
+        unsigned port = 0;    // 0: no TCP listener
+    };
+    // Errors: busy if the port or the socket is in use.
+    static Result<std::unique_ptr<HttpServer>> listen(asio::any_io_executor executor, Options options,
+                                                      Handler handler);
+    virtual ~HttpServer() = default;
+    virtual unsigned port() const = 0;  // as bound
+    // Closes listeners and connections; the returned task ends when none is left.
+    virtual Task<> stop() = 0;
+};
+
+// Blocking, for one-shot commands. Errors: unavailable (no agent listens there), or what the agent
+// answered (its error object becomes the Error again).
+Result<std::string> call_agent(const std::string& socket, const std::string& method,
+                               const std::string& path, const std::string& body = {});
+
+}  // namespace walvault::agent

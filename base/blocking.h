@@ -1,0 +1,35 @@
+// run_on: blocking or heavy work on a pool, its result back on the loop.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <type_traits>
+#include <utility>
+
+#include "base/asio.h"
+
+namespace walvault {
+
+// Runs `work()` on a thread of `pool` and resumes the caller on its own executor with what it
+// returned. `work` takes values and returns values: it touches no object that the loop also touches
+// while it runs. Name the lambda before the co_await (g++ 12 destroys a temporary closure twice).
+template <class Work>
+Task<std::invoke_result_t<Work&>> run_on(asio::thread_pool& pool, Work work) {
+    using Value = std::invoke_result_t<Work&>;
+    auto initiate = [&pool](auto handler, Work job) {
+        auto executor = asio::get_associated_executor(handler);
+        auto shared_handler = std::make_shared<decltype(handler)>(std::move(handler));
+        auto shared_job = std::make_shared<Work>(std::move(job));
+        asio::post(pool, [executor, shared_handler, shared_job]() mutable {
+            auto value = std::make_shared<std::optional<Value>>((*shared_job)());
+            shared_job.reset();
+            asio::post(executor, [shared_handler, value]() mutable {
+                (*shared_handler)(std::move(**value));
+            });
+        });
+    };
+    co_return co_await asio::async_initiate<const asio::use_awaitable_t<>&, void(Value)>(
+        initiate, asio::use_awaitable, std::move(work));
+}
+
+}  // namespace walvault

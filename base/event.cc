@@ -1,0 +1,28 @@
+#include "base/event.h"
+
+#include "base/task_group.h"
+
+namespace walvault {
+
+Task<> sleep_for(std::chrono::steady_clock::duration duration) {
+    auto executor = co_await asio::this_coro::executor;
+    asio::steady_timer timer(executor);
+    timer.expires_after(duration);
+    boost::system::error_code ignored;
+    co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+}
+
+Task<> wait_for(Event& event, std::chrono::steady_clock::duration timeout) {
+    // The alarm's handler may already be queued when this returns, so it owns what it touches.
+    auto executor = co_await asio::this_coro::executor;
+    auto alarm = std::make_shared<asio::steady_timer>(executor);
+    alarm->expires_after(timeout);
+    Event copy = event;
+    alarm->async_wait([alarm, copy](boost::system::error_code error) mutable {
+        if (!error) copy.notify();
+    });
+    co_await event.wait();
+    alarm->cancel();
+}
+
+}  // namespace walvault

@@ -1,0 +1,35 @@
+// Event: wakes coroutines of the loop that wait for a change; a timer that is cancelled.
+#pragma once
+
+#include <chrono>
+#include <memory>
+
+#include "base/asio.h"
+
+namespace walvault {
+
+// notify() wakes everyone waiting now. A waiter re-checks its condition: wake-ups may be spurious.
+class Event {
+public:
+    explicit Event(asio::any_io_executor executor)
+        : timer_(std::make_shared<asio::steady_timer>(std::move(executor))) {
+        timer_->expires_at(asio::steady_timer::time_point::max());
+    }
+
+    void notify() { timer_->expires_at(asio::steady_timer::time_point::max()); }
+
+    Task<> wait() {
+        auto timer = timer_;
+        boost::system::error_code ignored;
+        co_await timer->async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+    }
+
+private:
+    std::shared_ptr<asio::steady_timer> timer_;
+};
+
+// Waits for `event` or `timeout`, whichever is first.
+Task<> wait_for(Event& event, std::chrono::steady_clock::duration timeout);
+Task<> sleep_for(std::chrono::steady_clock::duration duration);
+
+}  // namespace walvault

@@ -1,0 +1,40 @@
+// ObjectStore: named immutable objects. A directory, or later a bucket; readers of a repository use nothing else.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/file_system.h"
+#include "base/result.h"
+
+namespace walvault::storage {
+
+struct ObjectInfo {
+    std::string name;  // "main/wal/….pack": components separated by '/', never "..", never absolute
+    std::uint64_t size_bytes = 0;
+};
+
+// May be called from any thread. Every call blocks for disk or network time: call it from a pool.
+class ObjectStore {
+public:
+    virtual ~ObjectStore() = default;
+    // Durable when it returns. Errors: refused if `name` exists; no_space, io, unavailable.
+    virtual Result<> put(const std::string& name, ByteSpan bytes) = 0;
+    // `length` bytes at `offset`; fewer only where the object ends. Errors: not_found (proven absent), io, unavailable.
+    virtual Result<ByteBuffer> get(const std::string& name, std::uint64_t offset, std::uint64_t length) = 0;
+    virtual Result<ObjectInfo> info(const std::string& name) = 0;
+    // Everything whose name begins with `prefix`, sorted. An absent prefix is an empty list.
+    virtual Result<std::vector<ObjectInfo>> list(const std::string& prefix) = 0;
+    // Errors: not_found.
+    virtual Result<> remove(const std::string& name) = 0;
+    // For messages: "file:///var/lib/walvault".
+    virtual std::string url() const = 0;
+};
+
+// Objects are files under `root`; put writes a temporary name, syncs, links into place, syncs the directory.
+std::unique_ptr<ObjectStore> make_directory_store(FileSystem& files, std::string root);
+
+}  // namespace walvault::storage

@@ -1,0 +1,51 @@
+// FileCipher: compress-and-encrypt and its reverse, for the frames of one file.
+#pragma once
+
+#include <memory>
+
+#include "base/secret.h"
+#include "proto/frame_format.h"
+#include "storage/keyring.h"
+
+namespace walvault::storage {
+
+// The key of one file: BLAKE2b-256(data key, "file" ‖ repository id ‖ file id). Immutable: seal and
+// unseal may be called from any thread at once.
+class FileCipher {
+public:
+    // Derives the key for a new file and fills in header.tag. Errors: none but a wrong key size (asserts).
+    static FileCipher for_new_file(const DataKey& key, FileHeader& header);
+    // Errors: corrupt if the header's tag does not match.
+    static Result<FileCipher> for_existing_file(const DataKey& key, const FileHeader& header);
+
+    const FileHeader& header() const { return header_; }
+
+    // Header and ciphertext, ready to append. `plain` has at most kFramePlainBytesMax bytes. Stored
+    // uncompressed where zstd makes it no smaller. `level` is zstd's, 1..19 (negative ones are allowed).
+    ByteBuffer seal(const FramePlace& place, ByteSpan plain, int level) const;
+
+    // The plain bytes of `frame` (header and ciphertext) if it is exactly the frame that belongs at
+    // `place`. Authenticates before it decompresses, and decompresses into exactly the authenticated
+    // length. Errors: corrupt.
+    Result<ByteBuffer> unseal(const FramePlace& place, ByteSpan frame) const;
+    // The same into a buffer the caller owns; resized.
+    Result<> unseal_into(const FramePlace& place, ByteSpan frame, ByteBuffer& plain) const;
+
+    // Keyed BLAKE2b-256 under this file's key; names the footer in the ledger.
+    Id32 keyed_hash(ByteSpan bytes) const;
+
+private:
+    FileCipher(SecretBytes key, const FileHeader& header)
+        : key_(std::make_shared<SecretBytes>(std::move(key))), header_(header) {}
+    std::shared_ptr<const SecretBytes> key_;
+    FileHeader header_;
+};
+
+// BLAKE2b-256(content-id key, plain bytes): the name of a chunk. From any thread.
+Id32 content_id(const DataKey& content_key, ByteSpan plain);
+// Random bytes for ids.
+Id16 random_id16();
+// Unkeyed BLAKE2b-256, for the chain of the ledger.
+Id32 plain_hash(ByteSpan first, ByteSpan second = {});
+
+}  // namespace walvault::storage

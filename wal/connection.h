@@ -1,0 +1,76 @@
+// Connection: libpq on the loop; no thread ever blocks on the socket. Owns the PGconn.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/asio.h"
+#include "base/bytes.h"
+
+namespace walvault::wal {
+
+// One result of a query. Values are copies; a null is nullopt.
+struct QueryResult {
+    enum class Kind { rows, command, copy_in, copy_out, copy_both } kind = Kind::command;
+    std::vector<std::string> columns;
+    std::vector<std::vector<std::optional<std::string>>> rows;
+};
+
+// A CopyData message in libpq's own buffer, freed with this object.
+class CopyMessage {
+public:
+    CopyMessage(char* buffer, std::size_t size);
+    ~CopyMessage();
+    CopyMessage(CopyMessage&& other) noexcept;
+    CopyMessage& operator=(CopyMessage&& other) noexcept;
+    ByteSpan bytes() const { return {reinterpret_cast<const std::byte*>(buffer_), size_}; }
+
+private:
+    char* buffer_;
+    std::size_t size_;
+};
+
+class Connection {
+public:
+    enum class Mode { sql, physical_replication };
+    struct Options {
+        std::string conninfo;  // libpq's; passwords come from where libpq finds them
+        Mode mode = Mode::sql;
+        std::string application_name = "walvault";
+        std::chrono::seconds connect_timeout{10};
+    };
+    // Errors: unavailable (nothing answers, starting up, too many connections), refused (role, pg_hba,
+    // password), invalid_argument (conninfo). Messages never hold a password.
+    static Task<Result<std::unique_ptr<Connection>>> connect(Options options);
+    virtual ~Connection() = default;
+
+    // All results of `sql`, drained to the last one; stops early at a copy, which then is the last.
+    // Errors: unavailable when the connection is lost; else by SQLSTATE, with `sqlstate()` set: 42501
+    // and 28xxx refused, 53xxx and 57P03 unavailable, 55006 busy, 58P01 gap, 42704 not_found, others
+    // invalid_argument with the server's message.
+    virtual Task<Result<std::vector<QueryResult>>> query(std::string sql) = 0;
+    // The first result's rows only; a convenience.
+    virtual Task<Result<QueryResult>> query_one(std::string sql) = 0;
+    // After a copy began: the next message, or nullopt when the server ended the copy. Errors as query.
+    virtual Task<Result<std::optional<CopyMessage>>> next_copy_data() = 0;
+    // Like next_copy_data without waiting for the socket: nullopt when nothing is complete in memory.
+    virtual Result<std::optional<CopyMessage>> poll_copy_data() = 0;
+    virtual Task<Result<>> put_copy_data(ByteSpan bytes) = 0;
+    virtual Task<Result<>> put_copy_end() = 0;
+    // The results after a copy, drained.
+    virtual Task<Result<std::vector<QueryResult>>> results_after_copy() = 0;
+
+    virtual int server_version_num() const = 0;            // 150020
+    virtual std::string sqlstate() const = 0;              // of the last error, or empty
+    // Every pending and later operation returns cancelled. Does not block.
+    virtual void close() = 0;
+};
+
+// 'quoted' for SQL and for the replication grammar. `text` holds no NUL.
+std::string quote_literal(const std::string& text);
+std::string quote_identifier(const std::string& text);
+
+}  // namespace walvault::wal

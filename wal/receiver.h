@@ -1,0 +1,76 @@
+// Receiver: one attachment to a server's WAL: connect, identify, slot, stream; pulled by its owner.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <variant>
+
+#include "base/clock.h"
+#include "wal/walsender.h"
+
+namespace walvault::wal {
+
+struct WalSlice {
+    Lsn start_lsn;
+    ByteSpan wal;               // a view into `message`
+    Lsn server_end_lsn;         // what the server had flushed
+    WallTime sent_at;           // server's clock
+    std::shared_ptr<CopyMessage> message;
+};
+// The server said, at `sent_at`, that it had sent everything up to `server_end_lsn`.
+struct ServerPosition {
+    Lsn server_end_lsn;
+    WallTime sent_at;
+};
+// The server ended the stream: a clean shutdown (no next timeline), or a timeline switch.
+struct StreamEnded {
+    std::optional<TimelineEnd> next;
+};
+using StreamEvent = std::variant<WalSlice, ServerPosition, StreamEnded>;
+
+struct ServerIdentity {
+    SystemIdentity system;
+    std::uint64_t segment_bytes = 0;
+    int server_version_num = 0;
+    std::chrono::milliseconds wal_sender_timeout{60000};  // zero: none
+    std::optional<SlotPosition> slot;  // as found, before it was created
+};
+
+class Receiver {
+public:
+    struct Options {
+        std::string conninfo;
+        std::string slot;
+        std::string application_name = "walvault";
+        // How often the server is asked for its position when nothing arrives; the answer moves
+        // "restorable until" on an idle server.
+        std::chrono::milliseconds ask_interval{1000};
+        std::chrono::milliseconds status_interval{1000};
+    };
+    // Connects and identifies; streams nothing yet. Errors as Connection::connect; unsupported for a
+    // server before 15 or a major this build does not know.
+    static Task<Result<std::unique_ptr<Receiver>>> attach(Options options, const Clock& clock);
+    virtual ~Receiver() = default;
+
+    virtual const ServerIdentity& identity() const = 0;
+    // Creates the slot with RESERVE_WAL unless it is there. Returns its position.
+    virtual Task<Result<SlotPosition>> ensure_slot() = 0;
+    virtual Task<Result<std::string>> timeline_history(TimelineId timeline) = 0;
+    // Starts streaming from exactly `start`.
+    virtual Task<Result<>> start(Lsn start, TimelineId timeline) = 0;
+    // The next event. WAL is contiguous: each slice starts where the one before ended (the first at
+    // `start`). Sends status updates when they are due, and answers keepalives that ask, also while the
+    // caller waits here. Errors: corrupt (not contiguous, unknown message), unavailable (connection
+    // lost, nothing for 2 × wal_sender_timeout), gap (58P01: the server has removed that WAL).
+    virtual Task<Result<StreamEvent>> next() = 0;
+    // What may be told to the server as written and flushed. Sends a status update at once if it moved
+    // and `urgent`, else with the next one due. Never moves back.
+    virtual Task<Result<>> acknowledge(Lsn flushed_lsn, bool urgent) = 0;
+    // Ends the stream cleanly (CopyDone), bounded by one second, and closes.
+    virtual Task<> stop() = 0;
+    // From anywhere on the loop: pending next() returns cancelled.
+    virtual void close() = 0;
+};
+
+}  // namespace walvault::wal
