@@ -9,13 +9,13 @@
 
 namespace walvault::storage {
 
-// The key of one file: BLAKE2b-256(data key, "file" ‖ repository id ‖ file id). Immutable: seal and
+// The key of one file: BLAKE2b-256(data key, "walvault file 1" ‖ repository id ‖ file id). Immutable: seal and
 // unseal may be called from any thread at once.
 class FileCipher {
 public:
-    // Derives the key for a new file and fills in header.tag. Errors: none but a wrong key size (asserts).
+    // Derives the key for a new file and fills in header.key_id and header.tag. A wrong key size asserts.
     static FileCipher for_new_file(const DataKey& key, FileHeader& header);
-    // Errors: corrupt if the header's tag does not match.
+    // Errors: corrupt if `key` is not the one the header names or the tag does not match.
     static Result<FileCipher> for_existing_file(const DataKey& key, const FileHeader& header);
 
     const FileHeader& header() const { return header_; }

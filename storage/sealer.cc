@@ -1,0 +1,255 @@
+#include "storage/sealer.h"
+
+#include <sodium.h>
+#include <zstd.h>
+
+#include <algorithm>
+#include <string>
+
+namespace walvault::storage {
+namespace {
+
+constexpr std::size_t kKeyBytes = crypto_aead_xchacha20poly1305_ietf_KEYBYTES;
+static_assert(kTagBytes == crypto_aead_xchacha20poly1305_ietf_ABYTES);
+static_assert(sizeof(FrameHeader::nonce) == crypto_aead_xchacha20poly1305_ietf_NPUBBYTES);
+
+unsigned char* raw(std::byte* bytes) { return reinterpret_cast<unsigned char*>(bytes); }
+const unsigned char* raw(const std::byte* bytes) {
+    return reinterpret_cast<const unsigned char*>(bytes);
+}
+
+// BLAKE2b of `pieces` one after another, keyed unless `key` is empty.
+void blake2b(MutableByteSpan out, ByteSpan key, std::initializer_list<ByteSpan> pieces) {
+    crypto_generichash_state state;
+    crypto_generichash_init(&state, key.empty() ? nullptr : raw(key.data()), key.size(), out.size());
+    for (ByteSpan piece : pieces) crypto_generichash_update(&state, raw(piece.data()), piece.size());
+    crypto_generichash_final(&state, raw(out.data()), out.size());
+    sodium_memzero(&state, sizeof state);
+}
+
+SecretBytes derive_file_key(const DataKey& key, const FileHeader& header) {
+    WV_ASSERT(key.secret.view().size() == kKeyBytes);
+    SecretBytes file_key(kKeyBytes);
+    blake2b(file_key.mutable_view(), key.secret.view(),
+            {as_bytes("walvault file 1"), header.repository_id, header.file_id});
+    return file_key;
+}
+
+Id16 header_tag(const SecretBytes& file_key, const FileHeader& header) {
+    std::array<std::byte, kFileHeaderBytes> bytes;
+    encode_file_header(header, bytes);
+    Id16 tag;
+    blake2b(tag, file_key.view(), {ByteSpan(bytes).first(kFileHeaderBytes - tag.size())});
+    return tag;
+}
+
+Id16 frame_commitment(const SecretBytes& file_key, const FileHeader& file, ByteSpan nonce) {
+    Id16 commitment;
+    blake2b(commitment, file_key.view(), {as_bytes("commit"), file.file_id, nonce});
+    return commitment;
+}
+
+bool equal_in_constant_time(const Id16& left, const Id16& right) {
+    return sodium_memcmp(left.data(), right.data(), left.size()) == 0;
+}
+
+// One per thread, reused: making a context costs more than compressing a small frame.
+class Compressor {
+public:
+    Compressor() : context_(ZSTD_createCCtx()) { WV_ASSERT(context_ != nullptr); }
+    ~Compressor() { ZSTD_freeCCtx(context_); }
+    Compressor(const Compressor&) = delete;
+    Compressor& operator=(const Compressor&) = delete;
+
+    // The compressed size, or 0 where it is no smaller than `plain` or zstd ran out of memory.
+    std::size_t compress(MutableByteSpan out, ByteSpan plain, int level) {
+        level = std::clamp(level, ZSTD_minCLevel(), 19);
+        if (level != level_) {
+            ZSTD_CCtx_setParameter(context_, ZSTD_c_compressionLevel, level);
+            level_ = level;
+        }
+        std::size_t size = ZSTD_compress2(context_, out.data(), out.size(), plain.data(), plain.size());
+        return ZSTD_isError(size) != 0 || size >= plain.size() ? 0 : size;
+    }
+
+private:
+    ZSTD_CCtx* context_;
+    int level_ = ZSTD_CLEVEL_DEFAULT;
+};
+
+class Decompressor {
+public:
+    Decompressor() : context_(ZSTD_createDCtx()) { WV_ASSERT(context_ != nullptr); }
+    ~Decompressor() { ZSTD_freeDCtx(context_); }
+    Decompressor(const Decompressor&) = delete;
+    Decompressor& operator=(const Decompressor&) = delete;
+
+    // Where the compressed bytes of a frame are decrypted to; at most kFramePlainBytesMax.
+    ByteBuffer& scratch() { return scratch_; }
+
+    // Exactly one zstd frame that announces and gives exactly plain.size() bytes. One-shot
+    // decompression uses the output as its window, so no announced window costs memory.
+    Result<> decompress(MutableByteSpan plain, ByteSpan compressed) {
+        unsigned long long announced = ZSTD_getFrameContentSize(compressed.data(), compressed.size());
+        if (announced != plain.size() ||
+            ZSTD_findFrameCompressedSize(compressed.data(), compressed.size()) != compressed.size())
+            return fail(Errc::corrupt, "the compressed bytes are not one zstd frame of " +
+                                           std::to_string(plain.size()) + " bytes");
+        std::size_t size = ZSTD_decompressDCtx(context_, plain.data(), plain.size(),
+                                               compressed.data(), compressed.size());
+        if (ZSTD_isError(size) != 0)
+            return fail(Errc::corrupt, std::string("decompress: ") + ZSTD_getErrorName(size));
+        if (size != plain.size())
+            return fail(Errc::corrupt, "decompressing gave " + std::to_string(size) + " bytes where " +
+                                           std::to_string(plain.size()) + " were sealed");
+        return {};
+    }
+
+private:
+    ZSTD_DCtx* context_;
+    ByteBuffer scratch_;
+};
+
+Compressor& this_threads_compressor() {
+    thread_local Compressor compressor;
+    return compressor;
+}
+Decompressor& this_threads_decompressor() {
+    thread_local Decompressor decompressor;
+    return decompressor;
+}
+
+tl::unexpected<Error> bad_frame(const FramePlace& place, const std::string& what) {
+    return fail(Errc::corrupt, "frame " + std::to_string(place.frame_number) + " " + what);
+}
+
+Result<FrameHeader> check_frame_header(const FramePlace& place, ByteSpan frame) {
+    auto header = decode_frame_header(frame);
+    if (!header) return fail_while("frame " + std::to_string(place.frame_number), header.error());
+    std::size_t has_bytes = frame.size() - kFrameHeaderBytes;
+    if (header->sealed_bytes != has_bytes)
+        return bad_frame(place, "announces " + std::to_string(header->sealed_bytes) +
+                                    " sealed bytes and has " + std::to_string(has_bytes));
+    if (header->frame_number != place.frame_number)
+        return bad_frame(place, "is missing: frame " + std::to_string(header->frame_number) +
+                                    " stands in its place");
+    if (header->kind != place.kind)
+        return bad_frame(place, "is of kind " + std::to_string(static_cast<int>(header->kind)) +
+                                    " where kind " + std::to_string(static_cast<int>(place.kind)) +
+                                    " belongs");
+    return header;
+}
+
+}  // namespace
+
+FileCipher FileCipher::for_new_file(const DataKey& key, FileHeader& header) {
+    header.key_id = key.id;
+    SecretBytes file_key = derive_file_key(key, header);
+    header.tag = header_tag(file_key, header);
+    return FileCipher(std::move(file_key), header);
+}
+
+Result<FileCipher> FileCipher::for_existing_file(const DataKey& key, const FileHeader& header) {
+    if (header.key_id != key.id)
+        return fail(Errc::corrupt, "the file is sealed under data key " + to_hex(header.key_id) +
+                                       ", not " + to_hex(key.id));
+    SecretBytes file_key = derive_file_key(key, header);
+    if (!equal_in_constant_time(header_tag(file_key, header), header.tag))
+        return fail(Errc::corrupt, "the file header fails authentication under data key " +
+                                       to_hex(header.key_id));
+    return FileCipher(std::move(file_key), header);
+}
+
+ByteBuffer FileCipher::seal(const FramePlace& place, ByteSpan plain, int level) const {
+    WV_ASSERT(plain.size() <= kFramePlainBytesMax);
+    // Compressed straight behind the header, then encrypted in place: the bytes are copied only
+    // where zstd makes them no smaller.
+    ByteBuffer out(kFrameHeaderBytes + ZSTD_compressBound(plain.size()) + kTagBytes);
+    std::byte* body = out.data() + kFrameHeaderBytes;
+    FrameHeader header;
+    header.kind = place.kind;
+    header.frame_number = place.frame_number;
+    header.plain_bytes = static_cast<std::uint32_t>(plain.size());
+    std::size_t body_bytes = 0;
+    if (!plain.empty())
+        body_bytes = this_threads_compressor().compress({body, out.size() - kFrameHeaderBytes - kTagBytes},
+                                                        plain, level);
+    header.codec = body_bytes == 0 ? Codec::stored : Codec::zstd;
+    if (body_bytes == 0) {
+        body_bytes = plain.size();
+        std::ranges::copy(plain, body);
+    }
+    header.sealed_bytes = static_cast<std::uint32_t>(body_bytes + kTagBytes);
+    randombytes_buf(header.nonce.data(), header.nonce.size());
+    header.commitment = frame_commitment(*key_, header_, header.nonce);
+    encode_frame_header(header, std::span(out).first<kFrameHeaderBytes>());
+    std::array<std::byte, kAdditionalDataBytes> bound;
+    encode_additional_data(header_, place, header.codec, header.plain_bytes, bound);
+    crypto_aead_xchacha20poly1305_ietf_encrypt(raw(body), nullptr, raw(body), body_bytes,
+                                               raw(bound.data()), bound.size(), nullptr,
+                                               raw(header.nonce.data()), raw(key_->view().data()));
+    out.resize(kFrameHeaderBytes + body_bytes + kTagBytes);
+    return out;
+}
+
+Result<ByteBuffer> FileCipher::unseal(const FramePlace& place, ByteSpan frame) const {
+    ByteBuffer plain;
+    WV_CHECK(unseal_into(place, frame, plain));
+    return plain;
+}
+
+Result<> FileCipher::unseal_into(const FramePlace& place, ByteSpan frame, ByteBuffer& plain) const {
+    plain.clear();
+    WV_TRY(FrameHeader header, check_frame_header(place, frame));
+    if (!equal_in_constant_time(frame_commitment(*key_, header_, header.nonce), header.commitment))
+        return bad_frame(place, "was not sealed for this file, or its header is damaged");
+    std::array<std::byte, kAdditionalDataBytes> bound;
+    encode_additional_data(header_, place, header.codec, header.plain_bytes, bound);
+    Decompressor& decompressor = this_threads_decompressor();
+    bool stored = header.codec == Codec::stored;
+    ByteBuffer& opened = stored ? plain : decompressor.scratch();
+    opened.resize(header.sealed_bytes - kTagBytes);
+    if (crypto_aead_xchacha20poly1305_ietf_decrypt(
+            raw(opened.data()), nullptr, nullptr, raw(frame.data() + kFrameHeaderBytes),
+            header.sealed_bytes, raw(bound.data()), bound.size(), raw(header.nonce.data()),
+            raw(key_->view().data())) != 0) {
+        plain.clear();
+        return bad_frame(place, "fails authentication: its bytes or its place are not the sealed ones");
+    }
+    if (stored) return {};
+    plain.resize(header.plain_bytes);
+    if (auto whole = decompressor.decompress(plain, opened); !whole) {
+        plain.clear();
+        return bad_frame(place, "cannot be decompressed: " + whole.error().message);
+    }
+    return {};
+}
+
+Id32 FileCipher::keyed_hash(ByteSpan bytes) const {
+    Id32 hash;
+    blake2b(hash, key_->view(), {bytes});
+    return hash;
+}
+
+Id32 content_id(const DataKey& content_key, ByteSpan plain) {
+    WV_ASSERT(content_key.secret.view().size() == kKeyBytes);
+    Id32 id;
+    blake2b(id, content_key.secret.view(), {plain});
+    return id;
+}
+
+Id16 random_id16() {
+    require_sodium();
+    Id16 id;
+    randombytes_buf(id.data(), id.size());
+    return id;
+}
+
+Id32 plain_hash(ByteSpan first, ByteSpan second) {
+    require_sodium();
+    Id32 hash;
+    blake2b(hash, {}, {first, second});
+    return hash;
+}
+
+}  // namespace walvault::storage
