@@ -33,7 +33,8 @@ struct WalFinding {
         abort,              // ABORT, ABORT PREPARED: xid, at
         prepare,            // PREPARE TRANSACTION: xid, at
         restore_point,      // name, at
-        truncate,           // heap TRUNCATE (only logged with wal_level=logical): xid, files
+        truncate,           // heap TRUNCATE (only logged with wal_level=logical): xid, and in dropped
+                            // the OIDs of the tables (not their files; tablespace 0)
         checkpoint,         // online or shutdown: redo_lsn, at
         end_of_recovery,    // a promotion: timeline, at
         parameter_change,   // wal_level_minimal tells whether replay across it is impossible
@@ -51,7 +52,8 @@ struct WalFinding {
     Lsn redo_lsn;
     TimelineId timeline = 0;
     bool wal_level_minimal = false;
-    // commit: rows the transaction and its subtransactions changed, as far as its records were seen.
+    // commit: rows the transaction and its subtransactions changed, as far as its records were seen;
+    // rows of system catalogs (relation files below 16384) are not counted.
     std::uint64_t inserted_rows = 0;
     std::uint64_t updated_rows = 0;
     std::uint64_t deleted_rows = 0;
@@ -61,24 +63,31 @@ struct WalFinding {
 struct WalDecoderOptions {
     unsigned server_major = 15;
     std::uint64_t system_identifier = 0;  // 0: taken from the first long page header
-    std::uint64_t segment_bytes = 0;
+    std::uint64_t segment_bytes = 0;      // a power of two from 1 MiB to 1 GiB
     TimelineId timeline = 0;  // pages may carry it or an older one; 0: not checked
     bool count_rows = true;   // per open transaction, at most 65,536 of them
 };
 
 class WalDecoder {
 public:
-    // `start` may be anywhere in a record: decoding begins at the first record that starts at or after
-    // it. Errors: unsupported for a major this build has no page magic for.
+    // `start` is the start of a page, or the start or end of a record, as record_start_lsn() and
+    // checked_lsn() of another decoder give it. If a page starts in mid-record, decoding begins at the
+    // first record after that one. Errors: unsupported for a major this build has no page magic for;
+    // invalid_argument for a segment size that is none or a start inside a page header.
     static Result<WalDecoder> open(const WalDecoderOptions& options, Lsn start);
 
     // Appends bytes that continue exactly at end_lsn(); findings are added to `findings` in WAL order.
+    // The rest of a segment after XLOG_SWITCH is passed over, whatever it holds, as PostgreSQL does.
     // Errors: corrupt, with the LSN and what did not match; the decoder must then be opened anew.
     Result<> feed(ByteSpan bytes, std::vector<WalFinding>& findings);
 
     Lsn end_lsn() const;               // first byte not yet fed
-    Lsn record_start_lsn() const;      // start of the record that end_lsn() lies in, or end_lsn() aligned
-    Lsn checked_lsn() const;           // end of the last complete record whose CRC was checked
+    // Start of the record that end_lsn() lies in, or end_lsn() aligned. XLOG_SWITCH reaches to the end of
+    // its segment; a record that began before `start` is answered with `start`. Open there to resume.
+    Lsn record_start_lsn() const;
+    // End of the last complete record whose CRC was checked; the segment's end once it is fed after
+    // XLOG_SWITCH. `start` until there is one.
+    Lsn checked_lsn() const;
     Lsn last_record_lsn() const;       // start of that record (what the next xl_prev must be); 0: none yet
 
     WalDecoder(WalDecoder&&) noexcept;
