@@ -58,9 +58,15 @@ public:
     virtual Task<Result<std::optional<CopyMessage>>> next_copy_data() = 0;
     // Like next_copy_data without waiting for the socket: nullopt when nothing is complete in memory.
     virtual Result<std::optional<CopyMessage>> poll_copy_data() = 0;
+    // After poll_copy_data gave nothing: waits until the server sent more or ended the copy, for at most
+    // `timeout`. Wake-ups may be spurious.
+    enum class CopyWait { readable, ended, timed_out };
+    virtual Task<Result<CopyWait>> wait_copy_data(std::chrono::steady_clock::duration timeout) = 0;
     virtual Task<Result<>> put_copy_data(ByteSpan bytes) = 0;
     virtual Task<Result<>> put_copy_end() = 0;
-    // The results after a copy, drained.
+    // The results after a copy, drained. If the server ended the copy and waits for put_copy_end(), one
+    // result of kind copy_in. A server that closes the connection after its last command completed, as
+    // a clean shutdown does, is no error here.
     virtual Task<Result<std::vector<QueryResult>>> results_after_copy() = 0;
 
     virtual int server_version_num() const = 0;            // 150020
