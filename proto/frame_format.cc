@@ -164,7 +164,7 @@ void encode_frame_header(const FrameHeader& header, std::span<std::byte, kFrameH
     writer.le(header.frame_number);
     writer.le(header.plain_bytes);
     writer.le(header.sealed_bytes);
-    writer.zeros(4);
+    writer.le(header.synced_frames);
     writer.bytes(header.nonce);
     writer.bytes(header.commitment);
     WV_ASSERT(writer.position() == kFrameHeaderBytes);
@@ -189,7 +189,8 @@ Result<FrameHeader> decode_frame_header(ByteSpan bytes) {
     header.frame_number = reader.le<std::uint32_t>();
     header.plain_bytes = reader.le<std::uint32_t>();
     header.sealed_bytes = reader.le<std::uint32_t>();
-    if (reserved != 0 || reader.le<std::uint32_t>() != 0)
+    header.synced_frames = reader.le<std::uint32_t>();
+    if (reserved != 0)
         return fail(Errc::corrupt, "the unused bytes of a frame header are not zero");
     read_id(reader, header.nonce);
     read_id(reader, header.commitment);
@@ -227,7 +228,8 @@ void encode_additional_data(const FileHeader& file, const FramePlace& place, Cod
     writer.le(place.frame_number);
     writer.le(plain_bytes);
     writer.le(file.start_lsn.value);
-    WV_ASSERT(writer.position() == 192);
+    writer.le(place.synced_frames);
+    WV_ASSERT(writer.position() == 196);
 }
 
 void encode_pack_trailer(const PackTrailer& trailer, std::span<std::byte, kPackTrailerBytes> out) {

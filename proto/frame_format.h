@@ -47,6 +47,7 @@ struct FrameHeader {
     std::uint32_t frame_number = 0;
     std::uint32_t plain_bytes = 0;
     std::uint32_t sealed_bytes = 0;  // ciphertext with its 16-byte tag, what follows this header
+    std::uint32_t synced_frames = 0; // frames of this file known to be synced when this one was sealed
     std::array<std::byte, 24> nonce{};
     Id16 commitment{};  // keyed hash of the nonce: tells the key before the tag is tried
 };
@@ -66,6 +67,10 @@ struct FramePlace {
     std::uint64_t end = 0;
     Id32 content_id{};
     bool final = false;  // the footer: nothing follows
+    // Not of the place: written into the header and authenticated when sealing, taken from the header
+    // when unsealing. A frame that is missing although a later one counts it as synced was destroyed,
+    // not torn by a crash.
+    std::uint32_t synced_frames = 0;
 };
 // Fixed width, everything that identifies the place and the coding of the bytes.
 inline constexpr std::size_t kAdditionalDataBytes = 208;

@@ -1,7 +1,7 @@
 // Ledger: the signed, hash-chained, append-only log of all that happened to a repository.
 //
 // Files REPO/ledger/<first sequence, 20 digits>.log of a few MiB: a file header, then records of
-// length, CRC-32C, serialized LedgerEntry and Ed25519 signature. Grammar: docs/formats.md.
+// length and CRC-32Cs, serialized LedgerEntry and Ed25519 signature. Grammar: docs/formats.md.
 #pragma once
 
 #include <functional>
@@ -39,7 +39,7 @@ Result<LedgerHead> read_ledger(ObjectStore& store, const Id16& repository_id, co
 // The writing end; one in the world (the caller holds the repository's lock).
 class Ledger {
 public:
-    // Checks the whole last file and the links between files, and cuts a torn end off.
+    // Checks the chain, and the signatures of the last two files; cuts a torn end off. `root` exists.
     static Result<std::unique_ptr<Ledger>> open(FileSystem& files, const std::string& root,
                                                 const Id16& repository_id, LedgerKeys keys,
                                                 const Clock& clock);

@@ -34,7 +34,9 @@ public:
     virtual std::string url() const = 0;
 };
 
-// Objects are files under `root`; put writes a temporary name, syncs, links into place, syncs the directory.
+// Objects are files under `root`; put writes a temporary name, syncs, renames it into place, syncs the
+// directory. One writer at a time: between two that put the same name at once, the later one wins.
+// Where `root` itself is missing (a disk that is not mounted), everything is unavailable, never not_found.
 std::unique_ptr<ObjectStore> make_directory_store(FileSystem& files, std::string root);
 
 }  // namespace walvault::storage

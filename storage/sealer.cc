@@ -1,10 +1,11 @@
 #include "storage/sealer.h"
 
-#include <sodium.h>
 #include <zstd.h>
 
 #include <algorithm>
 #include <string>
+
+#include "storage/blake2b.h"
 
 namespace walvault::storage {
 namespace {
@@ -12,20 +13,6 @@ namespace {
 constexpr std::size_t kKeyBytes = crypto_aead_xchacha20poly1305_ietf_KEYBYTES;
 static_assert(kTagBytes == crypto_aead_xchacha20poly1305_ietf_ABYTES);
 static_assert(sizeof(FrameHeader::nonce) == crypto_aead_xchacha20poly1305_ietf_NPUBBYTES);
-
-unsigned char* raw(std::byte* bytes) { return reinterpret_cast<unsigned char*>(bytes); }
-const unsigned char* raw(const std::byte* bytes) {
-    return reinterpret_cast<const unsigned char*>(bytes);
-}
-
-// BLAKE2b of `pieces` one after another, keyed unless `key` is empty.
-void blake2b(MutableByteSpan out, ByteSpan key, std::initializer_list<ByteSpan> pieces) {
-    crypto_generichash_state state;
-    crypto_generichash_init(&state, key.empty() ? nullptr : raw(key.data()), key.size(), out.size());
-    for (ByteSpan piece : pieces) crypto_generichash_update(&state, raw(piece.data()), piece.size());
-    crypto_generichash_final(&state, raw(out.data()), out.size());
-    sodium_memzero(&state, sizeof state);
-}
 
 SecretBytes derive_file_key(const DataKey& key, const FileHeader& header) {
     WV_ASSERT(key.secret.view().size() == kKeyBytes);
@@ -47,10 +34,6 @@ Id16 frame_commitment(const SecretBytes& file_key, const FileHeader& file, ByteS
     Id16 commitment;
     blake2b(commitment, file_key.view(), {as_bytes("commit"), file.file_id, nonce});
     return commitment;
-}
-
-bool equal_in_constant_time(const Id16& left, const Id16& right) {
-    return sodium_memcmp(left.data(), right.data(), left.size()) == 0;
 }
 
 // One per thread, reused: making a context costs more than compressing a small frame.
@@ -169,6 +152,7 @@ ByteBuffer FileCipher::seal(const FramePlace& place, ByteSpan plain, int level) 
     FrameHeader header;
     header.kind = place.kind;
     header.frame_number = place.frame_number;
+    header.synced_frames = place.synced_frames;
     header.plain_bytes = static_cast<std::uint32_t>(plain.size());
     std::size_t body_bytes = 0;
     if (!plain.empty())
@@ -203,8 +187,10 @@ Result<> FileCipher::unseal_into(const FramePlace& place, ByteSpan frame, ByteBu
     WV_TRY(FrameHeader header, check_frame_header(place, frame));
     if (!equal_in_constant_time(frame_commitment(*key_, header_, header.nonce), header.commitment))
         return bad_frame(place, "was not sealed for this file, or its header is damaged");
+    FramePlace sealed_place = place;
+    sealed_place.synced_frames = header.synced_frames;
     std::array<std::byte, kAdditionalDataBytes> bound;
-    encode_additional_data(header_, place, header.codec, header.plain_bytes, bound);
+    encode_additional_data(header_, sealed_place, header.codec, header.plain_bytes, bound);
     Decompressor& decompressor = this_threads_decompressor();
     bool stored = header.codec == Codec::stored;
     ByteBuffer& opened = stored ? plain : decompressor.scratch();
@@ -223,6 +209,10 @@ Result<> FileCipher::unseal_into(const FramePlace& place, ByteSpan frame, ByteBu
         return bad_frame(place, "cannot be decompressed: " + whole.error().message);
     }
     return {};
+}
+
+bool FileCipher::vouches_for(const FrameHeader& frame) const {
+    return equal_in_constant_time(frame_commitment(*key_, header_, frame.nonce), frame.commitment);
 }
 
 Id32 FileCipher::keyed_hash(ByteSpan bytes) const {

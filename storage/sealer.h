@@ -31,6 +31,10 @@ public:
     // The same into a buffer the caller owns; resized.
     Result<> unseal_into(const FramePlace& place, ByteSpan frame, ByteBuffer& plain) const;
 
+    // True if a frame header was made under this file's key (its commitment says so). The header's other
+    // fields are authenticated only by unseal().
+    bool vouches_for(const FrameHeader& frame) const;
+
     // Keyed BLAKE2b-256 under this file's key; names the footer in the ledger.
     Id32 keyed_hash(ByteSpan bytes) const;
 

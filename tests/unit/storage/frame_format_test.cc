@@ -34,6 +34,7 @@ FrameHeader test_frame_header() {
     header.frame_number = 5;
     header.plain_bytes = 1'000;
     header.sealed_bytes = 316;
+    header.synced_frames = 4;
     header.nonce = filled<24>(0xAB);
     header.commitment = id16(0xCD);
     return header;
@@ -98,6 +99,7 @@ TEST_CASE("a frame header decodes to what was encoded") {
     CHECK(decoded->frame_number == 5);
     CHECK(decoded->plain_bytes == 1'000);
     CHECK(decoded->sealed_bytes == 316);
+    CHECK(decoded->synced_frames == 4);
     CHECK(encoded(*decoded) == bytes);
     for (std::size_t size = 0; size < bytes.size(); ++size)
         CHECK(decode_frame_header(ByteSpan(bytes).first(size)).error().code == Errc::corrupt);
@@ -127,7 +129,7 @@ TEST_CASE("lengths that no frame can have are refused before anything is read") 
 
 TEST_CASE("an unknown frame kind, codec, version or magic is corrupt") {
     FrameBytes bytes = encoded(test_frame_header());
-    for (auto [offset, value] : {std::pair<std::size_t, int>{0, 'X'}, {4, 2}, {5, 0}, {5, 4}, {6, 2}, {7, 1}, {20, 1}}) {
+    for (auto [offset, value] : {std::pair<std::size_t, int>{0, 'X'}, {4, 2}, {5, 0}, {5, 4}, {6, 2}, {7, 1}}) {
         FrameBytes changed = bytes;
         changed[offset] = static_cast<std::byte>(value);
         CHECK(decode_frame_header(changed).error().code == Errc::corrupt);
@@ -157,6 +159,7 @@ TEST_CASE("additional data differs for every field it binds") {
         [](FileHeader&, FramePlace& p) { p.end = 9; },
         [](FileHeader&, FramePlace& p) { p.content_id = filled<32>(9); },
         [](FileHeader&, FramePlace& p) { p.final = true; },
+        [](FileHeader&, FramePlace& p) { p.synced_frames = 9; },
     };
     std::set<std::string> seen;
     for (auto& change : changes) {
@@ -175,6 +178,7 @@ TEST_CASE("additional data stands at the documented offsets") {
     file.key_id = id16(0x50);
     FramePlace place = wal_place(0x01020304, 0x1122334455667788, 0x99AABBCCDDEEFF00);
     place.content_id = filled<32>(0x70);
+    place.synced_frames = 0x05060708;
     std::array<std::byte, kAdditionalDataBytes> bytes;
     encode_additional_data(file, place, Codec::zstd, 0x0A0B0C0D, bytes);
     CHECK(as_text(bytes).substr(0, 8) == "WVFRAD1\n");
@@ -192,7 +196,8 @@ TEST_CASE("additional data stands at the documented offsets") {
     CHECK(load_le<std::uint32_t>(&bytes[176]) == place.frame_number);
     CHECK(load_le<std::uint32_t>(&bytes[180]) == 0x0A0B0C0D);
     CHECK(load_le<std::uint64_t>(&bytes[184]) == file.start_lsn.value);
-    CHECK(to_hex(ByteSpan(bytes).subspan(192)) == std::string(32, '0'));
+    CHECK(load_le<std::uint32_t>(&bytes[192]) == 0x05060708);
+    CHECK(to_hex(ByteSpan(bytes).subspan(196)) == std::string(24, '0'));
 }
 
 TEST_CASE("a pack trailer decodes to what was encoded and every flipped bit is detected") {

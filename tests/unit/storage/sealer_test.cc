@@ -197,6 +197,17 @@ TEST_CASE("a frame opens at no place but its own") {
     }
 }
 
+TEST_CASE("the count of synced frames is authenticated and taken from the header, not from the place") {
+    SealedFile file;
+    FramePlace place = wal_place(9, 0, 5);
+    place.synced_frames = 7;
+    ByteBuffer frame = file.cipher.seal(place, as_bytes("plain"), 3);
+    CHECK(decode_frame_header(frame).value().synced_frames == 7);
+    CHECK(file.cipher.unseal(wal_place(9, 0, 5), frame).has_value());
+    frame[20] = std::byte{8};
+    CHECK(unseal_error(file.cipher, wal_place(9, 0, 5), frame) == Errc::corrupt);
+}
+
 TEST_CASE("a frame opens in no file but its own") {
     SealedFile file;
     ByteBuffer plain = compressible_bytes(200);

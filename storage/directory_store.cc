@@ -1,0 +1,195 @@
+#include <algorithm>
+#include <mutex>
+#include <set>
+
+#include "storage/object_store.h"
+#include "storage/sealer.h"
+
+namespace walvault::storage {
+namespace {
+
+constexpr std::string_view kTemporaryPrefix = ".put-";
+constexpr std::size_t kNameBytesMax = 1000;
+constexpr std::size_t kComponentBytesMax = 200;
+
+bool is_plain_component(std::string_view component) {
+    return !component.empty() && component.size() <= kComponentBytesMax && component.front() != '.' &&
+           std::ranges::none_of(component, [](char c) {
+               return static_cast<unsigned char>(c) < 0x20 || c == 0x7F;
+           });
+}
+
+// Components separated by '/', none empty, none hidden: so neither "..", nor absolute.
+bool is_object_name(std::string_view name) {
+    if (name.size() > kNameBytesMax) return false;
+    for (std::size_t start = 0;;) {
+        std::size_t slash = name.find('/', start);
+        if (!is_plain_component(name.substr(start, slash - start))) return false;
+        if (slash == std::string_view::npos) return true;
+        start = slash + 1;
+    }
+}
+
+Result<> check_name(const std::string& name) {
+    if (is_object_name(name)) return {};
+    std::string shown = name.substr(0, 100);
+    std::ranges::replace_if(
+        shown, [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7F; }, '?');
+    return fail(Errc::invalid_argument, "\"" + shown + "\" is not a name an object can have");
+}
+
+std::string parent_of(const std::string& name) {
+    std::size_t slash = name.find_last_of('/');
+    return slash == std::string::npos ? std::string() : name.substr(0, slash);
+}
+
+class DirectoryStore final : public ObjectStore {
+public:
+    DirectoryStore(FileSystem& files, std::string root) : files_(files), root_(std::move(root)) {
+        while (root_.size() > 1 && root_.back() == '/') root_.pop_back();
+    }
+
+    Result<> put(const std::string& name, ByteSpan bytes) override {
+        WV_CHECK(check_name(name));
+        WV_CHECK(refuse_existing(name));
+        std::string directory = parent_of(name);
+        WV_CHECK(make_durable_directory(directory));
+        std::string temporary = path_of(directory) + "/" + std::string(kTemporaryPrefix) +
+                                to_hex(random_id16());
+        auto placed = [&]() -> Result<> {
+            {
+                WV_TRY(auto file, files_.create(temporary));
+                WV_CHECK(file->write(bytes));
+                WV_CHECK(file->sync_data());
+            }
+            WV_CHECK(refuse_existing(name));
+            return files_.rename(temporary, path_of(name));
+        }();
+        if (!placed) {
+            // What matters is the first error; a leftover is never listed.
+            static_cast<void>(files_.remove(temporary));
+            return placed;
+        }
+        return files_.sync_directory(path_of(directory));
+    }
+
+    Result<ByteBuffer> get(const std::string& name, std::uint64_t offset, std::uint64_t length) override {
+        WV_CHECK(info(name));
+        auto file = files_.open_read(path_of(name));
+        if (!file) return fail(absent_or(std::move(file).error()));
+        WV_TRY(std::uint64_t size, (*file)->size());
+        if (offset >= size) return ByteBuffer{};
+        ByteBuffer bytes(std::min(length, size - offset));
+        WV_TRY(std::size_t count, (*file)->read_at(offset, bytes));
+        bytes.resize(count);
+        return bytes;
+    }
+
+    Result<ObjectInfo> info(const std::string& name) override {
+        WV_CHECK(check_name(name));
+        auto found = files_.info(path_of(name));
+        if (!found) return fail(absent_or(std::move(found).error()));
+        if (found->is_directory) return fail(Errc::not_found, path_of(name) + " is a directory");
+        if (found->is_symlink)
+            return fail(Errc::io, path_of(name) + " is a symbolic link, not an object",
+                        "Mount the other disk at the repository's directory instead.");
+        return ObjectInfo{name, found->size_bytes};
+    }
+
+    Result<std::vector<ObjectInfo>> list(const std::string& prefix) override {
+        std::string directory = parent_of(prefix);
+        if (!directory.empty()) WV_CHECK(check_name(directory));
+        if (prefix.starts_with('/')) return fail(Errc::invalid_argument, "a prefix is never absolute");
+        WV_CHECK(require_root());
+        std::vector<ObjectInfo> objects;
+        std::vector<std::string> pending{directory};
+        while (!pending.empty()) {
+            std::string next = std::move(pending.back());
+            pending.pop_back();
+            WV_CHECK(list_one(next, prefix, objects, pending));
+        }
+        std::ranges::sort(objects, {}, &ObjectInfo::name);
+        return objects;
+    }
+
+    Result<> remove(const std::string& name) override {
+        WV_CHECK(info(name));
+        if (auto removed = files_.remove(path_of(name)); !removed)
+            return fail(absent_or(std::move(removed).error()));
+        return files_.sync_directory(path_of(parent_of(name)));
+    }
+
+    std::string url() const override { return "file://" + root_; }
+
+private:
+    std::string path_of(const std::string& name) const { return name.empty() ? root_ : root_ + "/" + name; }
+
+    Result<> require_root() {
+        auto root = files_.info(root_);
+        if (root) return {};
+        if (root.error().code != Errc::not_found) return fail(std::move(root).error());
+        return fail(Errc::unavailable, "the directory " + root_ + " is not there",
+                    "Is its disk mounted?");
+    }
+
+    // Absence is proven only where the root is there to be looked into.
+    Error absent_or(Error error) {
+        if (error.code != Errc::not_found) return error;
+        if (auto root = require_root(); !root) return std::move(root).error();
+        return error;
+    }
+
+    Result<> refuse_existing(const std::string& name) {
+        auto found = files_.info(path_of(name));
+        if (found) return fail(Errc::refused, path_of(name) + " exists; a name is written once");
+        if (Error error = absent_or(std::move(found).error()); error.code != Errc::not_found)
+            return fail(std::move(error));
+        return {};
+    }
+
+    // Also where the directory is already there: who made it may have crashed before its sync.
+    Result<> make_durable_directory(const std::string& name) {
+        {
+            std::lock_guard lock(mutex_);
+            if (name.empty() || durable_directories_.contains(name)) return {};
+        }
+        std::string above = parent_of(name);
+        WV_CHECK(make_durable_directory(above));
+        WV_CHECK(files_.make_directories(path_of(name)));
+        WV_CHECK(files_.sync_directory(path_of(above)));
+        std::lock_guard lock(mutex_);
+        durable_directories_.insert(name);
+        return {};
+    }
+
+    Result<> list_one(const std::string& directory, const std::string& prefix,
+                      std::vector<ObjectInfo>& objects, std::vector<std::string>& pending) {
+        auto entries = files_.list(path_of(directory));
+        if (!entries && entries.error().code == Errc::not_found) return {};
+        if (!entries) return fail(std::move(entries).error());
+        for (const FileInfo& entry : *entries) {
+            if (!is_plain_component(entry.name) || entry.is_symlink) continue;
+            std::string name = directory.empty() ? entry.name : directory + "/" + entry.name;
+            if (entry.is_directory) {
+                std::string inside = name + "/";
+                if (inside.starts_with(prefix) || prefix.starts_with(inside)) pending.push_back(name);
+            } else if (name.starts_with(prefix)) {
+                objects.push_back(ObjectInfo{std::move(name), entry.size_bytes});
+            }
+        }
+        return {};
+    }
+
+    FileSystem& files_;
+    std::string root_;
+    std::mutex mutex_;
+    std::set<std::string> durable_directories_;
+};
+
+}  // namespace
+
+std::unique_ptr<ObjectStore> make_directory_store(FileSystem& files, std::string root) {
+    return std::make_unique<DirectoryStore>(files, std::move(root));
+}
+
+}  // namespace walvault::storage
