@@ -6,10 +6,9 @@
 namespace walvault {
 namespace {
 
-namespace xact_operation {  // of xl_info & 0x70
+namespace xact_operation {  // of xl_info & 0x70; 0x20, between them, is ABORT
 constexpr std::uint8_t kCommit = 0x00;
 constexpr std::uint8_t kPrepare = 0x10;
-constexpr std::uint8_t kAbort = 0x20;
 constexpr std::uint8_t kCommitPrepared = 0x30;
 constexpr std::uint8_t kAbortPrepared = 0x40;
 }  // namespace xact_operation
