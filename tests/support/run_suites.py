@@ -1,0 +1,210 @@
+"""Runs the suites of a build, two at a time, and adds up what they report."""
+
+import argparse
+import concurrent.futures
+import dataclasses
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+UNIT_TIMEOUT_SECONDS = 900
+INTEGRATION_TIMEOUT_SECONDS = 1500
+SANITIZERS = {
+    "ASAN_OPTIONS": "abort_on_error=1:detect_leaks=1:strict_string_checks=1:detect_stack_use_after_return=1",
+    "UBSAN_OPTIONS": "halt_on_error=1:abort_on_error=1:print_stacktrace=1",
+}
+
+
+@dataclasses.dataclass
+class Suite:
+    name: str
+    command: list
+    timeout_seconds: int
+    parse: object
+
+
+@dataclasses.dataclass
+class Outcome:
+    suite: Suite
+    passed: int
+    failed: int
+    skipped: int
+    seconds: float
+    output: str
+
+
+def parse_doctest(output, exit_code):
+    """Counts of doctest's last summary line; a process that died before it has failed once."""
+    found = re.findall(r"\[doctest\] test cases:\s*(\d+) \|\s*(\d+) passed \|\s*(\d+) failed", output)
+    if not found:
+        return 0, 1, 0
+    _, passed, failed = (int(number) for number in found[-1])
+    if exit_code != 0 and failed == 0:
+        failed = 1
+    return passed, failed, 0
+
+
+def parse_unittest(output, exit_code):
+    """The line that tests/support/run_unittest.py prints last."""
+    found = re.findall(r"^RESULT passed=(\d+) failed=(\d+) skipped=(\d+)$", output, re.MULTILINE)
+    if not found:
+        return 0, 1, 0
+    passed, failed, skipped = (int(number) for number in found[-1])
+    if exit_code != 0 and failed == 0:
+        failed = 1
+    return passed, failed, skipped
+
+
+def parse_exit_code(_output, exit_code):
+    return (1, 0, 0) if exit_code == 0 else (0, 1, 0)
+
+
+def find_suites(build):
+    suites = []
+    tidy = ROOT / "tests" / "tidy"
+    if tidy.exists():
+        suites.append(Suite("tidy", [str(tidy)], UNIT_TIMEOUT_SECONDS, parse_exit_code))
+    for path in executables(build / "tests" / "unit", "test_*"):
+        name = "unit/" + path.name.removeprefix("test_")
+        suites.append(Suite(name, [str(path)], UNIT_TIMEOUT_SECONDS, parse_doctest))
+    for path in executables(build / "tests" / "fuzz", "replay_*"):
+        corpus = ROOT / "tests" / "fuzz" / "corpus" / path.name.removeprefix("replay_")
+        suites.append(Suite("fuzz/" + path.name.removeprefix("replay_"), [str(path), str(corpus)],
+                            UNIT_TIMEOUT_SECONDS, parse_exit_code))
+    for path in sorted((ROOT / "tests" / "integration").glob("test_*.py")):
+        command = ["/usr/bin/python3", str(ROOT / "tests" / "support" / "run_unittest.py"), path.stem]
+        suites.append(Suite("integration/" + path.stem.removeprefix("test_"), command,
+                            INTEGRATION_TIMEOUT_SECONDS, parse_unittest))
+    return suites
+
+
+def executables(directory, pattern):
+    return [path for path in sorted(directory.rglob(pattern))
+            if path.is_file() and os.access(path, os.X_OK) and not path.suffix]
+
+
+# The longest first, so that none of them is left running alone at the end.
+LONGEST_FIRST = ["oracle", "nth_fault", "damage", "wal_shapes", "refusals", "power_cut", "lifecycle"]
+
+
+def by_length(suite):
+    short = suite.name.removeprefix("integration/")
+    return LONGEST_FIRST.index(short) if short in LONGEST_FIRST else len(LONGEST_FIRST)
+
+
+running = set()
+
+
+def end_gently(process):
+    """Suites remove what they made when they are told to end; SIGKILL for one that does not."""
+    process.terminate()
+    try:
+        output, _ = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+    return output
+
+
+def run_suite(suite, environment):
+    began = time.monotonic()
+    process = subprocess.Popen(suite.command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    running.add(process)
+    late = ""
+    try:
+        output, _ = process.communicate(timeout=suite.timeout_seconds)
+    except subprocess.TimeoutExpired:
+        output = end_gently(process)
+        late = f"\nended after {suite.timeout_seconds} s without having finished\n"
+    running.discard(process)
+    text = output.decode(errors="replace") + late
+    exit_code = process.returncode if not late else 1
+    passed, failed, skipped = suite.parse(text, exit_code)
+    return Outcome(suite, passed, failed, skipped, time.monotonic() - began, text)
+
+
+def report(outcome):
+    counts = f"{outcome.passed:4} passed"
+    if outcome.failed:
+        counts += f", {outcome.failed} FAILED"
+    if outcome.skipped:
+        counts += f", {outcome.skipped} skipped"
+    print(f"{outcome.suite.name:32} {counts:32} {outcome.seconds:7.1f} s", flush=True)
+    for line in outcome.output.splitlines():
+        if line.startswith("SKIPPED "):
+            print("    " + line, flush=True)
+
+
+def select(suites, arguments):
+    if arguments.unit:
+        suites = [suite for suite in suites if not suite.name.startswith("integration/")]
+    if arguments.patterns:
+        suites = [suite for suite in suites if any(p in suite.name for p in arguments.patterns)]
+    return suites
+
+
+def run_all(suites, environment, jobs):
+    outcomes = []
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        pending = [pool.submit(run_suite, suite, environment) for suite in sorted(suites, key=by_length)]
+        try:
+            for future in concurrent.futures.as_completed(pending):
+                outcomes.append(future.result())
+                report(outcomes[-1])
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(running):
+                process.terminate()
+            raise
+    return outcomes
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--build", required=True, type=pathlib.Path)
+    parser.add_argument("--unit", action="store_true")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("patterns", nargs="*")
+    arguments = parser.parse_args()
+    build = arguments.build.resolve()
+
+    scratch = tempfile.mkdtemp(prefix="walvault-tests-")
+    os.chmod(scratch, 0o755)
+    environment = dict(os.environ, **SANITIZERS, WALVAULT_BUILD=str(build),
+                       WALVAULT_TEST_CACHE=scratch, PYTHONDONTWRITEBYTECODE="1",
+                       PYTHONPATH=str(ROOT / "tests" / "integration"))
+    signal.signal(signal.SIGTERM, interrupt)
+    began = time.monotonic()
+    try:
+        outcomes = run_all(select(find_suites(build), arguments), environment, arguments.jobs)
+    except KeyboardInterrupt:
+        print("\ninterrupted\n0 passed, 1 failed")
+        return 130
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+    for outcome in outcomes:
+        if outcome.failed:
+            print(f"\n==== {outcome.suite.name} ====\n{outcome.output}", flush=True)
+    passed = sum(outcome.passed for outcome in outcomes)
+    failed = sum(outcome.failed for outcome in outcomes)
+    skipped = sum(outcome.skipped for outcome in outcomes)
+    print(f"\n{len(outcomes)} suites in {time.monotonic() - began:.0f} s")
+    print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
+    return 0 if failed == 0 and passed > 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
