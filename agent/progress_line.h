@@ -68,6 +68,7 @@ private:
     std::string json_text(SteadyTime now, Moment moment) const;
     std::optional<std::chrono::seconds> time_left(SteadyTime now) const;
     std::string amount(bool with_total) const;
+    std::string number_text(std::uint64_t number) const;
 
     Options options_;
     const Clock* clock_;
