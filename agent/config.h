@@ -49,7 +49,9 @@ struct WebConfig {
 struct Config {
     std::vector<ServerConfig> servers;
     RepoConfig repo;                            // [repo.primary]
-    std::string key_path;                       // [encryption] key, resolved: "credential:X", "file:/X" or a path
+    // [encryption] key as a path: "file:/X" is /X, "credential:X" is $CREDENTIALS_DIRECTORY/X, and X beside
+    // the configuration outside of a service.
+    std::string key_path;
     WebConfig web;
     log::Level log_level = log::Level::info;
     std::optional<log::Format> log_format;      // nothing: text on a terminal, json otherwise
@@ -60,6 +62,7 @@ struct Config {
         std::string origin;  // "/etc/walvault/walvault.toml:7", "WALVAULT_…", "default"
     };
     std::vector<Origin> origins;
+    std::vector<std::string> warnings;          // a WALVAULT_* variable that is no key
 
     // Errors: invalid_argument naming the servers there are, if `name` is none of them or is empty with
     // several configured.

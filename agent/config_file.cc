@@ -1,0 +1,253 @@
+// The configuration's files and variables: TOML with places, then WALVAULT_* over it.
+#include <fmt/format.h>
+#include <toml++/toml.h>
+
+#include <algorithm>
+#include <cctype>
+#include <set>
+
+#include "agent/config.h"
+#include "agent/config_keys.h"
+#include "agent/render.h"
+
+namespace walvault::agent {
+namespace {
+
+struct Setting {
+    std::string value;
+    std::string origin;
+};
+using Settings = std::map<std::string, Setting>;
+
+constexpr std::uint64_t kFileBytesMax = 1ull << 20;
+
+std::string place(const std::string& path, const toml::source_region& source) {
+    return fmt::format("{}:{}:{}", path, source.begin.line, source.begin.column);
+}
+
+// Names that may stand directly below `table` ("server.main"), for suggestions.
+std::vector<std::string> names_below(const std::string& table) {
+    std::set<std::string> names;
+    auto components = [](std::string_view path) {
+        std::vector<std::string> out;
+        for (std::size_t from = 0; from <= path.size();) {
+            std::size_t dot = std::min(path.find('.', from), path.size());
+            out.emplace_back(path.substr(from, dot - from));
+            from = dot + 1;
+        }
+        return out;
+    };
+    std::vector<std::string> parent = table.empty() ? std::vector<std::string>{} : components(table);
+    for (const ConfigKey& key : config_keys()) {
+        std::vector<std::string> pattern = components(key.pattern);
+        if (pattern.size() <= parent.size()) continue;
+        bool below = true;
+        for (std::size_t i = 0; i < parent.size(); ++i)
+            below = below && (pattern[i] == "*" || pattern[i] == parent[i]);
+        if (below && pattern[parent.size()] != "*") names.insert(pattern[parent.size()]);
+    }
+    return {names.begin(), names.end()};
+}
+
+bool is_table_name(const std::string& path) {
+    if (path == "server") return true;
+    bool server = path.starts_with("server.") && std::count(path.begin(), path.end(), '.') == 1;
+    return server || !names_below(path).empty();
+}
+
+Result<> check_server_name(const std::string& name, const std::string& where) {
+    bool good = !name.empty() && name.size() <= 63 && name.front() != '-' &&
+                name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_-") == std::string::npos;
+    if (good) return {};
+    return fail(Errc::invalid_argument,
+                fmt::format("{}: \"{}\" is not a server's name: 1 to 63 of a-z, 0-9, _ and -", where,
+                            printable(name)));
+}
+
+tl::unexpected<Error> unknown_key(const std::string& table, const std::string& name, const std::string& where) {
+    std::string in = table.empty() ? "" : fmt::format(" in [{}]", printable(table));
+    return fail(Errc::invalid_argument,
+                fmt::format("{}: unknown key \"{}\"{}{}", where, printable(name), in,
+                            did_you_mean(name, names_below(table))),
+                "walvault config default prints every key with its meaning");
+}
+
+Result<> take_value(const std::string& path, const std::string& table, const std::string& name,
+                    const toml::node& node, Settings& settings) {
+    std::string key = table.empty() ? name : table + '.' + name;
+    std::string where = place(path, node.source());
+    const ConfigKey* row = find_config_key(key);
+    if (row == nullptr) return unknown_key(table, name, where);
+    std::string value;
+    if (row->kind == ConfigKey::Kind::integer && node.is_integer()) value = std::to_string(**node.as_integer());
+    else if (row->kind == ConfigKey::Kind::text && node.is_string()) value = **node.as_string();
+    else
+        return fail(Errc::invalid_argument,
+                    fmt::format("{}: {} must be {} ({})", where, printable(key),
+                                row->kind == ConfigKey::Kind::integer ? "a whole number" : "text in quotes",
+                                row->bounds));
+    settings[key] = Setting{value, fmt::format("{}:{}", path, node.source().begin.line)};
+    return {};
+}
+
+Result<> walk(const std::string& path, const std::string& table, const toml::table& content, Settings& settings,
+              int depth) {
+    for (auto&& [toml_key, node] : content) {
+        std::string name(toml_key.str());
+        if (!node.is_table()) {
+            WV_CHECK(take_value(path, table, name, node, settings));
+            continue;
+        }
+        std::string below = table.empty() ? name : table + '.' + name;
+        std::string where = place(path, node.source());
+        if (table == "server") WV_CHECK(check_server_name(name, where));
+        // No table of the configuration is deeper than [server.NAME.backup].
+        if (depth > 3 || name.find('.') != std::string::npos || !is_table_name(below))
+            return unknown_key(table, name, where);
+        WV_CHECK(walk(path, below, *node.as_table(), settings, depth + 1));
+    }
+    return {};
+}
+
+Result<> read_toml(FileSystem& files, const std::string& path, Settings& settings) {
+    WV_TRY(ByteBuffer bytes, read_file(files, path, kFileBytesMax));
+    toml::table content;
+    try {
+        content = toml::parse(as_text(bytes), std::string_view(path));
+    } catch (const toml::parse_error& error) {
+        return fail(Errc::invalid_argument, fmt::format("{}: {}", place(path, error.source()),
+                                                        printable(error.description())));
+    }
+    return walk(path, "", content, settings, 1);
+}
+
+Result<> read_files(FileSystem& files, const std::string& path, Settings& settings) {
+    auto main_file = read_toml(files, path, settings);
+    if (!main_file && main_file.error().code == Errc::not_found)
+        return fail(Errc::not_found, fmt::format("there is no configuration at {}", path),
+                    "walvault init writes one; --config names another");
+    WV_CHECK(std::move(main_file));
+    std::size_t slash = path.rfind('/');
+    std::string directory = (slash == std::string::npos ? "." : path.substr(0, slash)) + "/conf.d";
+    auto entries = files.list(directory);
+    if (!entries && entries.error().code == Errc::not_found) return {};
+    if (!entries) return fail(std::move(entries).error());
+    for (const FileInfo& entry : *entries) {
+        if (entry.is_directory || !entry.name.ends_with(".toml") || entry.name.front() == '.') continue;
+        WV_CHECK(read_toml(files, directory + '/' + entry.name, settings));
+    }
+    return {};
+}
+
+// "WALVAULT_SERVER__MAIN__CONNINFO" -> "server.main.conninfo".
+std::string key_of_variable(std::string_view name) {
+    std::string key;
+    for (std::size_t at = std::string_view("WALVAULT_").size(); at < name.size(); ++at) {
+        if (name.substr(at, 2) == "__") {
+            key += '.';
+            ++at;
+        } else {
+            key += static_cast<char>(std::tolower(static_cast<unsigned char>(name[at])));
+        }
+    }
+    return key;
+}
+
+Result<> read_environment(const std::map<std::string, std::string>& environment, Settings& settings,
+                          std::vector<std::string>& warnings) {
+    for (const auto& [name, value] : environment) {
+        if (!name.starts_with("WALVAULT_")) continue;
+        if (name == "WALVAULT_CONFIG" || name == "WALVAULT_PROGRESS_FPS") continue;
+        std::string key = key_of_variable(name);
+        if (find_config_key(key) == nullptr) {
+            warnings.push_back(fmt::format("the variable {} is not known and changes nothing", printable(name)));
+            continue;
+        }
+        if (key.starts_with("server."))
+            WV_CHECK(check_server_name(key.substr(7, key.find('.', 7) - 7), name));
+        settings[key] = Setting{value, name};
+    }
+    return {};
+}
+
+ServerConfig* server_of(Config& config, const std::string& key) {
+    if (!key.starts_with("server.")) return nullptr;
+    std::string name = key.substr(7, key.find('.', 7) - 7);
+    for (ServerConfig& server : config.servers)
+        if (server.name == name) return &server;
+    config.servers.push_back(ServerConfig{.name = name});
+    return &config.servers.back();
+}
+
+Result<> apply_settings(const Settings& settings, Config& config) {
+    for (const auto& [key, setting] : settings) {
+        const ConfigKey* row = find_config_key(key);
+        auto set = row->set(config, server_of(config, key), setting.value);
+        if (set) continue;
+        Error error = std::move(set).error();
+        error.message = fmt::format("{}: {}: {}", setting.origin, key, error.message);
+        return fail(std::move(error));
+    }
+    return {};
+}
+
+// Completes `origins` with what no file and no variable set; a required key without value is an error.
+Result<> fill_origins(const Settings& settings, const std::string& path, Config& config) {
+    auto add = [&](const ConfigKey& row, const std::string& key) -> Result<> {
+        auto found = settings.find(key);
+        if (found == settings.end() && row.required)
+            return fail(Errc::invalid_argument, fmt::format("{}: {} is missing", path, key),
+                        fmt::format("for example {} = \"{}\"", key.substr(key.rfind('.') + 1), row.example));
+        bool given = found != settings.end();
+        config.origins.push_back({key, given ? found->second.value : std::string(row.fallback),
+                                  given ? found->second.origin : "default"});
+        return {};
+    };
+    for (const ConfigKey& row : config_keys()) {
+        std::size_t star = row.pattern.find('*');
+        if (star == std::string_view::npos) {
+            WV_CHECK(add(row, std::string(row.pattern)));
+            continue;
+        }
+        for (const ServerConfig& server : config.servers)
+            WV_CHECK(add(row, std::string(row.pattern).replace(star, 1, server.name)));
+    }
+    return {};
+}
+
+// "credential:NAME" is the file systemd put there, or NAME beside the configuration outside of a service.
+void resolve_paths(const std::string& path, const std::map<std::string, std::string>& environment,
+                   Config& config) {
+    if (config.web.socket.empty()) config.web.socket = config.repo.root + "/control.sock";
+    if (!config.key_path.starts_with("credential:")) return;
+    auto directory = environment.find("CREDENTIALS_DIRECTORY");
+    bool service = directory != environment.end() && !directory->second.empty();
+    std::size_t slash = path.rfind('/');
+    std::string beside = slash == std::string::npos ? "." : path.substr(0, slash);
+    config.key_path = (service ? directory->second : beside) + '/' + config.key_path.substr(11);
+}
+
+}  // namespace
+
+Result<Config> load_config(FileSystem& files, const std::string& path,
+                           const std::map<std::string, std::string>& environment) {
+    Settings settings;
+    Config config;
+    config.repo.name = "primary";
+    WV_CHECK(read_files(files, path, settings));
+    WV_CHECK(read_environment(environment, settings, config.warnings));
+    WV_CHECK(apply_settings(settings, config));
+    if (config.servers.empty())
+        return fail(Errc::invalid_argument, fmt::format("{}: no server is configured", path),
+                    "add [server.main] with conninfo = \"…\"");
+    WV_CHECK(fill_origins(settings, path, config));
+    resolve_paths(path, environment, config);
+    if (config.web.socket.size() > 107)
+        return fail(Errc::invalid_argument,
+                    fmt::format("the socket's path {} has {} bytes, more than 107", config.web.socket,
+                                config.web.socket.size()),
+                    "name a shorter one: [web] listen = \"unix:/run/walvault/control.sock, 127.0.0.1:9858\"");
+    return config;
+}
+
+}  // namespace walvault::agent

@@ -1,0 +1,344 @@
+#include "agent/config_keys.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+
+#include "agent/render.h"
+
+namespace walvault::agent {
+namespace {
+
+using std::chrono::hours;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+tl::unexpected<Error> wrong(std::string message, std::string hint = {}) {
+    return fail(Errc::invalid_argument, std::move(message), std::move(hint));
+}
+
+Result<int> parse_integer(const std::string& text, int least, int most) {
+    int number = 0;
+    auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (error != std::errc{} || end != text.data() + text.size() || number < least || number > most)
+        return wrong(fmt::format("\"{}\" is not a whole number from {} to {}", text, least, most));
+    return number;
+}
+
+Result<milliseconds> duration_between(const std::string& text, milliseconds least, milliseconds most) {
+    WV_TRY(milliseconds value, parse_duration(text));
+    if (value < least || value > most)
+        return wrong(fmt::format("\"{}\" is not between {} and {}", text, format_duration(least),
+                                 format_duration(most)));
+    return value;
+}
+
+Result<std::uint64_t> size_between(const std::string& text, std::uint64_t least, std::uint64_t most) {
+    WV_TRY(std::uint64_t value, parse_size(text));
+    if (value < least || value > most)
+        return wrong(fmt::format("\"{}\" is not between {} and {}", text, format_size(least),
+                                 format_size(most)));
+    return value;
+}
+
+Result<> set_version(Config&, ServerConfig*, const std::string& text) {
+    if (text == "1") return {};
+    return wrong(fmt::format("config_version {} is not known; this build reads version 1", text));
+}
+
+Result<> set_conninfo(Config&, ServerConfig* server, const std::string& text) {
+    if (text.empty()) return wrong("the connection string is empty", "for example host=/run/postgresql user=walvault");
+    if (holds_password(text))
+        return wrong("the connection string holds a password",
+                     "use peer authentication, passfile=/path, a .pgpass file or a service file");
+    server->conninfo = text;
+    return {};
+}
+
+Result<> set_slot(Config&, ServerConfig* server, const std::string& text) {
+    bool good = !text.empty() && text.size() <= 63 &&
+                text.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_") == std::string::npos;
+    if (!good)
+        return wrong(fmt::format("\"{}\" is not a slot name: 1 to 63 of a-z, 0-9 and _", printable(text)));
+    server->slot = text;
+    return {};
+}
+
+Result<> set_time_zone(Config&, ServerConfig* server, const std::string& text) {
+    if (!text.empty() && !is_time_zone(text))
+        return wrong(fmt::format("\"{}\" is not a name of the time zone database", printable(text)),
+                     "for example Europe/Berlin; UTC is Etc/UTC");
+    server->time_zone = text;
+    return {};
+}
+
+Result<> set_rpo_target(Config&, ServerConfig* server, const std::string& text) {
+    WV_TRY(server->rpo_target, duration_between(text, seconds(1), hours(24)));
+    return {};
+}
+
+Result<> set_slot_limit(Config&, ServerConfig* server, const std::string& text) {
+    WV_TRY(server->slot_limit_bytes, size_between(text, 64ull << 20, 1ull << 50));
+    return {};
+}
+
+Result<> set_flush_interval(Config&, ServerConfig* server, const std::string& text) {
+    WV_TRY(server->flush_interval, duration_between(text, milliseconds(10), seconds(10)));
+    return {};
+}
+
+Result<> set_every(Config&, ServerConfig* server, const std::string& text) {
+    if (text == "off") {
+        server->backup.every = seconds(0);
+        return {};
+    }
+    WV_TRY(milliseconds value, duration_between(text, seconds(60), hours(24 * 365)));
+    server->backup.every = std::chrono::duration_cast<seconds>(value);
+    return {};
+}
+
+Result<> set_checkpoint(Config&, ServerConfig* server, const std::string& text) {
+    if (text != "fast" && text != "spread")
+        return wrong(fmt::format("\"{}\" is neither \"fast\" nor \"spread\"", printable(text)));
+    server->backup.fast_checkpoint = text == "fast";
+    return {};
+}
+
+Result<> set_max_rate(Config&, ServerConfig* server, const std::string& text) {
+    if (text == "off") {
+        server->backup.max_rate_bytes = 0;
+        return {};
+    }
+    if (!text.ends_with("/s")) return wrong(fmt::format("\"{}\" is not a rate like 200MiB/s", printable(text)));
+    // PostgreSQL's own bounds for MAX_RATE.
+    WV_TRY(server->backup.max_rate_bytes,
+           size_between(text.substr(0, text.size() - 2), 32ull << 10, 1ull << 30));
+    return {};
+}
+
+Result<> set_url(Config& config, ServerConfig*, const std::string& text) {
+    constexpr std::string_view kScheme = "file://";
+    if (!text.starts_with(kScheme))
+        return wrong(fmt::format("\"{}\" is not a repository of this build", printable(text)),
+                     "a local directory: file:///var/lib/walvault");
+    std::string root = text.substr(kScheme.size());
+    while (root.size() > 1 && root.back() == '/') root.pop_back();
+    bool climbs = (root + '/').find("/../") != std::string::npos;
+    bool strange = root.find('\0') != std::string::npos || root.find_first_of("?#%") != std::string::npos;
+    if (root.size() < 2 || root.front() != '/' || climbs || strange)
+        return wrong(fmt::format("\"{}\" does not name a directory by its absolute path", printable(text)),
+                     "three slashes: file:///var/lib/walvault");
+    config.repo.root = root;
+    return {};
+}
+
+Result<> set_reserve(Config& config, ServerConfig*, const std::string& text) {
+    if (!text.ends_with("%")) return wrong(fmt::format("\"{}\" is not a percentage like 10%", printable(text)));
+    WV_TRY(int percent, parse_integer(text.substr(0, text.size() - 1), 0, 90));
+    config.repo.reserve_ratio = percent / 100.0;
+    return {};
+}
+
+Result<> set_wal_level(Config& config, ServerConfig*, const std::string& text) {
+    WV_TRY(config.repo.wal_level, parse_integer(text, 1, 19));
+    return {};
+}
+
+Result<> set_base_level(Config& config, ServerConfig*, const std::string& text) {
+    WV_TRY(config.repo.base_level, parse_integer(text, 1, 19));
+    return {};
+}
+
+Result<> set_pack_size(Config& config, ServerConfig*, const std::string& text) {
+    WV_TRY(config.repo.pack_bytes, size_between(text, 1ull << 20, 1ull << 30));
+    return {};
+}
+
+Result<> set_key(Config& config, ServerConfig*, const std::string& text) {
+    bool credential = text.starts_with("credential:");
+    std::string name = credential ? text.substr(11) : text.starts_with("file:") ? text.substr(5) : text;
+    bool plain_name = !name.empty() && name.find('/') == std::string::npos && name != "." && name != "..";
+    bool absolute = name.size() > 1 && name.front() == '/';
+    // What was written is not repeated: it may be the key itself.
+    if (credential ? !plain_name : !absolute)
+        return wrong("the key is not named by where it is; a key itself never stands in the configuration",
+                     "key = \"credential:repo.key\" or \"file:/etc/walvault/repo.key\"");
+    config.key_path = credential ? text : name;
+    return {};
+}
+
+Result<> set_listener(Config& config, const std::string& item) {
+    if (item.starts_with("unix:")) {
+        std::string path = item.substr(5);
+        // sun_path has 108 bytes with its NUL.
+        if (path.size() < 2 || path.front() != '/' || path.size() > 107)
+            return wrong(fmt::format("\"{}\" is not a socket's absolute path of at most 107 bytes", printable(item)));
+        config.web.socket = path;
+        return {};
+    }
+    std::size_t colon = item.rfind(':');
+    if (colon == std::string::npos)
+        return wrong(fmt::format("\"{}\" is neither unix:PATH nor ADDRESS:PORT", printable(item)));
+    WV_TRY(int port, parse_integer(item.substr(colon + 1), 1, 65535));
+    std::string host = item.substr(0, colon);
+    if (host != "127.0.0.1" && host != "[::1]" && host != "localhost")
+        return wrong(fmt::format("the agent listens on loopback only, not on \"{}\": its pages tell what is in "
+                                 "the database and ask for no password", printable(host)),
+                     "use 127.0.0.1 or [::1], and a reverse proxy with authentication in front of it");
+    config.web.address = host == "[::1]" ? "::1" : "127.0.0.1";
+    config.web.port = static_cast<unsigned>(port);
+    return {};
+}
+
+Result<> set_listen(Config& config, ServerConfig*, const std::string& text) {
+    config.web.port = 0;
+    if (text == "off") return {};
+    for (std::size_t from = 0; from <= text.size();) {
+        std::size_t comma = std::min(text.find(',', from), text.size());
+        std::size_t first = text.find_first_not_of(" \t", from);
+        std::string item = first < comma ? text.substr(first, comma - first) : "";
+        item.erase(item.find_last_not_of(" \t") + 1);
+        WV_CHECK(set_listener(config, item));
+        from = comma + 1;
+    }
+    return {};
+}
+
+Result<> set_log_level(Config& config, ServerConfig*, const std::string& text) {
+    if (!log::parse_level(text, config.log_level))
+        return wrong(fmt::format("\"{}\" is not a level: trace, debug, info, warn, error, off", printable(text)));
+    return {};
+}
+
+Result<> set_log_format(Config& config, ServerConfig*, const std::string& text) {
+    if (text != "auto" && text != "text" && text != "json")
+        return wrong(fmt::format("\"{}\" is none of auto, text, json", printable(text)));
+    config.log_format.reset();
+    if (text == "text") config.log_format = log::Format::text;
+    if (text == "json") config.log_format = log::Format::json;
+    return {};
+}
+
+constexpr auto kText = ConfigKey::Kind::text;
+constexpr auto kInteger = ConfigKey::Kind::integer;
+
+constexpr std::array kKeys{
+    ConfigKey{"config_version", kInteger, "1", false, "", "1", "The form of this file.", set_version},
+    ConfigKey{"server.*.conninfo", kText, "", true, "host=/run/postgresql user=walvault dbname=postgres",
+              "a libpq connection string without a password",
+              "How to reach the server. Passwords come from peer, a .pgpass or a service file.", set_conninfo},
+    ConfigKey{"server.*.slot", kText, "walvault", false, "", "1 to 63 of a-z, 0-9 and _",
+              "The physical replication slot: made when missing, dropped only by walvault detach.", set_slot},
+    ConfigKey{"server.*.time_zone", kText, "", false, "", "a name such as Europe/Berlin; empty: TZ, else the system's",
+              "The zone of times written without one, as in --to 14:02.", set_time_zone},
+    ConfigKey{"server.*.rpo_target", kText, "5s", false, "", "a duration, 1s to 24h",
+              "How much a crash may lose. A goal for alerts, exported as a metric.", set_rpo_target},
+    ConfigKey{"server.*.slot_limit", kText, "20GiB", false, "", "a size, 64MiB to 1024TiB",
+              "Alert when the slot holds back more WAL than this on the server's disk.", set_slot_limit},
+    ConfigKey{"server.*.flush_interval", kText, "200ms", false, "", "a duration, 10ms to 10s",
+              "The longest that received WAL waits before it is made durable.", set_flush_interval},
+    ConfigKey{"server.*.backup.every", kText, "24h", false, "", "a duration, 1m to 365d, or off",
+              "How often a base backup is taken. off: only by walvault backup.", set_every},
+    ConfigKey{"server.*.backup.checkpoint", kText, "spread", false, "", "spread or fast",
+              "fast starts a base backup at once, with a burst of writes on the server.", set_checkpoint},
+    ConfigKey{"server.*.backup.max_rate", kText, "off", false, "", "a rate, 32KiB/s to 1GiB/s, or off",
+              "The most a base backup reads from the server.", set_max_rate},
+    ConfigKey{"repo.primary.url", kText, "", true, "file:///var/lib/walvault", "file:///absolute/path",
+              "Where the repository is.", set_url},
+    ConfigKey{"repo.primary.reserve", kText, "10%", false, "", "a percentage, 0% to 90%",
+              "Below this much free space no base backup begins; the stream goes on.", set_reserve},
+    ConfigKey{"repo.primary.wal_level", kInteger, "2", false, "", "1 to 19",
+              "The zstd level of WAL.", set_wal_level},
+    ConfigKey{"repo.primary.base_level", kInteger, "1", false, "", "1 to 19",
+              "The zstd level of base backups.", set_base_level},
+    ConfigKey{"repo.primary.pack_size", kText, "64MiB", false, "", "a size, 1MiB to 1GiB",
+              "How much WAL one pack file holds.", set_pack_size},
+    ConfigKey{"encryption.key", kText, "", true, "credential:repo.key", "credential:NAME or file:/path",
+              "Where the master key is. credential: $CREDENTIALS_DIRECTORY/NAME, else NAME beside this file.",
+              set_key},
+    ConfigKey{"web.listen", kText, "127.0.0.1:9858", false, "", "unix:PATH and a loopback ADDRESS:PORT, by comma; or off",
+              "Metrics and status. off: no TCP; the socket for commands (REPO/control.sock) is always there.",
+              set_listen},
+    ConfigKey{"log.level", kText, "info", false, "", "trace, debug, info, warn, error, off",
+              "What is logged to stderr.", set_log_level},
+    ConfigKey{"log.format", kText, "auto", false, "", "auto, text, json",
+              "auto: text on a terminal, JSON lines otherwise.", set_log_format},
+};
+
+// Insertions, deletions, replacements, and swaps of neighbours, which are what fingers do most.
+std::size_t edit_distance(std::string_view a, std::string_view b) {
+    std::vector<std::vector<std::size_t>> rows(a.size() + 1, std::vector<std::size_t>(b.size() + 1));
+    for (std::size_t i = 0; i <= a.size(); ++i) rows[i][0] = i;
+    for (std::size_t j = 0; j <= b.size(); ++j) rows[0][j] = j;
+    for (std::size_t i = 1; i <= a.size(); ++i) {
+        for (std::size_t j = 1; j <= b.size(); ++j) {
+            std::size_t replaced = rows[i - 1][j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1);
+            rows[i][j] = std::min({rows[i - 1][j] + 1, rows[i][j - 1] + 1, replaced});
+            bool swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+            if (swapped) rows[i][j] = std::min(rows[i][j], rows[i - 2][j - 2] + 1);
+        }
+    }
+    return rows[a.size()][b.size()];
+}
+
+}  // namespace
+
+bool holds_password(const std::string& conninfo) {
+    for (std::string_view prefix : {"postgresql://", "postgres://"}) {
+        if (!conninfo.starts_with(prefix)) continue;
+        std::size_t authority_end = conninfo.find_first_of("/?", prefix.size());
+        std::string authority = conninfo.substr(prefix.size(), authority_end - prefix.size());
+        std::size_t at = authority.rfind('@');
+        if (at != std::string::npos && authority.substr(0, at).find(':') != std::string::npos) return true;
+    }
+    for (std::string_view word : {"password", "sslpassword"}) {
+        for (std::size_t at = conninfo.find(word); at != std::string::npos; at = conninfo.find(word, at + 1)) {
+            bool begins = at == 0 || std::string_view(" \t?&").find(conninfo[at - 1]) != std::string_view::npos;
+            std::size_t next = conninfo.find_first_not_of(" \t", at + word.size());
+            if (begins && next != std::string::npos && conninfo[next] == '=') return true;
+        }
+    }
+    return false;
+}
+
+std::span<const ConfigKey> config_keys() { return kKeys; }
+
+const ConfigKey* find_config_key(std::string_view key) {
+    for (const ConfigKey& row : kKeys) {
+        std::size_t star = row.pattern.find('*');
+        if (star == std::string_view::npos) {
+            if (row.pattern == key) return &row;
+            continue;
+        }
+        std::string_view tail = row.pattern.substr(star + 1);
+        if (!key.starts_with(row.pattern.substr(0, star)) || !key.ends_with(tail)) continue;
+        if (key.size() <= star + tail.size()) continue;
+        std::string_view name = key.substr(star, key.size() - star - tail.size());
+        if (name.find('.') == std::string_view::npos) return &row;
+    }
+    return nullptr;
+}
+
+std::string nearest(std::string_view name, const std::vector<std::string>& candidates) {
+    constexpr std::size_t kLongest = 64;
+    if (name.size() > kLongest) return {};
+    std::string best;
+    std::size_t best_distance = std::max<std::size_t>(name.size() / 3, 1) + 1;
+    for (const std::string& candidate : candidates) {
+        std::size_t distance = edit_distance(name, candidate);
+        if (distance < best_distance) {
+            best_distance = distance;
+            best = candidate;
+        }
+    }
+    return best;
+}
+
+std::string did_you_mean(std::string_view name, const std::vector<std::string>& candidates) {
+    std::string best = nearest(name, candidates);
+    return best.empty() ? "" : fmt::format(", did you mean \"{}\"?", best);
+}
+
+}  // namespace walvault::agent
