@@ -1,0 +1,109 @@
+#include "agent/command_line.h"
+
+#include <doctest/doctest.h>
+
+namespace walvault::agent {
+namespace {
+
+Result<CommandLine> parse(std::vector<std::string> arguments, std::map<std::string, std::string> environment = {}) {
+    Globals globals;
+    return parse_command_line(arguments, environment, globals);
+}
+
+template <class Arguments>
+Arguments arguments_of(std::vector<std::string> words) {
+    auto parsed = parse(std::move(words));
+    REQUIRE_MESSAGE(parsed, parsed.error().message);
+    REQUIRE(std::holds_alternative<Arguments>(parsed->arguments));
+    return std::get<Arguments>(parsed->arguments);
+}
+
+std::string message_of(std::vector<std::string> words) {
+    auto parsed = parse(std::move(words));
+    REQUIRE_FALSE(parsed);
+    CHECK(parsed.error().code == Errc::invalid_argument);
+    return parsed.error().message;
+}
+
+TEST_CASE("Global flags stand before or after the verb") {
+    for (std::vector<std::string> words : {std::vector<std::string>{"-o", "json", "-s", "a", "-n", "-vv", "info", "--gaps"},
+                                           {"info", "--gaps", "-o", "json", "-s", "a", "-n", "-v", "-v"}}) {
+        auto parsed = parse(words);
+        REQUIRE_MESSAGE(parsed, parsed.error().message);
+        CHECK(parsed->globals.output == Output::json);
+        CHECK(parsed->globals.server == "a");
+        CHECK(parsed->globals.dry_run);
+        CHECK(parsed->globals.verbose == 2);
+        CHECK(std::get<InfoArguments>(parsed->arguments).gaps);
+    }
+}
+
+TEST_CASE("The configuration is the flag's, else the variable's, else the usual one") {
+    CHECK(parse({"run"})->globals.config_path == "/etc/walvault/walvault.toml");
+    CHECK(parse({"run"}, {{"WALVAULT_CONFIG", "/v"}})->globals.config_path == "/v");
+    CHECK(parse({"run", "-c", "/f"}, {{"WALVAULT_CONFIG", "/v"}})->globals.config_path == "/f");
+}
+
+TEST_CASE("Targets are passed on as they are") {
+    auto restore = arguments_of<RestoreArguments>(
+        {"restore", "--before", "2026-08-22 14:02:58.113 CEST", "--pgdata", "/d", "--start", "--tablespace", "/a=/b",
+         "--tablespace", "/c=/d", "--jobs", "3"});
+    CHECK(restore.before == "2026-08-22 14:02:58.113 CEST");
+    CHECK(restore.start);
+    CHECK(restore.port == 0);
+    CHECK(restore.tablespaces == std::vector<std::string>{"/a=/b", "/c=/d"});
+    CHECK(restore.jobs == 3);
+    CHECK(arguments_of<ResolveArguments>({"resolve", "xid:739", "--before"}).target == "xid:739");
+    CHECK(arguments_of<RestoreArguments>({"restore", "--to", "latest", "--pgdata", "/d", "--start=5433"}).port == 5433);
+}
+
+TEST_CASE("Values that may be left out have their defaults") {
+    CHECK_FALSE(arguments_of<StatusArguments>({"status"}).watch_seconds);
+    CHECK(arguments_of<StatusArguments>({"status", "--watch"}).watch_seconds == 2);
+    CHECK(arguments_of<StatusArguments>({"status", "--watch=7"}).watch_seconds == 7);
+    CHECK(arguments_of<LogArguments>({"log", "--kind", "drop,truncate"}).kinds == std::vector<std::string>{"drop", "truncate"});
+    CHECK(arguments_of<LogArguments>({"log", "-L", "5"}).limit == 5);
+    CHECK(arguments_of<DemoArguments>({"demo"}).rows == 2000);
+}
+
+TEST_CASE("What cannot be right is refused") {
+    for (std::vector<std::string> words :
+         {std::vector<std::string>{}, {"restore", "--pgdata", "/d"}, {"restore", "--to", "a"},
+          {"restore", "--to", "a", "--before", "b", "--pgdata", "/d"},
+          {"restore", "--to", "a", "--pgdata", "/d", "--tablespace", "=x"},
+          {"restore", "--to", "a", "--pgdata", "/d", "--start=70000"}, {"status", "--watch=0"},
+          {"info", "--nonsense"}, {"-o", "xml", "info"}, {"point"}, {"point", "a", "--list"}, {"repo", "drop"},
+          {"config", "explain"}, {"config", "show", "log.level"}, {"key", "generate"}, {"wal-get", "only_one"},
+          {"demo", "--rows", "0"}, {"run", "info"}, {"verify", "--level", "everything"}, {"resolve"}})
+        CHECK_FALSE(parse(words));
+}
+
+TEST_CASE("An unknown verb suggests the nearest") {
+    CHECK(message_of({"retsore", "--to", "latest"}) == "there is no verb \"retsore\", did you mean \"restore\"?");
+    CHECK(message_of({"-s", "main", "stauts"}) == "there is no verb \"stauts\", did you mean \"status\"?");
+    CHECK(message_of({"help", "lgo"}).find("did you mean \"log\"?") != std::string::npos);
+}
+
+TEST_CASE("Every verb has help with an example") {
+    for (std::string verb : {"run", "init", "backup", "status", "info", "log", "resolve", "restore", "wal-get", "verify",
+                             "point", "key", "config", "repo", "detach", "demo", "help", "version"}) {
+        std::string text = arguments_of<HelpText>({"help", verb}).text;
+        CHECK_MESSAGE(text.find("Example:\n") != std::string::npos, verb);
+        CHECK(arguments_of<HelpText>({verb, "--help"}).text == text);
+        CHECK(arguments_of<HelpText>({"--help"}).text.find("\n  " + verb) != std::string::npos);
+    }
+}
+
+TEST_CASE("The form of the answer is known even when the rest is wrong") {
+    Globals globals;
+    CHECK_FALSE(parse_command_line({"-o", "json", "info", "--nonsense"}, {}, globals));
+    CHECK(globals.output == Output::json);
+}
+
+TEST_CASE("A line for wal-get is recognised whatever else is wrong with it") {
+    CHECK(is_wal_get({"-c", "/x", "wal-get"}));
+    CHECK_FALSE(is_wal_get({"restore"}));
+}
+
+}  // namespace
+}  // namespace walvault::agent
