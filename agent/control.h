@@ -1,8 +1,8 @@
 // The agent's HTTP side: GET on loopback and on a unix socket, changes on the socket only; and its client.
 #pragma once
 
+#include <chrono>
 #include <functional>
-#include <map>
 #include <memory>
 #include <string>
 
@@ -30,8 +30,13 @@ public:
         std::string socket;   // empty: none. Mode 0600; an old socket nobody listens on is replaced.
         std::string address;
         unsigned port = 0;    // 0: no TCP listener
+        bool any_port = false;  // a TCP listener on a port the system chooses
+        std::chrono::milliseconds request_timeout{10'000};  // to send a request, and to take the answer
     };
-    // Errors: busy if the port or the socket is in use.
+    // Over TCP only GET, and only with a Host header that names loopback: a page in a browser that had
+    // its own name resolved to 127.0.0.1 is turned away.
+    // Errors: busy if the port or the socket is in use; refused if the socket's path is another kind of
+    // file; invalid_argument if `address` is not loopback.
     static Result<std::unique_ptr<HttpServer>> listen(asio::any_io_executor executor, Options options,
                                                       Handler handler);
     virtual ~HttpServer() = default;
@@ -39,6 +44,9 @@ public:
     // Closes listeners and connections; the returned task ends when none is left.
     virtual Task<> stop() = 0;
 };
+
+// {"error":{"code":…,"message":…,"hint":…}}; call_agent makes the same Error of it.
+HttpResponse http_error(unsigned status, const Error& error);
 
 // Blocking, for one-shot commands. Errors: unavailable (no agent listens there), or what the agent
 // answered (its error object becomes the Error again).
