@@ -9,17 +9,20 @@ namespace walvault::storage {
 namespace {
 
 constexpr std::string_view kTemporaryPrefix = ".put-";
+// Of files that are written in place under their own name and renamed when whole.
+constexpr std::string_view kUnfinishedSuffix = ".tmp";
 constexpr std::size_t kNameBytesMax = 1000;
 constexpr std::size_t kComponentBytesMax = 200;
 
 bool is_plain_component(std::string_view component) {
     return !component.empty() && component.size() <= kComponentBytesMax && component.front() != '.' &&
+           !component.ends_with(kUnfinishedSuffix) &&
            std::ranges::none_of(component, [](char c) {
                return static_cast<unsigned char>(c) < 0x20 || c == 0x7F;
            });
 }
 
-// Components separated by '/', none empty, none hidden: so neither "..", nor absolute.
+// Components separated by '/', none empty, hidden or unfinished: so neither "..", nor absolute.
 bool is_object_name(std::string_view name) {
     if (name.size() > kNameBytesMax) return false;
     for (std::size_t start = 0;;) {

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
 
 #include "base/crc32c.h"
 #include "storage/blake2b.h"
@@ -55,7 +56,7 @@ Result<> check_key_file(const FileInfo& info, const std::string& path) {
                     quoted_command("chown " + std::to_string(user) + " " + path));
     bool credential = info.owner == 0 && info.mode == 0440;
     if ((info.mode & 0177) != 0 && !credential) {
-        std::array<char, 8> octal{};
+        std::array<char, 16> octal{};
         std::snprintf(octal.data(), octal.size(), "%04o", info.mode);
         return fail(Errc::wrong_key,
                     "the key file " + path + " has mode " + octal.data() + ", others than its owner "

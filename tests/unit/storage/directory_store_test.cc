@@ -25,6 +25,7 @@ TEST_CASE("leftovers of interrupted puts, hidden files and links are not listed"
     auto store = make_directory_store(posix_file_system(), scratch.path());
     REQUIRE(store->put("dir/real", as_bytes("x")).has_value());
     write_raw_file(scratch / "dir/.put-0011", as_bytes("half"));
+    write_raw_file(scratch / "dir/x.pack.tmp", as_bytes("half"));
     fs::create_directory(scratch / "lost+found");
     fs::create_directory(scratch / ".snapshot");
     write_raw_file(scratch / ".snapshot/real", as_bytes("old"));
