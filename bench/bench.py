@@ -89,7 +89,9 @@ def main():
     print(text)
     if options.json:
         with open(options.json, "w") as file:
-            json.dump({"when": when, "machine": facts, "options": vars(options), "results": results}, file, indent=1)
+            asked = {name: value for name, value in vars(options).items()
+                     if name not in ("walvault", "make_large_index", "dir", "json")}
+            json.dump({"when": when, "machine": facts, "options": asked, "results": results}, file, indent=1)
             file.write("\n")
     if options.record:
         report.record(f"{HERE}/README.md", text)

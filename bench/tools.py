@@ -50,7 +50,8 @@ class PgReceivewal:
     def attach(self):
         self.server.sql(f"SELECT pg_create_physical_replication_slot('{self.slot}', true)")
         servers.make_directory(self.directory)
-        self.started = Started(self._command(), "receivewal", self.log)
+        # It reports its position when asked or on this interval; ten seconds are its default.
+        self.started = Started(self._command() + ["--status-interval=1"], "receivewal", self.log)
         wait_streaming(self.server, "pg_receivewal")
 
     def detach(self):
