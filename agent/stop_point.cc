@@ -1,0 +1,317 @@
+#include "agent/stop_point.h"
+
+#include <algorithm>
+
+#include "agent/render.h"
+#include "agent/stop_point_errors.h"
+
+namespace walvault::agent {
+namespace {
+
+using storage::HistoryRecord;
+using storage::RepositoryView;
+
+constexpr Micros kOneMicrosecond{1};
+// WAL records are aligned to 8 bytes: where the next one may start.
+Lsn next_record_lsn(Lsn end) { return Lsn{(end.value + 7) / 8 * 8}; }
+WallTime time_of(std::int64_t micros) { return WallTime(Micros(micros)); }
+Lsn stop_of(const pb::BackupInfo& base) { return Lsn{base.stop_lsn()}; }
+Lsn start_of(const pb::BackupInfo& base) { return Lsn{base.start_lsn()}; }
+
+bool is_of_history(const std::string& id, const Id16& history) {
+    return as_text(history) == std::string_view(id);
+}
+
+// The oldest moment whose state a base proves. A transaction before its stop whose WAL is stored without
+// a hole up to the base shows the state from its own time on; else nothing earlier than the base's start.
+Result<WallTime> window_start(RepositoryView& view, const HistoryRecord& history, const pb::BackupInfo& oldest) {
+    WV_TRY(auto last, view.last_commit_before(history.id, stop_of(oldest)));
+    const WallTime started = time_of(oldest.started_at_us());
+    if (!last) return started;
+    if (last->start_lsn < start_of(oldest)) {
+        auto covered = view.require_coverage(history.id, last->start_lsn, start_of(oldest));
+        if (!covered && covered.error().code != Errc::gap) return fail(covered.error());
+        if (!covered) return started;
+    }
+    return last->at;
+}
+
+// What a target means in one history, before a base is looked for.
+struct Cut {
+    Lsn lsn;                             // records that start before it are kept
+    std::optional<WalFinding> keep;      // a record that replay must not stop short of
+    std::optional<WallTime> moment;      // time targets: the state at this moment must be proven
+};
+
+class Resolver {
+public:
+    Resolver(RepositoryView& view, const Target& target, const ResolveContext& context,
+             std::vector<Window> windows)
+        : view_(view), target_(target), context_(context), windows_(std::move(windows)),
+          say_{view_, target_, context_, windows_} {}
+
+    Result<StopPoint> resolve() {
+        switch (target_.kind) {
+            case Target::Kind::latest: return finish(windows_.back(), latest_cut(windows_.back()));
+            case Target::Kind::earliest: return at_base(windows_.front(), windows_.front().bases.front());
+            case Target::Kind::immediate: return at_base(windows_.back(), windows_.back().bases.back());
+            case Target::Kind::time: return resolve_time();
+            case Target::Kind::lsn: return resolve_lsn();
+            case Target::Kind::xid: return resolve_xid();
+            case Target::Kind::name: return resolve_name();
+            case Target::Kind::backup: return resolve_backup();
+        }
+        return fail(Errc::invalid_argument, "unknown kind of target");
+    }
+
+private:
+    static Cut latest_cut(const Window& window) { return Cut{.lsn = window.history.end_lsn, .keep = {}, .moment = {}}; }
+
+    Result<StopPoint> resolve_time() {
+        const WallTime moment = target_.before ? target_.at - kOneMicrosecond : target_.at;
+        for (auto window = windows_.rbegin(); window != windows_.rend(); ++window)
+            if (moment >= window->from) return cut_by_time(*window, moment);
+        return say_.before_window();
+    }
+
+    Result<StopPoint> cut_by_time(const Window& window, WallTime moment) {
+        WV_CHECK(refuse_gap_at(window, moment));
+        WV_TRY(auto next, view_.first_transaction_after(window.history.id, moment));
+        if (!next && moment > context_.now) return say_.in_future(window);
+        if (!next && moment > window.until) return say_.after_window(window);
+        Cut cut{.lsn = next ? next->start_lsn : window.history.end_lsn, .keep = {}, .moment = moment};
+        WV_CHECK(refuse_clock_step(window, moment, cut.lsn));
+        return finish(window, cut);
+    }
+
+    Result<> refuse_gap_at(const Window& window, WallTime moment) {
+        WV_TRY(auto gaps, view_.gaps(context_.cluster));
+        for (const auto& gap : gaps)
+            if (gap.history_id == window.history.id && gap.from_at < moment && moment < gap.to_at)
+                return say_.in_gap(window, gap);
+        return {};
+    }
+
+    // Where the clock was set back, a moment lies both before and after the step: say which ones.
+    Result<> refuse_clock_step(const Window& window, WallTime moment, Lsn cut) {
+        WV_TRY(auto steps, view_.clock_steps(window.history.id));
+        std::vector<Lsn> cuts{cut};
+        for (const auto& step : steps) {
+            if (moment < step.stepped_to || moment >= step.stepped_from) continue;
+            WV_TRY(Lsn other, cut_after_step(window, step.at_lsn, moment));
+            cuts.push_back(other);
+        }
+        std::sort(cuts.begin(), cuts.end());
+        cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
+        if (cuts.size() == 1) return {};
+        return say_.clock_step(window, cuts);
+    }
+
+    Result<Lsn> cut_after_step(const Window& window, Lsn from, WallTime moment) {
+        Lsn cut = window.history.end_lsn;
+        WV_CHECK(view_.scan(window.history.id, from, window.history.end_lsn, [&](const WalFinding& found) {
+            const bool transaction =
+                found.kind == WalFinding::Kind::commit || found.kind == WalFinding::Kind::abort;
+            if (!transaction || found.at <= moment) return true;
+            cut = found.start_lsn;
+            return false;
+        }));
+        return cut;
+    }
+
+    Result<StopPoint> resolve_lsn() {
+        const Lsn cut = target_.before ? target_.lsn : target_.lsn + 1;
+        for (auto window = windows_.rbegin(); window != windows_.rend(); ++window) {
+            if (cut < stop_of(window->bases.front())) continue;
+            if (cut > window->history.end_lsn) return say_.after_history_end(*window);
+            return finish(*window, Cut{.lsn = cut, .keep = {}, .moment = {}});
+        }
+        return say_.before_window();
+    }
+
+    Result<StopPoint> resolve_xid() {
+        bool aborted = false;
+        for (auto window = windows_.rbegin(); window != windows_.rend(); ++window) {
+            WV_TRY(auto found, view_.find_xid(window->history.id, target_.xid));
+            std::vector<WalFinding> commits;
+            for (auto& finding : found)
+                if (finding.kind == WalFinding::Kind::commit) commits.push_back(std::move(finding));
+                else aborted = true;
+            if (commits.empty()) continue;
+            if (commits.size() > 1) return say_.several(commits);
+            const WalFinding& commit = commits.front();
+            if (target_.before) return finish(*window, Cut{.lsn = commit.start_lsn, .keep = {}, .moment = {}});
+            return finish(*window, Cut{.lsn = next_record_lsn(commit.end_lsn), .keep = commit, .moment = {}});
+        }
+        return say_.no_such_transaction(aborted);
+    }
+
+    Result<StopPoint> resolve_name() {
+        WV_TRY(auto marks, view_.marks(context_.cluster, WallTime{}, WallTime{}, {pb::MarkEntry::RESTORE_POINT}));
+        std::vector<storage::MarkRecord> named;
+        for (auto& mark : marks)
+            if (mark.mark.name() == target_.name) named.push_back(std::move(mark));
+        if (named.empty()) return say_.no_such_name(marks);
+        if (named.size() > 1) {
+            std::vector<WalFinding> points;
+            for (const auto& mark : named) points.push_back(finding_of(mark.mark));
+            return say_.several(points);
+        }
+        const WalFinding point = finding_of(named.front().mark);
+        for (const Window& window : windows_) {
+            if (window.history.id != named.front().history_id) continue;
+            if (target_.before) return finish(window, Cut{.lsn = point.start_lsn, .keep = {}, .moment = {}});
+            return finish(window, Cut{.lsn = next_record_lsn(point.end_lsn), .keep = point, .moment = {}});
+        }
+        return say_.before_window();
+    }
+
+    static WalFinding finding_of(const pb::MarkEntry& mark) {
+        WalFinding finding;
+        finding.kind = mark.kind() == pb::MarkEntry::PREPARED ? WalFinding::Kind::prepare
+                                                             : WalFinding::Kind::restore_point;
+        finding.start_lsn = Lsn{mark.start_lsn()};
+        finding.end_lsn = Lsn{mark.end_lsn()};
+        finding.xid = mark.xid();
+        finding.at = time_of(mark.at_us());
+        finding.name = mark.name();
+        return finding;
+    }
+
+    Result<StopPoint> resolve_backup() {
+        for (const Window& window : windows_)
+            for (const auto& base : window.bases)
+                if (base.backup_id() == target_.name) return at_base(window, base);
+        return say_.no_such_backup();
+    }
+
+    Result<StopPoint> at_base(const Window& window, const pb::BackupInfo& base) {
+        StopPoint stop = begin(window, base, stop_of(base));
+        WV_TRY(stop.last_kept, view_.last_commit_before(window.history.id, stop.cut_lsn));
+        return complete(window, std::move(stop), Cut{.lsn = stop_of(base), .keep = {}, .moment = {}});
+    }
+
+    StopPoint begin(const Window& window, const pb::BackupInfo& base, Lsn cut) {
+        StopPoint stop;
+        stop.target = target_;
+        stop.history = window.history;
+        stop.base = base;
+        stop.cut_lsn = cut;
+        return stop;
+    }
+
+    Result<StopPoint> finish(const Window& window, const Cut& cut) {
+        auto base = std::find_if(window.bases.rbegin(), window.bases.rend(),
+                                 [&](const pb::BackupInfo& each) { return stop_of(each) <= cut.lsn; });
+        if (base == window.bases.rend()) return say_.before_window();
+        StopPoint stop = begin(window, *base, cut.lsn);
+        WV_TRY(stop.last_kept, view_.last_commit_before(window.history.id, cut.lsn));
+        if (cut.moment) WV_CHECK(require_state_known(window, stop, *cut.moment));
+        return complete(window, std::move(stop), cut);
+    }
+
+    // A base shows the state at its own stop. For an earlier moment, the WAL between the last transaction
+    // before that moment and the base must be whole, or something in between may be unknown.
+    Result<> require_state_known(const Window& window, const StopPoint& stop, WallTime moment) {
+        if (moment >= time_of(stop.base.started_at_us())) return {};
+        if (!stop.last_kept) return say_.before_window();
+        if (stop.last_kept->start_lsn >= start_of(stop.base)) return {};
+        return require_covered(window, stop.last_kept->start_lsn, start_of(stop.base));
+    }
+
+    Result<> require_covered(const Window& window, Lsn from, Lsn to) {
+        auto covered = view_.require_coverage(window.history.id, from, to);
+        if (covered) return {};
+        if (covered.error().code != Errc::gap) return fail(covered.error());
+        return say_.missing_wal(window, from, to, covered.error());
+    }
+
+    Result<StopPoint> complete(const Window& window, StopPoint stop, const Cut& cut) {
+        const Lsn base_stop = stop_of(stop.base);
+        WV_TRY(auto keep, last_needed(stop, cut));
+        stop.wal_to_lsn = base_stop;
+        if (keep && keep->start_lsn >= base_stop) {
+            stop.recovery_lsn = keep->start_lsn;
+            stop.wal_to_lsn = std::max(base_stop, keep->end_lsn);
+        }
+        WV_TRY(std::uint64_t segment_bytes, segment_bytes_of_cluster());
+        stop.wal_from_lsn = start_of(stop.base).round_down(segment_bytes);
+        const Lsn proven_to = std::max(stop.wal_to_lsn, std::min(cut.lsn, window.history.end_lsn));
+        WV_CHECK(require_covered(window, stop.wal_from_lsn, proven_to));
+        WV_CHECK(forget_unconnected(window, stop));
+        if (cut.lsn >= window.history.end_lsn) return stop;
+        WV_TRY(stop.first_left_out, view_.first_transaction_from(window.history.id, cut.lsn));
+        if (!stop.first_left_out) return stop;
+        WV_TRY(stop.left_out_commits,
+               view_.count_commits(window.history.id, stop.first_left_out->start_lsn, window.history.end_lsn));
+        return stop;
+    }
+
+    // A commit on the far side of a gap says nothing about the state of the base.
+    Result<> forget_unconnected(const Window& window, StopPoint& stop) {
+        if (!stop.last_kept || stop.last_kept->start_lsn >= start_of(stop.base)) return {};
+        auto covered = view_.require_coverage(window.history.id, stop.last_kept->start_lsn, start_of(stop.base));
+        if (!covered && covered.error().code != Errc::gap) return fail(covered.error());
+        if (!covered) stop.last_kept.reset();
+        return {};
+    }
+
+    // The last record replay must reach: the last commit, a later PREPARE (its transaction holds locks
+    // and may still be committed), or the restore point itself.
+    Result<std::optional<WalFinding>> last_needed(const StopPoint& stop, const Cut& cut) {
+        std::optional<WalFinding> last = stop.last_kept;
+        const WallTime since = last ? last->at - std::chrono::hours(1) : WallTime{};
+        WV_TRY(auto prepared, view_.marks(context_.cluster, since, WallTime{}, {pb::MarkEntry::PREPARED}));
+        for (const auto& mark : prepared) {
+            if (mark.history_id != stop.history.id || Lsn{mark.mark.start_lsn()} >= cut.lsn) continue;
+            if (!last || last->start_lsn < Lsn{mark.mark.start_lsn()}) last = finding_of(mark.mark);
+        }
+        if (cut.keep && (!last || last->start_lsn < cut.keep->start_lsn)) last = cut.keep;
+        return last;
+    }
+
+    Result<std::uint64_t> segment_bytes_of_cluster() {
+        WV_TRY(auto clusters, view_.clusters());
+        for (const auto& cluster : clusters)
+            if (cluster.name == context_.cluster && cluster.segment_bytes > 0) return cluster.segment_bytes;
+        return fail(Errc::corrupt, "the repository does not say how large WAL segments of " +
+                                       context_.cluster + " are");
+    }
+
+    RepositoryView& view_;
+    const Target& target_;
+    const ResolveContext& context_;
+    std::vector<Window> windows_;
+    StopPointErrors say_;
+};
+
+}  // namespace
+
+Result<std::vector<Window>> restore_windows(RepositoryView& view, const std::string& cluster) {
+    WV_TRY(auto histories, view.histories(cluster));
+    WV_TRY(auto backups, view.backups(cluster));
+    std::vector<Window> windows;
+    for (const auto& history : histories) {
+        Window window;
+        window.history = history;
+        for (const auto& backup : backups)
+            if (is_of_history(backup.history_id(), history.id)) window.bases.push_back(backup);
+        if (window.bases.empty()) continue;
+        std::sort(window.bases.begin(), window.bases.end(),
+                  [](const auto& a, const auto& b) { return a.stop_lsn() < b.stop_lsn(); });
+        WV_TRY(window.from, window_start(view, history, window.bases.front()));
+        window.until = std::max({history.covered_until, history.last_commit_at, window.from});
+        windows.push_back(std::move(window));
+    }
+    return windows;
+}
+
+Result<StopPoint> resolve_target(RepositoryView& view, const Target& target, const ResolveContext& context) {
+    WV_TRY(auto windows, restore_windows(view, context.cluster));
+    if (windows.empty())
+        return fail(Errc::outside_window, context.cluster + " has no complete base backup yet, so nothing can be restored",
+                    "take one: walvault backup");
+    return Resolver(view, target, context, std::move(windows)).resolve();
+}
+
+}  // namespace walvault::agent

@@ -1,0 +1,56 @@
+// StopPoint: a target resolved: history, timeline, LSN, base, what is kept and what is left out.
+//
+// Semantics are fixed in docs/targets.md. Everything here only reads the repository.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "agent/target.h"
+#include "storage/repository_view.h"
+
+namespace walvault::agent {
+
+struct StopPoint {
+    Target target;
+    storage::HistoryRecord history;
+    pb::BackupInfo base;            // the newest complete one whose stop is not after cut_lsn
+    Lsn cut_lsn;                    // records that start before it are kept; nothing else is
+    std::optional<WalFinding> last_kept;       // the last commit before cut_lsn
+    std::optional<WalFinding> first_left_out;  // the first commit or abort from cut_lsn on
+    std::uint64_t left_out_commits = 0;        // all that follow, rounded to frames
+    // What PostgreSQL is told: stop after the record that starts here; none: stop as soon as the base
+    // is consistent (recovery_target = 'immediate').
+    std::optional<Lsn> recovery_lsn;
+    // WAL that replay reads: from the segment of the base's start to the end of the last record.
+    Lsn wal_from_lsn;
+    Lsn wal_to_lsn;
+
+    TimelineId timeline() const { return history.timeline; }
+};
+
+// The stretch of time that can be restored in one history.
+struct Window {
+    storage::HistoryRecord history;
+    std::vector<pb::BackupInfo> bases;  // complete ones, oldest first; never empty
+    WallTime from{};                    // the state at the oldest base's consistency point
+    WallTime until{};                   // every commit at or before it is stored
+};
+
+// Newest history last; histories without a complete base are left out.
+Result<std::vector<Window>> restore_windows(storage::RepositoryView& view, const std::string& cluster);
+
+struct ResolveContext {
+    std::string cluster;
+    WallTime now{};
+    std::string zone = "UTC";  // for messages
+};
+
+// Finds the stop point and proves that the WAL from its base to it is stored.
+// Errors: outside_window (before, after, in the future, unknown transaction, name or backup), gap,
+// ambiguous; the hint names commands that work. Others as the view gives them.
+Result<StopPoint> resolve_target(storage::RepositoryView& view, const Target& target,
+                                 const ResolveContext& context);
+
+}  // namespace walvault::agent

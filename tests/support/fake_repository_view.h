@@ -1,0 +1,148 @@
+// FakeRepositoryView: a RepositoryView made of a list of findings, for tests of what is decided from it.
+#pragma once
+
+#include <algorithm>
+#include <map>
+
+#include "storage/repository_view.h"
+
+namespace walvault::storage {
+
+class FakeRepositoryView final : public RepositoryView {
+public:
+    Id16 id{};
+    std::vector<ClusterRecord> cluster_records;
+    std::vector<HistoryRecord> history_records;
+    std::vector<pb::BackupInfo> backup_infos;
+    std::vector<GapRecord> gap_records;
+    std::vector<MarkRecord> mark_records;
+    std::map<Id16, std::vector<ClockStep>> steps;
+    std::map<Id16, std::vector<WalFinding>> findings;  // in WAL order
+    std::map<TimelineId, std::string> timeline_histories;
+    std::vector<pb::PackInfo> pack_infos;
+    std::map<Id32, ByteBuffer> chunks;
+    pb::ManifestHead head;
+    std::vector<pb::ManifestFile> files;
+
+    const Id16& repository_id() const override { return id; }
+    Result<std::vector<ClusterRecord>> clusters() override { return cluster_records; }
+    Result<std::vector<HistoryRecord>> histories(const std::string& cluster) override {
+        return of_cluster(history_records, cluster);
+    }
+    Result<std::vector<pb::BackupInfo>> backups(const std::string&) override { return backup_infos; }
+    Result<std::vector<GapRecord>> gaps(const std::string& cluster) override {
+        return of_cluster(gap_records, cluster);
+    }
+    Result<std::vector<MarkRecord>> marks(const std::string&, WallTime since, WallTime until,
+                                          const std::vector<pb::MarkEntry::Kind>& kinds) override {
+        std::vector<MarkRecord> found;
+        for (const auto& mark : mark_records) {
+            const WallTime at{Micros(mark.mark.at_us())};
+            if (since != WallTime{} && at < since) continue;
+            if (until != WallTime{} && at > until) continue;
+            if (kinds.empty() || std::find(kinds.begin(), kinds.end(), mark.mark.kind()) != kinds.end())
+                found.push_back(mark);
+        }
+        return found;
+    }
+    Result<std::vector<ClockStep>> clock_steps(const Id16& history) override { return steps[history]; }
+    Result<std::string> timeline_history(const std::string&, TimelineId timeline) override {
+        if (auto found = timeline_histories.find(timeline); found != timeline_histories.end()) return found->second;
+        return fail(Errc::not_found, "no such timeline");
+    }
+    Result<Totals> totals(const std::string&) override { return Totals{}; }
+    Result<std::vector<pb::PackInfo>> packs(const std::string&) override { return pack_infos; }
+
+    Result<> require_coverage(const Id16& history, Lsn from, Lsn to) override {
+        const HistoryRecord* record = record_of(history);
+        if (record == nullptr || from < record->start_lsn || to > record->end_lsn)
+            return fail(Errc::gap, "WAL from " + to_string(from) + " to " + to_string(to) + " is not stored");
+        for (const auto& gap : gap_records)
+            if (gap.history_id == history && gap.from_lsn < to && from < gap.to_lsn)
+                return fail(Errc::gap, "WAL from " + to_string(gap.from_lsn) + " to " + to_string(gap.to_lsn) +
+                                           " is not stored");
+        return {};
+    }
+    // WAL whose every byte tells its position.
+    Result<> read_wal(const Id16& history, Lsn from, Lsn to,
+                      const std::function<Result<>(ByteSpan)>& sink) override {
+        WV_CHECK(require_coverage(history, from, to));
+        while (from < to) {
+            ByteBuffer piece(std::min<std::uint64_t>(to - from, 300'000));
+            for (std::size_t i = 0; i < piece.size(); ++i) piece[i] = wal_byte(from + i);
+            WV_CHECK(sink(piece));
+            from = from + piece.size();
+        }
+        return {};
+    }
+    static std::byte wal_byte(Lsn at) { return static_cast<std::byte>(1 + at.value % 251); }
+
+    Result<std::optional<WalFinding>> first_transaction_after(const Id16& history, WallTime at) override {
+        return first(history, [&](const WalFinding& f) { return is_transaction(f) && f.at > at; });
+    }
+    Result<std::optional<WalFinding>> first_transaction_from(const Id16& history, Lsn lsn) override {
+        return first(history, [&](const WalFinding& f) { return is_transaction(f) && f.start_lsn >= lsn; });
+    }
+    Result<std::optional<WalFinding>> last_commit_before(const Id16& history, Lsn lsn) override {
+        std::optional<WalFinding> last;
+        for (const auto& f : findings[history])
+            if (f.kind == WalFinding::Kind::commit && f.start_lsn < lsn) last = f;
+        return last;
+    }
+    Result<std::vector<WalFinding>> find_xid(const Id16& history, Xid xid) override {
+        std::vector<WalFinding> found;
+        for (const auto& f : findings[history])
+            if (is_transaction(f) && f.xid == xid) found.push_back(f);
+        return found;
+    }
+    Result<> scan(const Id16& history, Lsn from, Lsn to,
+                  const std::function<bool(const WalFinding&)>& sink) override {
+        for (const auto& f : findings[history])
+            if (f.start_lsn >= from && f.start_lsn < to && !sink(f)) return {};
+        return {};
+    }
+    Result<std::uint64_t> count_commits(const Id16& history, Lsn from, Lsn to) override {
+        std::uint64_t count = 0;
+        for (const auto& f : findings[history])
+            if (is_transaction(f) && f.start_lsn >= from && f.start_lsn < to) ++count;
+        return count;
+    }
+    Result<> read_manifest(const pb::BackupInfo&, const std::function<Result<>(const pb::ManifestHead&)>& on_head,
+                           const std::function<Result<>(pb::ManifestFile&)>& on_file) override {
+        WV_CHECK(on_head(head));
+        for (auto& file : files) WV_CHECK(on_file(file));
+        return {};
+    }
+    Result<> read_chunk(const Id32& content_id, ByteBuffer& plain) override {
+        auto found = chunks.find(content_id);
+        if (found == chunks.end()) return fail(Errc::not_found, "no such chunk");
+        plain = found->second;
+        return {};
+    }
+    Result<std::uint64_t> verify_pack(const pb::PackInfo&, bool) override { return 0; }
+
+private:
+    static bool is_transaction(const WalFinding& f) {
+        return f.kind == WalFinding::Kind::commit || f.kind == WalFinding::Kind::abort;
+    }
+    template <class Records>
+    static Records of_cluster(const Records& all, const std::string& cluster) {
+        Records found;
+        for (const auto& record : all)
+            if (record.cluster == cluster) found.push_back(record);
+        return found;
+    }
+    const HistoryRecord* record_of(const Id16& history) const {
+        for (const auto& record : history_records)
+            if (record.id == history) return &record;
+        return nullptr;
+    }
+    template <class Predicate>
+    std::optional<WalFinding> first(const Id16& history, Predicate predicate) {
+        for (const auto& f : findings[history])
+            if (predicate(f)) return f;
+        return {};
+    }
+};
+
+}  // namespace walvault::storage
