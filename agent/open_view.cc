@@ -1,0 +1,51 @@
+#include "agent/open_view.h"
+
+#include <unistd.h>
+
+#include <cstdlib>
+
+#include "agent/render.h"
+
+namespace walvault::agent {
+namespace {
+
+std::string scratch_directory() {
+    const char* configured = std::getenv("TMPDIR");
+    const std::string parent = configured != nullptr && configured[0] == '/' ? configured : "/tmp";
+    return parent + "/walvault-index-" + std::to_string(::getpid());
+}
+
+Result<storage::ClusterRecord> find_cluster(storage::RepositoryView& view, const std::string& name) {
+    WV_TRY(auto clusters, view.clusters());
+    std::string known;
+    for (const auto& cluster : clusters) {
+        if (cluster.name == name) return cluster;
+        known += (known.empty() ? "" : ", ") + cluster.name;
+    }
+    return fail(Errc::not_found, "the repository holds nothing of server " + name,
+                known.empty() ? "start the agent: walvault run" : "it holds " + known + "; choose with --server");
+}
+
+}  // namespace
+
+Result<storage::MasterKey> read_master_key(const Config& config) {
+    return storage::MasterKey::read_file(posix_file_system(), config.key_path);
+}
+
+Result<OpenedView> open_view(const Globals& globals) {
+    OpenedView opened;
+    WV_TRY(opened.config, load_config(globals));
+    WV_TRY(const ServerConfig* server, opened.config.server(globals.server));
+    opened.server = *server;
+    opened.zone = display_zone(server->time_zone);
+    WV_TRY(auto master, read_master_key(opened.config));
+    opened.master = std::make_unique<storage::MasterKey>(std::move(master));
+    opened.store = storage::make_directory_store(posix_file_system(), opened.config.repo.root);
+    const storage::RepositoryView::Options options{.index_directory = opened.config.repo.root + "/index",
+                                                   .scratch_directory = scratch_directory()};
+    WV_TRY(opened.view, storage::RepositoryView::open(*opened.store, *opened.master, options));
+    WV_TRY(opened.cluster, find_cluster(*opened.view, opened.server.name));
+    return opened;
+}
+
+}  // namespace walvault::agent

@@ -1,0 +1,30 @@
+// OpenView: from the configuration to a readable repository: key, store, view, and the cluster meant.
+#pragma once
+
+#include <memory>
+
+#include "agent/config.h"
+#include "agent/verbs.h"
+#include "storage/repository_view.h"
+
+namespace walvault::agent {
+
+// What every reading verb works with. The view needs the store, so the order of members matters.
+struct OpenedView {
+    Config config;
+    ServerConfig server;
+    std::unique_ptr<storage::MasterKey> master;
+    std::unique_ptr<storage::ObjectStore> store;
+    std::unique_ptr<storage::RepositoryView> view;
+    storage::ClusterRecord cluster;
+    std::string zone;  // for times that are read and shown
+};
+
+// The key the configuration names. Errors: wrong_key.
+Result<storage::MasterKey> read_master_key(const Config& config);
+
+// Reads the configuration, the key and the repository. Errors: as those; not_found if the repository has
+// nothing of the server that is meant.
+Result<OpenedView> open_view(const Globals& globals);
+
+}  // namespace walvault::agent

@@ -1,0 +1,203 @@
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "agent/open_view.h"
+#include "agent/render.h"
+#include "agent/restore_directory.h"
+#include "agent/restore_job.h"
+#include "agent/restore_settings.h"
+#include "agent/restore_start.h"
+#include "agent/restore_ledger.h"
+#include "agent/server_process.h"
+#include "agent/stop_point_text.h"
+#include "agent/verbs.h"
+
+namespace walvault::agent {
+namespace {
+
+class RestoreVerb {
+public:
+    RestoreVerb(const Globals& globals, const RestoreArguments& arguments)
+        : globals_(globals), arguments_(arguments) {}
+
+    Result<ExitCode> run() {
+        WV_CHECK(require_arguments());
+        WV_TRY(opened_, open_view(globals_));
+        WV_TRY(RestorePlan plan, make_plan());
+        WV_TRY(RestoreOptions options, make_options(plan));
+        if (globals_.output == Output::text && !globals_.quiet) print(plan_text(plan, options));
+        if (globals_.dry_run) return finish_dry_run(plan);
+        ProgressLine progress = ProgressLine::for_globals(globals_, "restore", system_clock());
+        WV_TRY(RestoreOutcome outcome, run_restore(*opened_.view, plan, options, progress));
+        if (!arguments_.start) return finish(plan, outcome, std::nullopt, options);
+        const StartRequest request{bin_directory_, arguments_.action, options.port, options.socket_directory,
+                                   options.owner};
+        WV_TRY(StartedServer started, start_and_confirm(plan, request, progress));
+        return finish(plan, outcome, started, options);
+    }
+
+private:
+    Result<> require_arguments() const {
+        if (arguments_.to.empty() == arguments_.before.empty())
+            return fail(Errc::invalid_argument, "restore needs one target: --to or --before",
+                        "the newest there is: --to latest");
+        if (arguments_.action != "pause" && arguments_.action != "promote" && arguments_.action != "shutdown")
+            return fail(Errc::invalid_argument, "--action is pause, promote or shutdown, not '" +
+                                                    printable(arguments_.action) + "'");
+        return {};
+    }
+
+    Result<RestorePlan> make_plan() {
+        const bool before = arguments_.to.empty();
+        const TimeContext times{system_clock().now(), opened_.zone};
+        WV_TRY(Target target, parse_target(before ? arguments_.before : arguments_.to, before, times));
+        const ResolveContext context{opened_.cluster.name, times.now, opened_.zone};
+        RestoreInputs inputs;
+        WV_TRY(inputs.stop, resolve_target(*opened_.view, target, context));
+        inputs.cluster = opened_.cluster;
+        inputs.repository_root = opened_.config.repo.root;
+        WV_TRY(inputs.directory, inspect_directory(arguments_.pgdata));
+        WV_TRY(inputs.tablespaces, place_tablespaces(inputs.stop.base, arguments_.tablespaces));
+        for (const auto& place : inputs.tablespaces) {
+            WV_TRY(DirectoryFacts facts, inspect_directory(place.location));
+            inputs.tablespace_facts.push_back(std::move(facts));
+        }
+        if (inputs.stop.timeline() > 1) {
+            WV_TRY(std::string text, opened_.view->timeline_history(opened_.cluster.name, inputs.stop.timeline()));
+            WV_TRY(inputs.switches, parse_timeline_history(text, inputs.stop.timeline()));
+        }
+        return plan_restore(std::move(inputs));
+    }
+
+    Result<RestoreOptions> make_options(const RestorePlan& plan) {
+        RestoreOptions options;
+        options.jobs = arguments_.jobs;
+        options.action = arguments_.action;
+        WV_TRY(options.owner, server_owner(plan.directory.path));
+        options.restore_command = fetch_command(globals_.program, globals_.config_path, opened_.cluster.name);
+        if (!arguments_.start) return options;
+        WV_TRY(bin_directory_, find_postgres(plan.cluster.server_version_num / 10000, arguments_.pg_bin));
+        options.socket_directory = choose_socket_directory("", plan.directory.path, options.owner);
+        options.port = arguments_.port;
+        if (options.port == 0) {
+            WV_TRY(options.port, free_port(5433, options.socket_directory));
+        }
+        return options;
+    }
+
+    std::string plan_text(const RestorePlan& plan, const RestoreOptions& options) const {
+        std::string text = "Plan\n" + stop_point_text(plan.stop, opened_.zone);
+        text += "  from       " + opened_.store->url() + "\n";
+        text += "  into       " + printable(plan.directory.path) + " (" +
+                (plan.directory.state == DirectoryFacts::State::absent       ? "new"
+                 : plan.directory.state == DirectoryFacts::State::incomplete ? "an interrupted restore, starting over"
+                                                                             : "empty") +
+                (options.owner ? ", owner " + options.owner->name : "") + ", " + format_size(plan.free_bytes) +
+                " free, needs " + format_size(plan.needed_bytes) + ")\n";
+        for (const auto& place : plan.tablespaces)
+            text += "             tablespace " + std::to_string(place.oid) + " into " + printable(place.location) + "\n";
+        text += "  WAL        " + std::string(plan.wal_in_place ? "copied into pg_wal" : "fetched by wal-get as replay asks for it") + "\n";
+        text += "  after      " + after_text(options) + ", archive_mode off\n";
+        return text;
+    }
+
+    std::string after_text(const RestoreOptions& options) const {
+        const std::string then = arguments_.action == "pause"     ? "read-only at the target until you promote it"
+                                 : arguments_.action == "promote" ? "promoted at the target"
+                                                                  : "shut down at the target";
+        if (!arguments_.start) return "not started; once it is, " + then;
+        return "started on port " + std::to_string(options.port) + ", " + then;
+    }
+
+    nlohmann::ordered_json plan_json(const RestorePlan& plan) const {
+        nlohmann::ordered_json json = stop_point_json(plan.stop);
+        json["server"] = opened_.cluster.name;
+        json["pgdata"] = plan.directory.path;
+        json["needed_bytes"] = plan.needed_bytes;
+        json["free_bytes"] = plan.free_bytes;
+        json["wal_in_place"] = plan.wal_in_place;
+        return json;
+    }
+
+    Result<ExitCode> finish_dry_run(const RestorePlan& plan) const {
+        if (globals_.output == Output::text) print("Nothing was changed (--dry-run).\n");
+        else print_json(nlohmann::ordered_json{{"dry_run", true}, {"plan", plan_json(plan)}});
+        return kExitDone;
+    }
+
+    Result<ExitCode> finish(const RestorePlan& plan, const RestoreOutcome& outcome,
+                            const std::optional<StartedServer>& started, const RestoreOptions& options) {
+        const auto took = outcome.copy_time + (started ? started->replay_time : std::chrono::microseconds(0));
+        const RestoreReport entry{&plan, outcome.restored_bytes, took, started && started->confirmed};
+        if (auto recorded = record_restore(opened_, entry); !recorded)
+            std::fprintf(stderr, "warning: the restore is not in the ledger: %s\n",
+                         printable(recorded.error().message).c_str());
+        if (globals_.output == Output::text) print(done_text(plan, took, started, options));
+        else print_json(done_json(plan, outcome, took, started, options));
+        if (started && !started->confirmed) return kExitUnconfirmed;
+        return kExitDone;
+    }
+
+    std::string done_text(const RestorePlan& plan, std::chrono::microseconds took,
+                          const std::optional<StartedServer>& started, const RestoreOptions& options) const {
+        const std::string& directory = plan.directory.path;
+        const std::string done = "Restored in " + format_duration(took) + ". ";
+        if (!started)
+            return done + "Not started.\n  start    pg_ctl -D " + directory + " start\n  drop it  rm -r " + directory + "\n";
+        std::string text = started->confirmed ? "check   ok  " + started->detail + "\n"
+                                              : "check   NOT CONFIRMED  " + started->detail + "\n";
+        const std::string port = std::to_string(options.port);
+        if (!started->running) return text + done + "The server is stopped.\n";
+        text += done + (started->paused ? "The server is up, read-only, paused at the target.\n"
+                                        : "The server is up.\n");
+        text += "  look     psql -p " + port + " -h " + options.socket_directory + " postgres\n";
+        if (started->paused)
+            text += "  keep it  psql -p " + port + " -h " + options.socket_directory +
+                    " postgres -c 'SELECT pg_wal_replay_resume()'      (promotes it)\n";
+        return text + "  drop it  " + bin_directory_ + "/pg_ctl -D " + directory + " stop && rm -r " + directory + "\n";
+    }
+
+    nlohmann::ordered_json done_json(const RestorePlan& plan, const RestoreOutcome& outcome,
+                                     std::chrono::microseconds took, const std::optional<StartedServer>& started,
+                                     const RestoreOptions& options) const {
+        nlohmann::ordered_json json{{"type", "result"}};
+        json["plan"] = plan_json(plan);
+        json["restored_bytes"] = outcome.restored_bytes;
+        json["duration_ms"] = took.count() / 1000;
+        json["started"] = started.has_value();
+        if (!started) return json;
+        json["confirmed"] = started->confirmed;
+        json["running"] = started->running;
+        json["paused"] = started->paused;
+        json["replayed_lsn"] = to_string(started->replayed_lsn);
+        json["port"] = options.port;
+        json["socket_directory"] = options.socket_directory;
+        json["pid"] = started->pid;
+        return json;
+    }
+
+    static void print(const std::string& text) {
+        std::fwrite(text.data(), 1, text.size(), stdout);
+        std::fflush(stdout);
+    }
+    void print_json(const nlohmann::ordered_json& json) const {
+        print(json.dump(globals_.output == Output::json ? 2 : -1, ' ', false,
+                        nlohmann::ordered_json::error_handler_t::replace) + "\n");
+    }
+
+    const Globals& globals_;
+    const RestoreArguments& arguments_;
+    OpenedView opened_;
+    std::string bin_directory_;
+};
+
+}  // namespace
+
+int verb_restore(const Globals& globals, const RestoreArguments& arguments) {
+    auto code = RestoreVerb(globals, arguments).run();
+    if (!code) return report(globals, code.error());
+    return *code;
+}
+
+}  // namespace walvault::agent
