@@ -34,6 +34,7 @@ using PgResult = std::unique_ptr<PGresult, void (*)(PGresult*)>;
 // Between two looks at the socket while output is stuck: the server may be waiting for us to read.
 constexpr Duration kFlushStep = std::chrono::milliseconds(100);
 constexpr Duration kForever = Duration::max();
+constexpr std::size_t kWarningsKept = 3;
 
 // Outlives the wait: a timer's handler may be queued when the wait is already over.
 struct Alarm {
@@ -117,7 +118,7 @@ private:
     bool copy_ended_ = false;
     bool lost_ = false;
     std::string sqlstate_;
-    std::string last_warning_;
+    std::vector<std::string> warnings_;  // the first of the current statement
 };
 
 void PqConnection::on_notice(void* self, const PGresult* notice) {
@@ -125,7 +126,8 @@ void PqConnection::on_notice(void* self, const PGresult* notice) {
     const char* text = PQresultErrorField(notice, PG_DIAG_MESSAGE_PRIMARY);
     if (text == nullptr) return;
     bool warning = severity != nullptr && std::string_view(severity) == "WARNING";
-    if (warning) static_cast<PqConnection*>(self)->last_warning_ = text;
+    auto& warnings = static_cast<PqConnection*>(self)->warnings_;
+    if (warning && warnings.size() < kWarningsKept) warnings.emplace_back(text);
     log::write(warning ? log::Level::warn : log::Level::debug, "server.notice", text);
 }
 
@@ -205,8 +207,9 @@ Error PqConnection::result_error(const PGresult* result) {
     Error error = error_of_result(result, role == nullptr ? "ROLE" : role);
     // Without a SQLSTATE libpq itself refused: the same call would fail again.
     if (state.empty()) error.code = Errc::invalid_argument;
-    if (error.code == Errc::corrupt && !last_warning_.empty())
-        error.message += "; the server's last warning: " + last_warning_;
+    // The error counts the damaged pages; the warnings before it name them.
+    if (error.code == Errc::corrupt)
+        for (const std::string& warning : warnings_) error.message += "; " + warning;
     return error;
 }
 
@@ -247,7 +250,7 @@ Task<Result<std::vector<QueryResult>>> PqConnection::collect() {
 Task<Result<std::vector<QueryResult>>> PqConnection::query(std::string sql) {
     WV_CO_CHECK(usable());
     sqlstate_.clear();
-    last_warning_.clear();
+    warnings_.clear();
     if (sql.find('\0') != std::string::npos)
         co_return fail(Errc::invalid_argument, "a statement holds a NUL byte");
     if (PQsendQuery(conn_.get(), sql.c_str()) == 0) {
