@@ -12,6 +12,8 @@ using storage::HistoryRecord;
 using storage::RepositoryView;
 
 constexpr Micros kOneMicrosecond{1};
+// The record is 40 bytes, and a page header may lie in it.
+constexpr std::uint64_t kBackupEndBytesMax = 128;
 // WAL records are aligned to 8 bytes: where the next one may start.
 Lsn next_record_lsn(Lsn end) { return Lsn{(end.value + 7) / 8 * 8}; }
 WallTime time_of(std::int64_t micros) { return WallTime(Micros(micros)); }
@@ -229,12 +231,14 @@ private:
     Result<StopPoint> complete(const Window& window, StopPoint stop, const Cut& cut) {
         const Lsn base_stop = stop_of(stop.base);
         WV_TRY(auto keep, last_needed(stop, cut));
+        WV_TRY(std::uint64_t segment_bytes, segment_bytes_of_cluster());
         stop.wal_to_lsn = base_stop;
         if (keep && keep->start_lsn >= base_stop) {
             stop.recovery_lsn = keep->start_lsn;
             stop.wal_to_lsn = std::max(base_stop, keep->end_lsn);
+        } else {
+            WV_CHECK(stop_at_consistency(stop, segment_bytes));
         }
-        WV_TRY(std::uint64_t segment_bytes, segment_bytes_of_cluster());
         stop.wal_from_lsn = start_of(stop.base).round_down(segment_bytes);
         const Lsn proven_to = std::max(stop.wal_to_lsn, std::min(cut.lsn, window.history.end_lsn));
         WV_CHECK(require_covered(window, stop.wal_from_lsn, proven_to));
@@ -245,6 +249,27 @@ private:
         WV_TRY(stop.left_out_commits,
                view_.count_commits(window.history.id, stop.first_left_out->start_lsn, window.history.end_lsn));
         return stop;
+    }
+
+    // The base of a primary becomes consistent with the record that ends its backup, so that is where to
+    // stop. 'immediate' stops only before the record that follows, which may not exist yet; it is left for
+    // the base of a standby, whose backup has no such record, with the WAL that follows as far as it goes.
+    Result<> stop_at_consistency(StopPoint& stop, std::uint64_t segment_bytes) {
+        const Lsn base_stop = stop_of(stop.base);
+        const Lsn near{base_stop.value - std::min(base_stop.value, kBackupEndBytesMax)};
+        WV_CHECK(view_.scan(stop.history.id, std::max(near, start_of(stop.base)), base_stop,
+                            [&](const WalFinding& found) {
+                                if (found.kind == WalFinding::Kind::backup_end) stop.recovery_lsn = found.start_lsn;
+                                return true;
+                            }));
+        if (stop.recovery_lsn) return {};
+        const Lsn segment_end = (base_stop + (segment_bytes - 1)).round_down(segment_bytes);
+        const Lsn to = std::min(segment_end, stop.history.end_lsn);
+        if (to <= base_stop) return {};
+        auto covered = view_.require_coverage(stop.history.id, base_stop, to);
+        if (!covered && covered.error().code != Errc::gap) return fail(covered.error());
+        if (covered) stop.wal_to_lsn = to;
+        return {};
     }
 
     // A commit on the far side of a gap says nothing about the state of the base.

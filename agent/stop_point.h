@@ -20,8 +20,8 @@ struct StopPoint {
     std::optional<WalFinding> last_kept;       // the last commit before cut_lsn
     std::optional<WalFinding> first_left_out;  // the first commit or abort from cut_lsn on
     std::uint64_t left_out_commits = 0;        // all that follow, rounded to frames
-    // What PostgreSQL is told: stop after the record that starts here; none: stop as soon as the base
-    // is consistent (recovery_target = 'immediate').
+    // What PostgreSQL is told: stop after the record that starts here. None, for the base of a standby
+    // with nothing to keep after it: stop as soon as it is consistent (recovery_target = 'immediate').
     std::optional<Lsn> recovery_lsn;
     // WAL that replay reads: from the segment of the base's start to the end of the last record.
     Lsn wal_from_lsn;

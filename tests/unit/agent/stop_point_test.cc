@@ -142,7 +142,19 @@ TEST_CASE("a cluster on which nothing ever committed restores to its base only f
     auto latest = cluster.resolve("latest");
     REQUIRE(latest);
     CHECK_FALSE(latest->recovery_lsn);
-    CHECK(latest->wal_to_lsn.value == 0x2000100);
+    CHECK(latest->wal_to_lsn.value == 0x3000000);
+}
+
+TEST_CASE("a base alone is replayed to the record that ends its backup") {
+    Cluster cluster;
+    cluster.commit(0, 0x20000D8, WallTime{}, WalFinding::Kind::backup_end);
+    cluster.ten_commits();
+    for (const char* target : {"earliest", "immediate", "backup:base1", "lsn:0/2000200"}) {
+        auto stop = cluster.resolve(target);
+        REQUIRE_MESSAGE(stop, target);
+        CHECK(stop->recovery_lsn->value == 0x20000D8);
+        CHECK(stop->wal_to_lsn.value == 0x2000100);
+    }
 }
 
 TEST_CASE("WAL from before the base shows the state of quiet moments before it") {
