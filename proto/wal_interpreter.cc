@@ -23,6 +23,7 @@ constexpr std::uint32_t kXinfoDroppedStatistics = 1U << 8;
 
 constexpr std::uint8_t kSmgrCreate = 0x10;
 constexpr std::uint8_t kHeapOperationMask = 0x70;
+constexpr std::uint8_t kHeapTruncate = 0x30;
 constexpr std::uint8_t kHeap2MultiInsert = 0x50;
 constexpr std::uint32_t kFirstUserRelation = 16'384;
 
@@ -125,9 +126,12 @@ Result<> WalInterpreter::read(const WalRecordHeader& header, Lsn start_lsn, Lsn 
             return read_xlog(header, {.start_lsn = start_lsn, .end_lsn = end_lsn}, body, findings);
         case rmgr::kSmgr: read_smgr(header, body); return {};
         case rmgr::kHeap:
-            if ((header.info & kHeapOperationMask) == 0x30 || count_rows_)
-                read_heap(header, {.start_lsn = start_lsn, .end_lsn = end_lsn, .xid = header.xid}, body,
-                          findings);
+            // No finding is made for a row: this is the path of most records.
+            if ((header.info & kHeapOperationMask) == kHeapTruncate)
+                read_truncate(header, {.start_lsn = start_lsn, .end_lsn = end_lsn, .xid = header.xid},
+                              body, findings);
+            else if (count_rows_)
+                count_row(header, body);
             return {};
         case rmgr::kHeap2:
             if (count_rows_) read_heap2(header, body);
@@ -232,32 +236,32 @@ void WalInterpreter::read_smgr(const WalRecordHeader& header, ByteSpan body) {
     if (reader.ok() && fork == 0) open_.add_created(header.xid, file);
 }
 
-void WalInterpreter::read_heap(const WalRecordHeader& header, WalFinding finding, ByteSpan body,
-                               std::vector<WalFinding>& findings) {
+void WalInterpreter::count_row(const WalRecordHeader& header, ByteSpan body) {
     RowChanges rows;
     switch (header.info & kHeapOperationMask) {
         case 0x00: rows.inserted_rows = 1; break;
         case 0x10: rows.deleted_rows = 1; break;
-        case 0x20:
+        case 0x20:  // update
         case 0x40: rows.updated_rows = 1; break;
-        case 0x30: {
-            WalRecordBody parsed;
-            if (!parse_record_body(body, header.total_bytes - kWalRecordHeaderBytes, parsed)) return;
-            ByteReader reader(parsed.main_data);
-            const auto database = reader.le<std::uint32_t>();
-            const auto count = reader.le<std::uint32_t>();
-            reader.bytes(4);  // flags and padding
-            finding.kind = WalFinding::Kind::truncate;
-            for (std::uint32_t i = 0; i < count && reader.remaining() >= sizeof(std::uint32_t); ++i)
-                finding.dropped.push_back({.database = database, .relation = reader.le<std::uint32_t>()});
-            findings.push_back(std::move(finding));
-            return;
-        }
         default: return;
     }
     RelationFile file;
     if (header.xid == 0 || !first_block_file(body, file) || file.relation < kFirstUserRelation) return;
     open_.add_rows(header.xid, file, rows);
+}
+
+void WalInterpreter::read_truncate(const WalRecordHeader& header, WalFinding finding, ByteSpan body,
+                                   std::vector<WalFinding>& findings) {
+    WalRecordBody parsed;
+    if (!parse_record_body(body, header.total_bytes - kWalRecordHeaderBytes, parsed)) return;
+    ByteReader reader(parsed.main_data);
+    const auto database = reader.le<std::uint32_t>();
+    const auto count = reader.le<std::uint32_t>();
+    reader.bytes(4);  // flags and padding
+    finding.kind = WalFinding::Kind::truncate;
+    for (std::uint32_t i = 0; i < count && reader.remaining() >= sizeof(std::uint32_t); ++i)
+        finding.dropped.push_back({.database = database, .relation = reader.le<std::uint32_t>()});
+    findings.push_back(std::move(finding));
 }
 
 void WalInterpreter::read_heap2(const WalRecordHeader& header, ByteSpan body) {

@@ -23,8 +23,9 @@ private:
     Result<> read_xlog(const WalRecordHeader& header, WalFinding finding, ByteSpan body,
                        std::vector<WalFinding>& findings);
     void read_smgr(const WalRecordHeader& header, ByteSpan body);
-    void read_heap(const WalRecordHeader& header, WalFinding finding, ByteSpan body,
-                   std::vector<WalFinding>& findings);
+    void count_row(const WalRecordHeader& header, ByteSpan body);
+    void read_truncate(const WalRecordHeader& header, WalFinding finding, ByteSpan body,
+                       std::vector<WalFinding>& findings);
     void read_heap2(const WalRecordHeader& header, ByteSpan body);
 
     bool count_rows_;
