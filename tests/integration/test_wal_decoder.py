@@ -198,7 +198,7 @@ class WalDecoderTest(unittest.TestCase):
     def setUpClass(cls):
         cls.wal_dump = find_wal_dump()
         if cls.wal_dump is None:
-            raise RuntimeError("wal_dump is not built: ninja -C build/... tests/support/wal_dump")
+            raise RuntimeError("wal_dump is not built: ninja -C build/... tests/unit/proto/wal_dump")
 
     def dump(self, server, segment_mb, start, end, piece_bytes=65536):
         done = subprocess.run([self.wal_dump, os.path.join(server.data, "pg_wal"), "1",
