@@ -44,8 +44,10 @@ Result<BackupManifestFile> read_file_object(std::string_view text) {
     if (!object.is_object()) return damaged("has a file entry that is not a JSON object");
     BackupManifestFile file;
     ByteBuffer encoded_path;
-    if (take_hex(object, "Encoded-Path", encoded_path)) file.path = as_text(encoded_path);
-    else if (!take_string(object, "Path", file.path)) return damaged("has a file entry without a path");
+    if (take_hex(object, "Encoded-Path", encoded_path))
+        file.path = as_text(encoded_path);
+    else if (!take_string(object, "Path", file.path))
+        return damaged("has a file entry without a path");
     if (!is_safe_relative_path(file.path))
         return damaged("names the path \"" + file.path.substr(0, 128) +
                        "\", which is not a plain relative path");
@@ -60,10 +62,11 @@ Result<BackupManifestFile> read_file_object(std::string_view text) {
 
 Result<unsigned> read_version(const Json& manifest) {
     std::uint64_t version = 0;
-    if (!take_unsigned(manifest, kVersionKey, version)) return damaged("does not begin with its version");
+    if (!take_unsigned(manifest, kVersionKey, version))
+        return damaged("does not begin with its version");
     if (version != 1 && version != 2)
-        return fail(Errc::unsupported, "the backup manifest has version " + std::to_string(version) +
-                                           ", this build knows 1 and 2");
+        return fail(Errc::unsupported, "the backup manifest has version " +
+                                           std::to_string(version) + ", this build knows 1 and 2");
     return static_cast<unsigned>(version);
 }
 
@@ -90,8 +93,8 @@ bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; 
 
 }  // namespace
 
-// Cuts each element of the array "Files" out of the text and has it parsed by itself; what is left, the
-// skeleton, is small and parsed at the end. Only strings and nesting are followed here.
+// Cuts each element of the array "Files" out of the text and has it parsed by itself; what is left,
+// the skeleton, is small and parsed at the end. Only strings and nesting are followed here.
 struct BackupManifestReader::State {
     State(OnFile with_file, Sha256 with_sha256)
         : on_file(std::move(with_file)), sha256(std::move(with_sha256)) {}
@@ -205,10 +208,13 @@ Result<> BackupManifestReader::State::take(char c) {
             if (depth == 1) key.clear();
             return keep(c);
         case '{':
-        case '[': return open_nested(c);
+        case '[':
+            return open_nested(c);
         case '}':
-        case ']': return close_nested(c);
-        default: return keep(c);
+        case ']':
+            return close_nested(c);
+        default:
+            return keep(c);
     }
 }
 
@@ -220,7 +226,8 @@ Result<> BackupManifestReader::State::hash(ByteSpan bytes) {
                                                                      : text.rfind('\n', last - 1);
     if (before != std::string_view::npos) {
         sha256(ByteSpan(unhashed).first(before + 1), false);
-        unhashed.erase(unhashed.begin(), unhashed.begin() + static_cast<std::ptrdiff_t>(before + 1));
+        unhashed.erase(unhashed.begin(),
+                       unhashed.begin() + static_cast<std::ptrdiff_t>(before + 1));
     }
     if (unhashed.size() > kLineBytesMax)
         return damaged("has a line of more than " + std::to_string(kLineBytesMax) + " bytes");
@@ -237,7 +244,8 @@ Result<> BackupManifestReader::feed(ByteSpan bytes) {
         const ByteSpan piece = bytes.first(std::min<std::size_t>(bytes.size(), 64_KiB));
         bytes = bytes.subspan(piece.size());
         WV_CHECK(state_->hash(piece));
-        for (char c : as_text(piece)) WV_CHECK(state_->take(c));
+        for (char c : as_text(piece))
+            WV_CHECK(state_->take(c));
     }
     return {};
 }

@@ -30,7 +30,8 @@ Result<BaseBackupMessage> decode_archive_start(ByteSpan body) {
         !body.empty())
         return fail(Errc::corrupt, "the message that starts an archive is not two strings");
     if (!is_archive_name(start.archive_name))
-        return fail(Errc::corrupt, "the server names an archive \"" + start.archive_name.substr(0, 64) +
+        return fail(Errc::corrupt, "the server names an archive \"" +
+                                       start.archive_name.substr(0, 64) +
                                        "\", which is neither base.tar nor a tablespace's");
     if ((start.archive_name == "base.tar") != start.tablespace_path.empty())
         return fail(Errc::corrupt, "archive " + start.archive_name + " comes with the location \"" +
@@ -45,22 +46,25 @@ Result<BaseBackupMessage> decode_base_backup_message(ByteSpan message) {
     const char type = static_cast<char>(message[0]);
     ByteSpan body = message.subspan(1);
     switch (type) {
-        case 'n': return decode_archive_start(body);
+        case 'n':
+            return decode_archive_start(body);
         case 'm':
             if (!body.empty())
                 return fail(Errc::corrupt, "the message that starts the manifest has " +
                                                std::to_string(body.size()) + " bytes too many");
             return ManifestStart{};
-        case 'd': return ArchiveData{body};
+        case 'd':
+            return ArchiveData{body};
         case 'p':
             if (body.size() != 8)
                 return fail(Errc::corrupt, "a progress message has " + std::to_string(body.size()) +
                                                " bytes instead of 8");
             return BackupProgress{load_be<std::uint64_t>(body.data())};
         default:
-            return fail(Errc::corrupt,
-                        "the server sent a base backup message of unknown type " +
-                            std::to_string(static_cast<unsigned>(static_cast<unsigned char>(type))));
+            return fail(
+                Errc::corrupt,
+                "the server sent a base backup message of unknown type " +
+                    std::to_string(static_cast<unsigned>(static_cast<unsigned char>(type))));
     }
 }
 

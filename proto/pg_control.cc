@@ -24,13 +24,14 @@ Result<PgControl> parse_pg_control(ByteSpan bytes) {
     control.control_version = load_le<std::uint32_t>(at + 8);
     // Before the CRC: another version has it in another place.
     if (control.control_version != kControlVersion)
-        return fail(Errc::unsupported, "pg_control has version " + std::to_string(control.control_version) +
+        return fail(Errc::unsupported, "pg_control has version " +
+                                           std::to_string(control.control_version) +
                                            ", this build knows " + std::to_string(kControlVersion));
     const std::uint32_t computed = crc32c(bytes.first(kCrcOffset));
     const auto stored = load_le<std::uint32_t>(at + kCrcOffset);
     if (computed != stored)
-        return fail(Errc::corrupt, "pg_control has the CRC " + std::to_string(computed) + " instead of " +
-                                       std::to_string(stored));
+        return fail(Errc::corrupt, "pg_control has the CRC " + std::to_string(computed) +
+                                       " instead of " + std::to_string(stored));
     control.system_identifier = load_le<std::uint64_t>(at);
     control.catalog_version = load_le<std::uint32_t>(at + 12);
     control.checkpoint_lsn = Lsn{load_le<std::uint64_t>(at + 32)};

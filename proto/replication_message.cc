@@ -27,8 +27,8 @@ Result<std::variant<XLogData, Keepalive>> decode_server_message(ByteSpan message
                                            std::to_string(kXLogDataHeaderBytes) + " of its header");
         data.wal = reader.bytes(reader.remaining());
         if (data.start_lsn.value + data.wal.size() < data.start_lsn.value)
-            return fail(Errc::corrupt, "a WAL data message at " + to_string(data.start_lsn) + " with " +
-                                           std::to_string(data.wal.size()) +
+            return fail(Errc::corrupt, "a WAL data message at " + to_string(data.start_lsn) +
+                                           " with " + std::to_string(data.wal.size()) +
                                            " bytes runs past the last LSN there is");
         return data;
     }

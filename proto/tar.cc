@@ -19,7 +19,8 @@ std::string_view text_field(ByteSpan header, std::size_t offset, std::size_t byt
     return field.substr(0, field.find('\0'));
 }
 
-// Octal digits, or, when the top bit is set, a big-endian number (what PostgreSQL writes from 8 GiB on).
+// Octal digits, or, when the top bit is set, a big-endian number (what PostgreSQL writes from 8 GiB
+// on).
 bool number_field(ByteSpan header, std::size_t offset, std::size_t bytes, std::uint64_t& value) {
     ByteSpan field = header.subspan(offset, bytes);
     value = 0;
@@ -35,9 +36,11 @@ bool number_field(ByteSpan header, std::size_t offset, std::size_t bytes, std::u
     std::string_view text = as_text(field);
     text.remove_prefix(std::min(text.find_first_not_of(' '), text.size()));
     const std::size_t digits = std::min(text.find_first_not_of("01234567"), text.size());
-    for (char digit : text.substr(0, digits)) value = value << 3 | static_cast<unsigned>(digit - '0');
+    for (char digit : text.substr(0, digits))
+        value = value << 3 | static_cast<unsigned>(digit - '0');
     const std::string_view rest = text.substr(digits);
-    return digits > 0 && rest.find_first_not_of(std::string_view(" \0", 2)) == std::string_view::npos;
+    return digits > 0 &&
+           rest.find_first_not_of(std::string_view(" \0", 2)) == std::string_view::npos;
 }
 
 std::uint64_t sum_of(ByteSpan header) {
@@ -50,7 +53,8 @@ std::uint64_t sum_of(ByteSpan header) {
 }
 
 bool all_zero(ByteSpan bytes) {
-    return std::all_of(bytes.begin(), bytes.end(), [](std::byte byte) { return byte == std::byte{0}; });
+    return std::all_of(bytes.begin(), bytes.end(),
+                       [](std::byte byte) { return byte == std::byte{0}; });
 }
 
 Result<TarMember> read_names(ByteSpan header, TarMember member) {
@@ -61,9 +65,9 @@ Result<TarMember> read_names(ByteSpan header, TarMember member) {
     if (path.starts_with("./")) path.erase(0, 2);
     if (member.type != TarMember::Type::file && path.ends_with('/')) path.pop_back();
     if (!is_safe_relative_path(path))
-        return fail(Errc::corrupt,
-                    "an archive has a member with the path \"" + path.substr(0, 128) +
-                        "\", which is not a plain relative path");
+        return fail(Errc::corrupt, "an archive has a member with the path \"" +
+                                       path.substr(0, 128) +
+                                       "\", which is not a plain relative path");
     member.path = std::move(path);
     if (member.type == TarMember::Type::symlink) {
         member.link_target = text_field(header, 157, 100);
@@ -75,7 +79,8 @@ Result<TarMember> read_names(ByteSpan header, TarMember member) {
 
 Result<TarMember> read_header(ByteSpan header) {
     std::uint64_t checksum = 0;
-    if (!number_field(header, kChecksumOffset, kChecksumBytes, checksum) || checksum != sum_of(header))
+    if (!number_field(header, kChecksumOffset, kChecksumBytes, checksum) ||
+        checksum != sum_of(header))
         return fail(Errc::corrupt, "a member header of an archive has the sum " +
                                        std::to_string(sum_of(header)) + " instead of " +
                                        std::to_string(checksum));
@@ -93,9 +98,15 @@ Result<TarMember> read_header(ByteSpan header) {
     const char type = static_cast<char>(header[156]);
     switch (type) {
         case '0':
-        case '\0': member.type = TarMember::Type::file; break;
-        case '2': member.type = TarMember::Type::symlink; break;
-        case '5': member.type = TarMember::Type::directory; break;
+        case '\0':
+            member.type = TarMember::Type::file;
+            break;
+        case '2':
+            member.type = TarMember::Type::symlink;
+            break;
+        case '5':
+            member.type = TarMember::Type::directory;
+            break;
         default:
             return fail(Errc::corrupt,
                         "an archive has a member of type " +

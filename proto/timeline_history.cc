@@ -13,14 +13,16 @@ constexpr std::size_t kHistoryBytesMax = 64_KiB;
 bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\v' || c == '\f'; }
 
 std::string_view without_leading_blanks(std::string_view text) {
-    while (!text.empty() && is_blank(text.front())) text.remove_prefix(1);
+    while (!text.empty() && is_blank(text.front()))
+        text.remove_prefix(1);
     return text;
 }
 
 std::string_view take_word(std::string_view& text) {
     text = without_leading_blanks(text);
     std::size_t length = 0;
-    while (length < text.size() && !is_blank(text[length])) ++length;
+    while (length < text.size() && !is_blank(text[length]))
+        ++length;
     std::string_view word = text.substr(0, length);
     text.remove_prefix(length);
     return word;
@@ -31,8 +33,8 @@ Result<TimelineSwitch> parse_line(std::string_view line, std::size_t line_number
     std::string_view timeline_text = take_word(line);
     std::string_view lsn_text = take_word(line);
     TimelineSwitch parsed;
-    auto [end, error] = std::from_chars(timeline_text.data(),
-                                        timeline_text.data() + timeline_text.size(), parsed.timeline);
+    auto [end, error] = std::from_chars(
+        timeline_text.data(), timeline_text.data() + timeline_text.size(), parsed.timeline);
     if (error != std::errc{} || end != timeline_text.data() + timeline_text.size())
         return fail(Errc::corrupt, "line " + std::to_string(line_number) +
                                        " of the timeline history does not begin with a timeline");
@@ -67,14 +69,15 @@ Result<std::vector<TimelineSwitch>> parse_timeline_history(std::string_view text
                                            " in a timeline history");
         if (!switches.empty() && next.end_lsn < switches.back().end_lsn)
             return fail(Errc::corrupt, "timeline " + std::to_string(next.timeline) + " ends at " +
-                                           to_string(next.end_lsn) + ", before its ancestor's end at " +
+                                           to_string(next.end_lsn) +
+                                           ", before its ancestor's end at " +
                                            to_string(switches.back().end_lsn));
         switches.push_back(next);
     }
     if (!switches.empty() && switches.back().timeline >= of)
-        return fail(Errc::corrupt, "the history of timeline " + std::to_string(of) +
-                                       " names timeline " + std::to_string(switches.back().timeline) +
-                                       " as its ancestor");
+        return fail(Errc::corrupt,
+                    "the history of timeline " + std::to_string(of) + " names timeline " +
+                        std::to_string(switches.back().timeline) + " as its ancestor");
     return switches;
 }
 

@@ -24,7 +24,8 @@ constexpr std::uint16_t kAllPageFlags = 0x000F;
 constexpr std::uint64_t kStartLsnMax = ~std::uint64_t{0} >> 1;
 
 std::string hex16(std::uint16_t value) {
-    const std::array bytes{static_cast<std::byte>(value >> 8), static_cast<std::byte>(value & 0xFF)};
+    const std::array bytes{static_cast<std::byte>(value >> 8),
+                           static_cast<std::byte>(value & 0xFF)};
     return to_hex(bytes);
 }
 
@@ -42,8 +43,13 @@ std::string to_string(const RelationFile& file) {
 
 struct WalDecoder::State {
     State(const WalDecoderOptions& with, std::uint16_t page_magic, Lsn from)
-        : options(with), magic(page_magic), start(from.value), position(from.value), checked(from.value),
-          synced(from.value % kWalPageBytes != 0), interpreter(with.count_rows) {}
+        : options(with),
+          magic(page_magic),
+          start(from.value),
+          position(from.value),
+          checked(from.value),
+          synced(from.value % kWalPageBytes != 0),
+          interpreter(with.count_rows) {}
 
     Result<> feed(ByteSpan bytes, std::vector<WalFinding>& findings);
 
@@ -65,13 +71,16 @@ struct WalDecoder::State {
     Result<> check_record_header(const WalRecordHeader& header) const;
     Result<> check_overwrite(const WalRecordHeader& header, ByteSpan body);
     Result<> finish_record(const WalRecordHeader& header, const std::byte* header_bytes,
-                           std::uint32_t body_crc, ByteSpan body, std::vector<WalFinding>& findings);
+                           std::uint32_t body_crc, ByteSpan body,
+                           std::vector<WalFinding>& findings);
     std::size_t pass_over_switch_rest(std::size_t bytes);
 
     tl::unexpected<Error> corrupt(Lsn at, const std::string& what) const {
         return fail(Errc::corrupt, "the WAL at " + to_string(at) + " is damaged: " + what);
     }
-    std::uint32_t record_total_bytes() const { return load_le<std::uint32_t>(record_header.data()); }
+    std::uint32_t record_total_bytes() const {
+        return load_le<std::uint32_t>(record_header.data());
+    }
 
     WalDecoderOptions options;
     std::uint16_t magic;
@@ -96,9 +105,9 @@ struct WalDecoder::State {
     std::size_t kept_max = 0;
     ByteBuffer kept;
 
-    std::uint64_t skip_left = 0;            // of the record that began before `start`
-    bool expect_overwrite = false;          // the next record must be XLOG_OVERWRITE_CONTRECORD
-    std::uint64_t overwritten_record = 0;   // which must name this one; 0: not known
+    std::uint64_t skip_left = 0;           // of the record that began before `start`
+    bool expect_overwrite = false;         // the next record must be XLOG_OVERWRITE_CONTRECORD
+    std::uint64_t overwritten_record = 0;  // which must name this one; 0: not known
 
     WalInterpreter interpreter;
 };
@@ -180,8 +189,9 @@ Result<> WalDecoder::State::check_page_header(const std::byte* page, Lsn page_ls
                                      " after a page of timeline " + std::to_string(page_timeline));
     const bool is_segment_start = page_lsn.value % options.segment_bytes == 0;
     if (((flags & kLongHeader) != 0) != is_segment_start)
-        return corrupt(page_lsn, is_segment_start ? "the segment begins without a long page header"
-                                                  : "a long page header is in the middle of a segment");
+        return corrupt(page_lsn, is_segment_start
+                                     ? "the segment begins without a long page header"
+                                     : "a long page header is in the middle of a segment");
     if (is_segment_start) WV_CHECK(check_long_header(page, page_lsn));
     page_timeline = timeline;
     return check_continuation(flags, rest_bytes, page_lsn);
@@ -193,8 +203,8 @@ Result<> WalDecoder::State::check_long_header(const std::byte* page, Lsn page_ls
     const auto page_bytes = load_le<std::uint32_t>(page + 36);
     if (options.system_identifier == 0) options.system_identifier = system;
     if (system != options.system_identifier)
-        return corrupt(page_lsn, "the segment is of system " + std::to_string(system) + " instead of " +
-                                     std::to_string(options.system_identifier));
+        return corrupt(page_lsn, "the segment is of system " + std::to_string(system) +
+                                     " instead of " + std::to_string(options.system_identifier));
     if (segment_bytes != options.segment_bytes)
         return corrupt(page_lsn, "the segment says that it has " + std::to_string(segment_bytes) +
                                      " bytes instead of " + std::to_string(options.segment_bytes));
@@ -210,7 +220,8 @@ Result<> WalDecoder::State::check_continuation(std::uint16_t flags, std::uint32_
     const bool in_record = record_have > 0 || skip_left > 0;
     if (flags & kFirstIsOverwrite) {
         if (synced && !in_record)
-            return corrupt(page_lsn, "the page overwrites the rest of a record, but none is incomplete");
+            return corrupt(page_lsn,
+                           "the page overwrites the rest of a record, but none is incomplete");
         if (flags & kFirstIsContinuation)
             return corrupt(page_lsn, "the page both continues and overwrites a record");
         overwritten_record = record_have > 0 ? record_start : 0;
@@ -262,7 +273,8 @@ Result<> WalDecoder::State::feed_records(ByteSpan span, std::vector<WalFinding>&
             used = whole.total_bytes;
             const ByteSpan body = span.first(used).subspan(kWalRecordHeaderBytes);
             position += used;
-            WV_CHECK(finish_record(whole, span.data(), crc32c_extend(kCrc32cInit, body), body, findings));
+            WV_CHECK(finish_record(whole, span.data(), crc32c_extend(kCrc32cInit, body), body,
+                                   findings));
         } else {
             Result<> result;
             used = feed_part(span, result, findings);
@@ -273,7 +285,8 @@ Result<> WalDecoder::State::feed_records(ByteSpan span, std::vector<WalFinding>&
     return {};
 }
 
-// Takes as much of `span` as belongs to the current record, whose header or body may be cut anywhere.
+// Takes as much of `span` as belongs to the current record, whose header or body may be cut
+// anywhere.
 std::size_t WalDecoder::State::feed_part(ByteSpan span, Result<>& result,
                                          std::vector<WalFinding>& findings) {
     if (record_have == 0) {
@@ -282,12 +295,15 @@ std::size_t WalDecoder::State::feed_part(ByteSpan span, Result<>& result,
         kept.clear();
     }
     if (record_have < kWalRecordHeaderBytes) {
-        const std::size_t used = std::min<std::size_t>(span.size(), kWalRecordHeaderBytes - record_have);
+        const std::size_t used =
+            std::min<std::size_t>(span.size(), kWalRecordHeaderBytes - record_have);
         std::memcpy(record_header.data() + record_have, span.data(), used);
         record_have += used;
         position += used;
-        // The length is known before the rest of the header: the next page's header is checked against it.
-        if (record_have >= sizeof(std::uint32_t)) result = check_record_length(record_total_bytes());
+        // The length is known before the rest of the header: the next page's header is checked
+        // against it.
+        if (record_have >= sizeof(std::uint32_t))
+            result = check_record_length(record_total_bytes());
         if (!result || record_have < kWalRecordHeaderBytes) return used;
         header = load_record_header(record_header.data());
         kept_max = kept_body_bytes_max(header);
@@ -315,8 +331,9 @@ std::size_t WalDecoder::State::feed_part(ByteSpan span, Result<>& result,
 Result<> WalDecoder::State::check_record_length(std::uint32_t total_bytes) const {
     if (total_bytes >= kWalRecordHeaderBytes && total_bytes <= kWalRecordBytesMax) return {};
     return corrupt(Lsn{record_start}, "the record has a length of " + std::to_string(total_bytes) +
-                                          " bytes, outside of " + std::to_string(kWalRecordHeaderBytes) +
-                                          " to " + std::to_string(kWalRecordBytesMax));
+                                          " bytes, outside of " +
+                                          std::to_string(kWalRecordHeaderBytes) + " to " +
+                                          std::to_string(kWalRecordBytesMax));
 }
 
 Result<> WalDecoder::State::check_record_header(const WalRecordHeader& found) const {
@@ -327,7 +344,8 @@ Result<> WalDecoder::State::check_record_header(const WalRecordHeader& found) co
                                ", the last known is " + std::to_string(rmgr::kLastBuiltIn));
     if (last_record != 0 && found.previous_lsn.value != last_record)
         return corrupt(at, "the record names " + to_string(found.previous_lsn) +
-                               " as the record before it instead of " + to_string(Lsn{last_record}));
+                               " as the record before it instead of " +
+                               to_string(Lsn{last_record}));
     if (found.previous_lsn.value >= record_start)
         return corrupt(at, "the record names " + to_string(found.previous_lsn) +
                                " as the record before it, which is not before it");
@@ -337,12 +355,14 @@ Result<> WalDecoder::State::check_record_header(const WalRecordHeader& found) co
     return {};
 }
 
-// After a crash in mid-record the server begins the next page anew, and says there which record it left.
+// After a crash in mid-record the server begins the next page anew, and says there which record it
+// left.
 Result<> WalDecoder::State::check_overwrite(const WalRecordHeader& found, ByteSpan body) {
     expect_overwrite = false;
     const Lsn at{record_start};
     if (found.rmgr != rmgr::kXlog || found.operation() != xlog_info::kOverwriteContrecord)
-        return corrupt(at, "the page overwrites a record, but does not begin with the record that says so");
+        return corrupt(
+            at, "the page overwrites a record, but does not begin with the record that says so");
     WalRecordBody parsed;
     const bool whole = parse_record_body(body, found.total_bytes - kWalRecordHeaderBytes, parsed) &&
                        parsed.main_data.size() >= sizeof(std::uint64_t);
@@ -354,9 +374,9 @@ Result<> WalDecoder::State::check_overwrite(const WalRecordHeader& found, ByteSp
     return {};
 }
 
-Result<> WalDecoder::State::finish_record(const WalRecordHeader& found, const std::byte* header_bytes,
-                                          std::uint32_t body_crc, ByteSpan body,
-                                          std::vector<WalFinding>& findings) {
+Result<> WalDecoder::State::finish_record(const WalRecordHeader& found,
+                                          const std::byte* header_bytes, std::uint32_t body_crc,
+                                          ByteSpan body, std::vector<WalFinding>& findings) {
     const Lsn at{record_start};
     const std::uint32_t computed =
         crc32c_finish(crc32c_extend(body_crc, ByteSpan(header_bytes, kCrcOffset)));
@@ -381,17 +401,18 @@ Result<WalDecoder> WalDecoder::open(const WalDecoderOptions& options, Lsn start)
                                            std::to_string(options.server_major) + ", only of 15");
     if (!std::has_single_bit(options.segment_bytes) || options.segment_bytes < 1_MiB ||
         options.segment_bytes > 1_GiB)
-        return fail(Errc::invalid_argument, "a WAL segment cannot have " +
-                                                std::to_string(options.segment_bytes) +
-                                                " bytes: a power of two from 1 MiB to 1 GiB is needed");
+        return fail(Errc::invalid_argument,
+                    "a WAL segment cannot have " + std::to_string(options.segment_bytes) +
+                        " bytes: a power of two from 1 MiB to 1 GiB is needed");
     if (start.value > kStartLsnMax)
         return fail(Errc::invalid_argument, "WAL cannot be read from " + to_string(start));
     auto state = std::make_unique<State>(options, *magic, start);
     const std::uint64_t offset = start.value % kWalPageBytes;
     if (offset != 0 && offset < state->page_header_bytes())
-        return fail(Errc::invalid_argument, "WAL cannot be read from " + to_string(start) +
-                                                ", which lies inside a page header",
-                    "begin at the start of the page or of a record");
+        return fail(
+            Errc::invalid_argument,
+            "WAL cannot be read from " + to_string(start) + ", which lies inside a page header",
+            "begin at the start of the page or of a record");
     return WalDecoder(std::move(state));
 }
 

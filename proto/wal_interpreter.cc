@@ -29,8 +29,9 @@ constexpr std::uint32_t kFirstUserRelation = 16'384;
 
 // Unsigned arithmetic: times in WAL are only as honest as the server, and may not overflow here.
 WallTime to_wall_time(std::int64_t postgres_micros) {
-    return WallTime(Micros(static_cast<std::int64_t>(
-        static_cast<std::uint64_t>(postgres_micros) + static_cast<std::uint64_t>(kPostgresEpochMicros))));
+    return WallTime(
+        Micros(static_cast<std::int64_t>(static_cast<std::uint64_t>(postgres_micros) +
+                                         static_cast<std::uint64_t>(kPostgresEpochMicros))));
 }
 WallTime seconds_to_wall_time(std::int64_t unix_seconds) {
     return WallTime(
@@ -39,8 +40,9 @@ WallTime seconds_to_wall_time(std::int64_t unix_seconds) {
 
 Result<> not_understood(const WalRecordHeader& header, Lsn start_lsn) {
     return fail(Errc::corrupt, "the WAL record at " + to_string(start_lsn) + " (resource manager " +
-                                   std::to_string(header.rmgr) + ", info " + std::to_string(header.info) +
-                                   ", " + std::to_string(header.total_bytes) +
+                                   std::to_string(header.rmgr) + ", info " +
+                                   std::to_string(header.info) + ", " +
+                                   std::to_string(header.total_bytes) +
                                    " bytes) has a content that PostgreSQL 15 does not write");
 }
 
@@ -64,8 +66,8 @@ struct TransactionEnd {
     Xid prepared_xid = 0;
 };
 
-// The arrays of a commit or abort record come in this order, each only if its bit is set. False if they
-// run past the end; what was read until then is in `end`.
+// The arrays of a commit or abort record come in this order, each only if its bit is set. False if
+// they run past the end; what was read until then is in `end`.
 bool read_transaction_end(const WalRecordHeader& header, ByteSpan main_data, TransactionEnd& end) {
     ByteReader reader(main_data);
     end.postgres_micros = reader.le<std::int64_t>();
@@ -76,14 +78,16 @@ bool read_transaction_end(const WalRecordHeader& header, ByteSpan main_data, Tra
         const auto count = reader.le<std::uint32_t>();
         const auto whole = std::min<std::size_t>(count, reader.remaining() / sizeof(Xid));
         end.subtransactions.reserve(whole);
-        for (std::size_t i = 0; i < whole; ++i) end.subtransactions.push_back(reader.le<Xid>());
+        for (std::size_t i = 0; i < whole; ++i)
+            end.subtransactions.push_back(reader.le<Xid>());
         if (whole < count) return false;
     }
     if (xinfo & kXinfoFiles) {
         const auto count = reader.le<std::uint32_t>();
         const auto whole = std::min<std::size_t>(count, reader.remaining() / 12);
         end.dropped.reserve(whole);
-        for (std::size_t i = 0; i < whole; ++i) end.dropped.push_back(read_file(reader));
+        for (std::size_t i = 0; i < whole; ++i)
+            end.dropped.push_back(read_file(reader));
         if (whole < count) return false;
     }
     if (xinfo & kXinfoDroppedStatistics) skip_array(reader, 12);
@@ -116,27 +120,32 @@ bool read_parameter_change(ByteReader& reader, WalFinding& finding) {
 
 }  // namespace
 
-Result<> WalInterpreter::read(const WalRecordHeader& header, Lsn start_lsn, Lsn end_lsn, ByteSpan body,
-                              std::vector<WalFinding>& findings) {
+Result<> WalInterpreter::read(const WalRecordHeader& header, Lsn start_lsn, Lsn end_lsn,
+                              ByteSpan body, std::vector<WalFinding>& findings) {
     switch (header.rmgr) {
         case rmgr::kXact:
-            return read_xact(header, {.start_lsn = start_lsn, .end_lsn = end_lsn, .xid = header.xid},
-                             body, findings);
+            return read_xact(header,
+                             {.start_lsn = start_lsn, .end_lsn = end_lsn, .xid = header.xid}, body,
+                             findings);
         case rmgr::kXlog:
             return read_xlog(header, {.start_lsn = start_lsn, .end_lsn = end_lsn}, body, findings);
-        case rmgr::kSmgr: read_smgr(header, body); return {};
+        case rmgr::kSmgr:
+            read_smgr(header, body);
+            return {};
         case rmgr::kHeap:
             // No finding is made for a row: this is the path of most records.
             if ((header.info & kHeapOperationMask) == kHeapTruncate)
-                read_truncate(header, {.start_lsn = start_lsn, .end_lsn = end_lsn, .xid = header.xid},
-                              body, findings);
+                read_truncate(header,
+                              {.start_lsn = start_lsn, .end_lsn = end_lsn, .xid = header.xid}, body,
+                              findings);
             else if (count_rows_)
                 count_row(header, body);
             return {};
         case rmgr::kHeap2:
             if (count_rows_) read_heap2(header, body);
             return {};
-        default: return {};
+        default:
+            return {};
     }
 }
 
@@ -146,7 +155,8 @@ Result<> WalInterpreter::read_xact(const WalRecordHeader& header, WalFinding fin
     if (operation > xact_operation::kAbortPrepared) return {};
     const std::uint64_t body_bytes = header.total_bytes - kWalRecordHeaderBytes;
     WalRecordBody parsed;
-    if (!parse_record_body(body, body_bytes, parsed)) return not_understood(header, finding.start_lsn);
+    if (!parse_record_body(body, body_bytes, parsed))
+        return not_understood(header, finding.start_lsn);
 
     if (operation == xact_operation::kPrepare) {
         ByteReader reader(parsed.main_data);
@@ -163,7 +173,8 @@ Result<> WalInterpreter::read_xact(const WalRecordHeader& header, WalFinding fin
 
     TransactionEnd end;
     const bool whole = read_transaction_end(header, parsed.main_data, end);
-    // Only a record of more than 16 MiB was kept in part; its lists are then read as far as they go.
+    // Only a record of more than 16 MiB was kept in part; its lists are then read as far as they
+    // go.
     const bool kept_whole = body.size() == body_bytes;
     if (!whole && (kept_whole || parsed.main_data.size() < sizeof end.postgres_micros))
         return not_understood(header, finding.start_lsn);
@@ -177,7 +188,8 @@ Result<> WalInterpreter::read_xact(const WalRecordHeader& header, WalFinding fin
     } else {
         finding.kind = WalFinding::Kind::abort;
         open_.forget(finding.xid);
-        for (Xid subtransaction : end.subtransactions) open_.forget(subtransaction);
+        for (Xid subtransaction : end.subtransactions)
+            open_.forget(subtransaction);
     }
     findings.push_back(std::move(finding));
     return {};
@@ -201,12 +213,16 @@ Result<> WalInterpreter::read_xlog(const WalRecordHeader& header, WalFinding fin
         case xlog_info::kCheckpointShutdown:
             open_.forget_unprepared();
             [[fallthrough]];
-        case xlog_info::kCheckpointOnline: understood = read_checkpoint(reader, finding); break;
+        case xlog_info::kCheckpointOnline:
+            understood = read_checkpoint(reader, finding);
+            break;
         case xlog_info::kBackupEnd:
             finding.kind = WalFinding::Kind::backup_end;
             finding.redo_lsn = Lsn{reader.le<std::uint64_t>()};
             break;
-        case xlog_info::kParameterChange: understood = read_parameter_change(reader, finding); break;
+        case xlog_info::kParameterChange:
+            understood = read_parameter_change(reader, finding);
+            break;
         case xlog_info::kRestorePoint:
             finding.kind = WalFinding::Kind::restore_point;
             finding.at = to_wall_time(reader.le<std::int64_t>());
@@ -218,7 +234,8 @@ Result<> WalInterpreter::read_xlog(const WalRecordHeader& header, WalFinding fin
             finding.at = to_wall_time(reader.le<std::int64_t>());
             finding.timeline = reader.le<std::uint32_t>();
             break;
-        default: return {};
+        default:
+            return {};
     }
     if (!understood || !reader.ok()) return not_understood(header, finding.start_lsn);
     findings.push_back(std::move(finding));
@@ -239,14 +256,22 @@ void WalInterpreter::read_smgr(const WalRecordHeader& header, ByteSpan body) {
 void WalInterpreter::count_row(const WalRecordHeader& header, ByteSpan body) {
     RowChanges rows;
     switch (header.info & kHeapOperationMask) {
-        case 0x00: rows.inserted_rows = 1; break;
-        case 0x10: rows.deleted_rows = 1; break;
+        case 0x00:
+            rows.inserted_rows = 1;
+            break;
+        case 0x10:
+            rows.deleted_rows = 1;
+            break;
         case 0x20:  // update
-        case 0x40: rows.updated_rows = 1; break;
-        default: return;
+        case 0x40:
+            rows.updated_rows = 1;
+            break;
+        default:
+            return;
     }
     RelationFile file;
-    if (header.xid == 0 || !first_block_file(body, file) || file.relation < kFirstUserRelation) return;
+    if (header.xid == 0 || !first_block_file(body, file) || file.relation < kFirstUserRelation)
+        return;
     open_.add_rows(header.xid, file, rows);
 }
 

@@ -12,8 +12,8 @@ class WalInterpreter {
 public:
     explicit WalInterpreter(bool count_rows) : count_rows_(count_rows) {}
 
-    // `body` is the whole body or its first kept_body_bytes_max(). Errors: corrupt, for a record whose
-    // CRC is right but whose content is not PostgreSQL's.
+    // `body` is the whole body or its first kept_body_bytes_max(). Errors: corrupt, for a record
+    // whose CRC is right but whose content is not PostgreSQL's.
     Result<> read(const WalRecordHeader& header, Lsn start_lsn, Lsn end_lsn, ByteSpan body,
                   std::vector<WalFinding>& findings);
 

@@ -54,16 +54,22 @@ std::size_t kept_body_bytes_max(const WalRecordHeader& header) {
                 case xlog_info::kParameterChange:
                 case xlog_info::kRestorePoint:
                 case xlog_info::kEndOfRecovery:
-                case xlog_info::kOverwriteContrecord: return 4_KiB;
-                default: return 0;
+                case xlog_info::kOverwriteContrecord:
+                    return 4_KiB;
+                default:
+                    return 0;
             }
-        case rmgr::kXact: return 16_MiB;
-        case rmgr::kSmgr: return 4_KiB;
+        case rmgr::kXact:
+            return 16_MiB;
+        case rmgr::kSmgr:
+            return 4_KiB;
         case rmgr::kHeap:
             // Row changes need no more than the first block reference; TRUNCATE lists relations.
             return (header.info & 0x70) == 0x30 ? 64_KiB : 64;
-        case rmgr::kHeap2: return (header.info & 0x70) == 0x50 ? 64_KiB : 0;
-        default: return 0;
+        case rmgr::kHeap2:
+            return (header.info & 0x70) == 0x50 ? 64_KiB : 0;
+        default:
+            return 0;
     }
 }
 
@@ -84,7 +90,8 @@ bool parse_record_body(ByteSpan body, std::uint64_t body_bytes, WalRecordBody& o
     while (reader.ok() && !has_main && body_bytes - reader.position() > data_bytes) {
         const auto id = reader.le<std::uint8_t>();
         if (id == kMainDataShort || id == kMainDataLong) {
-            main_bytes = id == kMainDataShort ? reader.le<std::uint8_t>() : reader.le<std::uint32_t>();
+            main_bytes =
+                id == kMainDataShort ? reader.le<std::uint8_t>() : reader.le<std::uint32_t>();
             data_bytes += main_bytes;
             has_main = true;
         } else if (id == kReplicationOrigin) {

@@ -55,15 +55,16 @@ inline WalRecordHeader load_record_header(const std::byte* from) {
             .crc = load_le<std::uint32_t>(from + 20)};
 }
 
-// How many bytes of a record's body (what follows its header) are worth keeping until it is complete.
+// How many bytes of a record's body (what follows its header) are worth keeping until it is
+// complete.
 std::size_t kept_body_bytes_max(const WalRecordHeader& header);
 
 struct WalRecordBody {
     ByteSpan main_data;       // what there is of it when the body was not kept whole
     RelationFile first_file;  // of the first block reference; zeros without one
 };
-// `body` may be the first part of a body of `body_bytes`. False if the headers in it do not add up or
-// were not kept whole.
+// `body` may be the first part of a body of `body_bytes`. False if the headers in it do not add up
+// or were not kept whole.
 [[nodiscard]] bool parse_record_body(ByteSpan body, std::uint64_t body_bytes, WalRecordBody& out);
 
 // The first block reference's file alone: all that counting rows needs. False without one.

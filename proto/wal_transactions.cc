@@ -77,18 +77,21 @@ void OpenTransactions::finish(Xid xid, std::span<const Xid> subtransactions, Wal
         sum.rows.updated_rows += from.rows.updated_rows;
         sum.rows.deleted_rows += from.rows.deleted_rows;
         release(from);
-        for (const FileRows& file : from.files) add_file_rows(sum, file.file, file.rows);
+        for (const FileRows& file : from.files)
+            add_file_rows(sum, file.file, file.rows);
         finding.created.insert(finding.created.end(), from.created.begin(), from.created.end());
         transactions_.erase(at);
     };
     last_ = nullptr;
     take(xid);
-    for (Xid subtransaction : subtransactions) take(subtransaction);
+    for (Xid subtransaction : subtransactions)
+        take(subtransaction);
     finding.inserted_rows = sum.rows.inserted_rows;
     finding.updated_rows = sum.rows.updated_rows;
     finding.deleted_rows = sum.rows.deleted_rows;
-    auto most = std::max_element(sum.files.begin(), sum.files.end(),
-                                 [](const FileRows& a, const FileRows& b) { return a.rows < b.rows; });
+    auto most =
+        std::max_element(sum.files.begin(), sum.files.end(),
+                         [](const FileRows& a, const FileRows& b) { return a.rows < b.rows; });
     if (most != sum.files.end()) finding.most_changed = most->file;
     file_count_ -= sum.files.size();  // counted by add_file_rows
 }

@@ -28,7 +28,8 @@ Outcome decode(ByteSpan input, std::size_t piece_bytes) {
         input = input.subspan(piece.size());
         outcome.failed = !decoder->feed(piece, findings);
         WV_ASSERT(decoder->checked_lsn() <= decoder->end_lsn());
-        WV_ASSERT(decoder->last_record_lsn() < decoder->checked_lsn() || !decoder->last_record_lsn());
+        WV_ASSERT(decoder->last_record_lsn() < decoder->checked_lsn() ||
+                  !decoder->last_record_lsn());
     }
     for (std::size_t i = 1; i < findings.size(); ++i)
         WV_ASSERT(findings[i - 1].end_lsn <= findings[i].start_lsn);

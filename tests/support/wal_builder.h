@@ -1,4 +1,5 @@
-// WalBuilder: writes valid WAL pages and records for tests, which then damage what they want damaged.
+// WalBuilder: writes valid WAL pages and records for tests, which then damage what they want
+// damaged.
 #pragma once
 
 #include <algorithm>
@@ -46,7 +47,8 @@ public:
         if (bytes_max >= bytes.size()) previous_ = at.value;
         return at;
     }
-    // XLOG_SWITCH, and zeros to the end of the segment, page headers included, as the server writes them.
+    // XLOG_SWITCH, and zeros to the end of the segment, page headers included, as the server writes
+    // them.
     Lsn add_switch() {
         const Lsn at = add({.rmgr = 0, .info = 0x40});
         const std::uint64_t rest = kSegmentBytes - position_ % kSegmentBytes;
@@ -85,7 +87,8 @@ public:
         body.push_back(std::byte{0});
         body.push_back(std::byte{0x20});
         append_le(body, static_cast<std::uint16_t>(block_data.size()));
-        for (std::uint32_t part : {file.tablespace, file.database, file.relation, 0U}) append_le(body, part);
+        for (std::uint32_t part : {file.tablespace, file.database, file.relation, 0U})
+            append_le(body, part);
         body.push_back(std::byte{255});
         body.push_back(static_cast<std::byte>(main.size()));
         append(body, block_data);

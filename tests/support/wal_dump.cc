@@ -1,4 +1,5 @@
-// wal_dump: reads the WAL segments of one timeline from a directory and prints the findings, one a line.
+// wal_dump: reads the WAL segments of one timeline from a directory and prints the findings, one a
+// line.
 //
 // usage: wal_dump DIRECTORY TIMELINE SEGMENT_BYTES START_LSN END_LSN [PIECE_BYTES]
 #include <algorithm>
@@ -15,31 +16,44 @@ namespace {
 
 const char* name_of(WalFinding::Kind kind) {
     switch (kind) {
-        case WalFinding::Kind::commit: return "commit";
-        case WalFinding::Kind::abort: return "abort";
-        case WalFinding::Kind::prepare: return "prepare";
-        case WalFinding::Kind::restore_point: return "restore_point";
-        case WalFinding::Kind::truncate: return "truncate";
-        case WalFinding::Kind::checkpoint: return "checkpoint";
-        case WalFinding::Kind::end_of_recovery: return "end_of_recovery";
-        case WalFinding::Kind::parameter_change: return "parameter_change";
-        case WalFinding::Kind::segment_switch: return "segment_switch";
-        case WalFinding::Kind::backup_end: return "backup_end";
+        case WalFinding::Kind::commit:
+            return "commit";
+        case WalFinding::Kind::abort:
+            return "abort";
+        case WalFinding::Kind::prepare:
+            return "prepare";
+        case WalFinding::Kind::restore_point:
+            return "restore_point";
+        case WalFinding::Kind::truncate:
+            return "truncate";
+        case WalFinding::Kind::checkpoint:
+            return "checkpoint";
+        case WalFinding::Kind::end_of_recovery:
+            return "end_of_recovery";
+        case WalFinding::Kind::parameter_change:
+            return "parameter_change";
+        case WalFinding::Kind::segment_switch:
+            return "segment_switch";
+        case WalFinding::Kind::backup_end:
+            return "backup_end";
     }
     return "?";
 }
 
 std::string joined(const std::vector<RelationFile>& files) {
     std::string text;
-    for (const RelationFile& file : files) text += (text.empty() ? "" : ",") + to_string(file);
+    for (const RelationFile& file : files)
+        text += (text.empty() ? "" : ",") + to_string(file);
     return text.empty() ? "-" : text;
 }
 
 void print(const WalFinding& finding) {
-    std::printf("%s start=%s end=%s xid=%u at=%s name=%s redo=%s timeline=%u minimal=%d", name_of(finding.kind),
-                to_string(finding.start_lsn).c_str(), to_string(finding.end_lsn).c_str(), finding.xid,
-                to_utc_text(finding.at).c_str(), finding.name.empty() ? "-" : finding.name.c_str(),
-                to_string(finding.redo_lsn).c_str(), finding.timeline, finding.wal_level_minimal ? 1 : 0);
+    std::printf("%s start=%s end=%s xid=%u at=%s name=%s redo=%s timeline=%u minimal=%d",
+                name_of(finding.kind), to_string(finding.start_lsn).c_str(),
+                to_string(finding.end_lsn).c_str(), finding.xid, to_utc_text(finding.at).c_str(),
+                finding.name.empty() ? "-" : finding.name.c_str(),
+                to_string(finding.redo_lsn).c_str(), finding.timeline,
+                finding.wal_level_minimal ? 1 : 0);
     std::printf(" rows=%llu/%llu/%llu most=%s dropped=%s created=%s\n",
                 static_cast<unsigned long long>(finding.inserted_rows),
                 static_cast<unsigned long long>(finding.updated_rows),
@@ -57,7 +71,8 @@ Result<> dump_segment(WalDecoder& decoder, const std::string& path, Lsn segment_
     while (at < stop) {
         const std::size_t count = std::min(piece_bytes, stop - at);
         auto fed = decoder.feed(ByteSpan(bytes).subspan(at, count), findings);
-        for (const WalFinding& finding : findings) print(finding);
+        for (const WalFinding& finding : findings)
+            print(finding);
         findings.clear();
         WV_CHECK(std::move(fed));
         at += count;
@@ -84,7 +99,8 @@ Result<> run(char** arguments, int count) {
         if (decoder.end_lsn() == before) return fail(Errc::corrupt, name + " is too short");
     }
     std::printf("end=%s checked=%s last=%s record=%s\n", to_string(decoder.end_lsn()).c_str(),
-                to_string(decoder.checked_lsn()).c_str(), to_string(decoder.last_record_lsn()).c_str(),
+                to_string(decoder.checked_lsn()).c_str(),
+                to_string(decoder.last_record_lsn()).c_str(),
                 to_string(decoder.record_start_lsn()).c_str());
     return {};
 }
@@ -94,8 +110,9 @@ Result<> run(char** arguments, int count) {
 
 int main(int count, char** arguments) {
     if (count != 6 && count != 7) {
-        std::fprintf(stderr,
-                     "usage: wal_dump DIRECTORY TIMELINE SEGMENT_BYTES START_LSN END_LSN [PIECE_BYTES]\n");
+        std::fprintf(
+            stderr,
+            "usage: wal_dump DIRECTORY TIMELINE SEGMENT_BYTES START_LSN END_LSN [PIECE_BYTES]\n");
         return 2;
     }
     if (auto done = walvault::run(arguments, count); !done) {

@@ -12,13 +12,15 @@ using namespace std::chrono_literals;
 namespace {
 
 Task<> wait_until_set(Event& event, const bool& flag, int& woken) {
-    while (!flag) co_await event.wait();
+    while (!flag)
+        co_await event.wait();
     ++woken;
 }
 
 Task<> set_after_turns(Event& event, bool& flag, int turns) {
     auto executor = co_await asio::this_coro::executor;
-    for (int i = 0; i < turns; ++i) co_await asio::post(executor, asio::use_awaitable);
+    for (int i = 0; i < turns; ++i)
+        co_await asio::post(executor, asio::use_awaitable);
     flag = true;
     event.notify();
 }
@@ -52,7 +54,8 @@ TEST_CASE("an event wakes every coroutine that waits") {
     TaskGroup group(loop.get_executor());
     bool flag = false;
     int woken = 0;
-    for (int i = 0; i < 10; ++i) group.spawn(wait_until_set(event, flag, woken));
+    for (int i = 0; i < 10; ++i)
+        group.spawn(wait_until_set(event, flag, woken));
     group.spawn(set_after_turns(event, flag, 5));
     CHECK(group.running_count() == 11);
     loop.run_for(10s);
@@ -115,7 +118,8 @@ TEST_CASE("run_on works on the pool and resumes on the loop") {
     TaskGroup group(loop.get_executor());
     auto guard = asio::make_work_guard(loop);
     group.spawn(double_on_pool(pool, result, worker, after));
-    while (group.running_count() > 0) loop.run_one_for(10s);
+    while (group.running_count() > 0)
+        loop.run_one_for(10s);
     guard.reset();
     pool.join();
     CHECK(result == std::string(2000, 'x'));

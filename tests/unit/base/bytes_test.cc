@@ -11,7 +11,12 @@ TEST_CASE("integers are stored and loaded in both byte orders") {
     append_be(bytes, std::uint16_t{0x0506});
     append_be(bytes, std::int64_t{-2});
     append_be(bytes, std::uint8_t{7});
-    CHECK(to_hex(bytes) == "04030201" "01020304" "0506" "fffffffffffffffe" "07");
+    CHECK(to_hex(bytes) ==
+          "04030201"
+          "01020304"
+          "0506"
+          "fffffffffffffffe"
+          "07");
     ByteReader reader(bytes);
     CHECK(reader.le<std::uint32_t>() == 0x01020304);
     CHECK(reader.be<std::uint32_t>() == 0x01020304);

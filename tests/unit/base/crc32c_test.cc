@@ -13,7 +13,8 @@ TEST_CASE("CRC-32C gives the published values") {
     CHECK(crc32c(ByteBuffer(32, std::byte{0})) == 0x8A9136AA);
     CHECK(crc32c(ByteBuffer(32, std::byte{0xFF})) == 0x62A8AB43);
     ByteBuffer rising(32);
-    for (std::size_t i = 0; i < 32; ++i) rising[i] = static_cast<std::byte>(i);
+    for (std::size_t i = 0; i < 32; ++i)
+        rising[i] = static_cast<std::byte>(i);
     CHECK(crc32c(rising) == 0x46DD794E);
     ByteBuffer falling(rising.rbegin(), rising.rend());
     CHECK(crc32c(falling) == 0x113FDB5C);
@@ -22,7 +23,8 @@ TEST_CASE("CRC-32C gives the published values") {
 TEST_CASE("the instruction and the tables agree at every length and alignment") {
     std::mt19937 random(7);
     ByteBuffer bytes(300);
-    for (std::byte& byte : bytes) byte = static_cast<std::byte>(random());
+    for (std::byte& byte : bytes)
+        byte = static_cast<std::byte>(random());
     for (std::size_t from = 0; from < 9; ++from)
         for (std::size_t count = 0; count + from <= bytes.size(); ++count) {
             const ByteSpan part = ByteSpan(bytes).subspan(from, count);

@@ -26,7 +26,8 @@ std::string captured(Write write) {
     ::close(saved);
     std::rewind(file);
     std::string text;
-    for (int c = std::fgetc(file); c != EOF; c = std::fgetc(file)) text += static_cast<char>(c);
+    for (int c = std::fgetc(file); c != EOF; c = std::fgetc(file))
+        text += static_cast<char>(c);
     std::fclose(file);
     return text;
 }
@@ -38,7 +39,8 @@ const std::string kHostile = std::string("a\"b\\c\nd\te\x1b[31m\x7f\r") + '\0' +
 TEST_CASE("a JSON line is one object whatever the values hold") {
     log::configure(log::Level::info, log::Format::json);
     const std::string text = captured([] {
-        log::warn("wal.gap", "it said " + kHostile, {{"path", kHostile}, {"bytes", 17}, {"empty", ""}});
+        log::warn("wal.gap", "it said " + kHostile,
+                  {{"path", kHostile}, {"bytes", 17}, {"empty", ""}});
     });
     log::configure(log::Level::info, log::Format::text);
     REQUIRE(text.ends_with('\n'));
@@ -56,7 +58,8 @@ TEST_CASE("a JSON line is one object whatever the values hold") {
 TEST_CASE("a text line cannot be forged by its values") {
     log::configure(log::Level::info, log::Format::text);
     const std::string text = captured([] {
-        log::info("stream.open", "sentence\nforged", {{"path", kHostile}, {"plain", "x=y"}, {"n", 5}});
+        log::info("stream.open", "sentence\nforged",
+                  {{"path", kHostile}, {"plain", "x=y"}, {"n", 5}});
     });
     CHECK(std::count(text.begin(), text.end(), '\n') == 1);
     CHECK(text.find('\x1b') == std::string::npos);

@@ -16,7 +16,8 @@ namespace {
 class Directory {
 public:
     Directory() {
-        std::string pattern = (std::filesystem::temp_directory_path() / "walvault-test-XXXXXX").string();
+        std::string pattern =
+            (std::filesystem::temp_directory_path() / "walvault-test-XXXXXX").string();
         REQUIRE(::mkdtemp(pattern.data()) != nullptr);
         path_ = pattern;
     }
@@ -148,7 +149,8 @@ TEST_CASE("directories are made with their parents and listed in order") {
     REQUIRE(files().make_directories(directory / "a/b/c"));
     CHECK(files().info(directory / "a/b/c")->is_directory);
     CHECK(files().info(directory / "a/b/c")->mode == 0700);
-    for (const char* name : {"z", "y", "x"}) REQUIRE(files().create(directory / (std::string("a/") + name)));
+    for (const char* name : {"z", "y", "x"})
+        REQUIRE(files().create(directory / (std::string("a/") + name)));
     auto entries = files().list(directory / "a");
     REQUIRE(entries);
     REQUIRE(entries->size() == 4);

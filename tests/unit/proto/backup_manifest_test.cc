@@ -11,9 +11,11 @@ class Sha256 {
 public:
     Sha256() { crypto_hash_sha256_init(&state_); }
     Id32 operator()(ByteSpan piece, bool final) {
-        crypto_hash_sha256_update(&state_, reinterpret_cast<const unsigned char*>(piece.data()), piece.size());
+        crypto_hash_sha256_update(&state_, reinterpret_cast<const unsigned char*>(piece.data()),
+                                  piece.size());
         Id32 digest{};
-        if (final) crypto_hash_sha256_final(&state_, reinterpret_cast<unsigned char*>(digest.data()));
+        if (final)
+            crypto_hash_sha256_final(&state_, reinterpret_cast<unsigned char*>(digest.data()));
         return digest;
     }
 
@@ -29,7 +31,8 @@ std::string with_checksum(std::string lines) {
 const std::string kFiles =
     "{ \"Path\": \"backup_label\", \"Size\": 223, \"Last-Modified\": \"2026-11-23 18:47:14 GMT\", "
     "\"Checksum-Algorithm\": \"SHA256\", \"Checksum\": \"398fb58f\" },\n"
-    "{ \"Encoded-Path\": \"62ff73\", \"Size\": 3, \"Last-Modified\": \"2026-11-23 18:43:32 GMT\" },\n"
+    "{ \"Encoded-Path\": \"62ff73\", \"Size\": 3, \"Last-Modified\": \"2026-11-23 18:43:32 GMT\" "
+    "},\n"
     "{ \"Path\": \"quo\\\"te}]\", \"Size\": 0, \"Last-Modified\": \"2026-11-23 18:43:32 GMT\" }\n";
 
 std::string manifest(const std::string& head = "{ \"PostgreSQL-Backup-Manifest-Version\": 1,\n",
@@ -87,8 +90,9 @@ TEST_CASE("a manifest is read and its checksum verified, however it is cut") {
 }
 
 TEST_CASE("version 2 carries the system identifier, other versions are unsupported") {
-    Read out = read(manifest("{ \"PostgreSQL-Backup-Manifest-Version\": 2,\n"
-                             "\"System-Identifier\": 7711439459751663614,\n"));
+    Read out =
+        read(manifest("{ \"PostgreSQL-Backup-Manifest-Version\": 2,\n"
+                      "\"System-Identifier\": 7711439459751663614,\n"));
     REQUIRE(out.summary);
     CHECK(out.summary->system_identifier == 7'711'439'459'751'663'614);
     CHECK_FALSE(read(manifest("{ \"PostgreSQL-Backup-Manifest-Version\": 2,\n")).summary);
@@ -113,9 +117,11 @@ TEST_CASE("a changed or missing byte anywhere is found") {
 TEST_CASE("hostile manifests are refused") {
     const std::string head = "{ \"PostgreSQL-Backup-Manifest-Version\": 1,\n";
     for (const std::string& files :
-         {std::string("{ \"Path\": \"../x\", \"Size\": 1 }\n"), std::string("{ \"Path\": \"/x\", \"Size\": 1 }\n"),
+         {std::string("{ \"Path\": \"../x\", \"Size\": 1 }\n"),
+          std::string("{ \"Path\": \"/x\", \"Size\": 1 }\n"),
           std::string("{ \"Path\": \"x\", \"Size\": -1 }\n"), std::string("{ \"Path\": \"x\" }\n"),
-          std::string("{ \"Size\": 1 }\n"), std::string("7\n"), std::string("{ \"Path\": \"x\", \"Size\": 1 },\n"),
+          std::string("{ \"Size\": 1 }\n"), std::string("7\n"),
+          std::string("{ \"Path\": \"x\", \"Size\": 1 },\n"),
           std::string("{ \"Encoded-Path\": \"2e2e\", \"Size\": 1 }\n"),
           "{ \"Path\": \"" + std::string(70'000, 'x') + "\", \"Size\": 1 }\n"}) {
         INFO(files.substr(0, 60));

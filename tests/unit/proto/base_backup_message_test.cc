@@ -25,10 +25,10 @@ TEST_CASE("the four messages of a base backup are decoded") {
 
 TEST_CASE("an archive cannot be named to lead elsewhere") {
     for (std::string_view message :
-         {""sv, "x"sv, "n"sv, "nbase.tar"sv, "nbase.tar\0"sv, "nbase.tar\0\0x"sv, "nbase.tar\0/srv\0"sv,
-          "n../base.tar\0\0"sv, "n/etc/passwd\0/x\0"sv, "n16384.tar\0\0"sv, "n0.tar\0/x\0"sv,
-          "n.tar\0/x\0"sv, "n1a.tar\0/x\0"sv, "n12345678901.tar\0/x\0"sv, "mx"sv, "p1234567"sv,
-          "p123456789"sv}) {
+         {""sv, "x"sv, "n"sv, "nbase.tar"sv, "nbase.tar\0"sv, "nbase.tar\0\0x"sv,
+          "nbase.tar\0/srv\0"sv, "n../base.tar\0\0"sv, "n/etc/passwd\0/x\0"sv, "n16384.tar\0\0"sv,
+          "n0.tar\0/x\0"sv, "n.tar\0/x\0"sv, "n1a.tar\0/x\0"sv, "n12345678901.tar\0/x\0"sv, "mx"sv,
+          "p1234567"sv, "p123456789"sv}) {
         INFO(message);
         auto decoded = decode_base_backup_message(as_bytes(message));
         REQUIRE_FALSE(decoded);

@@ -6,7 +6,8 @@ using namespace walvault;
 
 namespace {
 
-ByteBuffer wal_message(std::uint64_t start, std::uint64_t end, std::int64_t at, std::string_view wal) {
+ByteBuffer wal_message(std::uint64_t start, std::uint64_t end, std::int64_t at,
+                       std::string_view wal) {
     ByteBuffer message{static_cast<std::byte>('w')};
     append_be(message, start);
     append_be(message, end);
@@ -61,6 +62,11 @@ TEST_CASE("a standby status update has 34 big-endian bytes") {
                                               .applied_lsn = Lsn{1},
                                               .sent_at = from_postgres_micros(5),
                                               .reply_requested = true});
-    CHECK(to_hex(bytes) == "72" "0000000000000003" "0000000000000002" "0000000000000001"
-                           "0000000000000005" "01");
+    CHECK(to_hex(bytes) ==
+          "72"
+          "0000000000000003"
+          "0000000000000002"
+          "0000000000000001"
+          "0000000000000005"
+          "01");
 }

@@ -13,17 +13,20 @@ namespace {
 void set_checksum(ByteBuffer& header) {
     std::fill_n(header.begin() + 148, 8, std::byte{' '});
     unsigned sum = 0;
-    for (std::size_t i = 0; i < 512; ++i) sum += std::to_integer<unsigned>(header[i]);
+    for (std::size_t i = 0; i < 512; ++i)
+        sum += std::to_integer<unsigned>(header[i]);
     char text[9];
     std::snprintf(text, sizeof text, "%06o", sum);
     std::copy_n(as_bytes(text).begin(), 6, header.begin() + 148);
     header[154] = std::byte{0};
 }
 
-ByteBuffer header_of(std::string_view name, char type, std::uint64_t size, std::string_view link = {}) {
+ByteBuffer header_of(std::string_view name, char type, std::uint64_t size,
+                     std::string_view link = {}) {
     ByteBuffer header(512);
     auto put = [&](std::size_t at, std::string_view text) {
-        std::copy_n(as_bytes(text).begin(), text.size(), header.begin() + static_cast<std::ptrdiff_t>(at));
+        std::copy_n(as_bytes(text).begin(), text.size(),
+                    header.begin() + static_cast<std::ptrdiff_t>(at));
     };
     char number[16];
     put(0, name);
@@ -55,21 +58,18 @@ struct Read {
 
 Read read(ByteSpan bytes, std::size_t piece_bytes = 4096) {
     Read out;
-    TarReader reader({.on_member =
-                          [&](const TarMember& found) -> Result<> {
-                              out.members.push_back(found);
-                              return {};
-                          },
-                      .on_data =
-                          [&](ByteSpan data) -> Result<> {
-                              out.content += as_text(data);
-                              return {};
-                          },
-                      .on_member_end =
-                          [&]() -> Result<> {
-                              ++out.ended;
-                              return {};
-                          }});
+    TarReader reader({.on_member = [&](const TarMember& found) -> Result<> {
+                          out.members.push_back(found);
+                          return {};
+                      },
+                      .on_data = [&](ByteSpan data) -> Result<> {
+                          out.content += as_text(data);
+                          return {};
+                      },
+                      .on_member_end = [&]() -> Result<> {
+                          ++out.ended;
+                          return {};
+                      }});
     while (!bytes.empty() && out.ok) {
         const ByteSpan piece = bytes.first(std::min(piece_bytes, bytes.size()));
         bytes = bytes.subspan(piece.size());
@@ -125,7 +125,8 @@ TEST_CASE("an archive that stops inside a member or a header is incomplete") {
 }
 
 TEST_CASE("paths that lead elsewhere and members of other types are refused") {
-    for (const char* name : {"../x", "/etc/passwd", "a/../b", "a//b", "", ".", "./", "a/.", "././a", "a/"}) {
+    for (const char* name :
+         {"../x", "/etc/passwd", "a/../b", "a//b", "", ".", "./", "a/.", "././a", "a/"}) {
         INFO(name);
         CHECK_FALSE(read(member(name, "x")).ok);
     }

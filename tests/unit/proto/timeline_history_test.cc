@@ -18,9 +18,10 @@ TEST_CASE("a timeline history lists the ancestors, oldest first") {
 }
 
 TEST_CASE("a timeline history that cannot be is refused") {
-    for (const char* text : {"x\t0/1\t", "1", "1\t", "1\tzero\n", "2\t0/1\tx\n1\t0/2\tx", "1\t0/1\tx\n1\t0/2\tx",
-                             "1\t0/9\tx\n2\t0/8\tx", "9\t0/1\tx", "10\t0/1\tx", "99999999999\t0/1\tx",
-                             "0\t0/1\tx", "-1\t0/1\tx", "1x\t0/1\tx"}) {
+    for (const char* text :
+         {"x\t0/1\t", "1", "1\t", "1\tzero\n", "2\t0/1\tx\n1\t0/2\tx", "1\t0/1\tx\n1\t0/2\tx",
+          "1\t0/9\tx\n2\t0/8\tx", "9\t0/1\tx", "10\t0/1\tx", "99999999999\t0/1\tx", "0\t0/1\tx",
+          "-1\t0/1\tx", "1x\t0/1\tx"}) {
         INFO(text);
         auto parsed = parse_timeline_history(text, 9);
         REQUIRE_FALSE(parsed);

@@ -47,19 +47,21 @@ Decoded decode(ByteSpan bytes, Lsn start, std::size_t piece_bytes = ~std::size_t
 std::string summary(const Decoded& decoded) {
     std::string text = decoded.error;
     for (const WalFinding& finding : decoded.findings) {
-        text += "\n" + std::to_string(static_cast<int>(finding.kind)) + " " + to_string(finding.start_lsn) +
-                " " + to_string(finding.end_lsn) + " " + std::to_string(finding.xid) + " " +
-                to_utc_text(finding.at) + finding.name + std::to_string(finding.inserted_rows);
+        text += "\n" + std::to_string(static_cast<int>(finding.kind)) + " " +
+                to_string(finding.start_lsn) + " " + to_string(finding.end_lsn) + " " +
+                std::to_string(finding.xid) + " " + to_utc_text(finding.at) + finding.name +
+                std::to_string(finding.inserted_rows);
     }
-    return text + "\n" + to_string(decoded.checked_lsn) + " " + to_string(decoded.last_record_lsn) + " " +
-           to_string(decoded.end_lsn) + " " + to_string(decoded.record_start_lsn);
+    return text + "\n" + to_string(decoded.checked_lsn) + " " + to_string(decoded.last_record_lsn) +
+           " " + to_string(decoded.end_lsn) + " " + to_string(decoded.record_start_lsn);
 }
 
 WalBuilder::Record filler(std::size_t data_bytes) {
     return {.rmgr = 20, .body = WalBuilder::main_data(ByteBuffer(data_bytes, std::byte{0x5A}))};
 }
 
-// Short and long records, one that spans three pages, headers cut by a page's end, a switch, a commit.
+// Short and long records, one that spans three pages, headers cut by a page's end, a switch, a
+// commit.
 WalBuilder mixed_wal() {
     WalBuilder wal(kStart);
     wal.add(WalBuilder::commit(700, 1'000'000));
@@ -80,7 +82,8 @@ bool mentions(const Decoded& decoded, std::string_view text) {
 
 ByteBuffer words(std::initializer_list<std::uint32_t> values) {
     ByteBuffer bytes;
-    for (std::uint32_t value : values) append_le(bytes, value);
+    for (std::uint32_t value : values)
+        append_le(bytes, value);
     return bytes;
 }
 
@@ -112,7 +115,8 @@ TEST_CASE("findings do not depend on where the bytes are cut") {
 
 TEST_CASE("a decoder opened at record_start_lsn continues where another stopped, at every byte") {
     WalBuilder wal = mixed_wal();
-    const std::size_t until = 50'000;  // all of the records before the switch's zeros, and some of those
+    const std::size_t until =
+        50'000;  // all of the records before the switch's zeros, and some of those
     const Decoded whole = decode(wal.bytes(), kStart);
     for (std::size_t cut = 0; cut < until; cut += 1 + (cut > 300 && cut < 8000 ? 97 : 0)) {
         Decoded first = decode(ByteSpan(wal.bytes()).first(cut), kStart);
@@ -154,7 +158,8 @@ TEST_CASE("a record that a crash cut off is dropped when the next page overwrite
     WalBuilder wrong(kStart);
     wrong.add(filler(20'000), 9'000);
     wrong.add_overwrite(kStart + 48);
-    CHECK(mentions(decode(wrong.bytes(), kStart), "overwrites the one at 0/300030 instead of 0/300028"));
+    CHECK(mentions(decode(wrong.bytes(), kStart),
+                   "overwrites the one at 0/300030 instead of 0/300028"));
 
     WalBuilder none(kStart);
     none.add(WalBuilder::commit(1, 5));
@@ -171,14 +176,21 @@ TEST_CASE("every kind of damage is named, with the LSN it is at") {
     };
     // Offsets in the first page: its long header, then the record at 40.
     const Damage damages[] = {
-        {0, 0x11, "magic"},          {2, 0x82, "flags"},
+        {0, 0x11, "magic"},
+        {2, 0x82, "flags"},
         {2, 0x00, "without a long page header"},
-        {4, 9, "timeline 9"},        {9, 0x20, "belongs at"},
-        {24, 0, "is of system"},     {34, 0x20, "bytes instead of 1048576"},
-        {37, 0x40, "pages of 16384"}, {40, 0, "length of 0"},
-        {43, 0x50, "length of"},     {48, 0x01, "CRC"},
-        {51, 0x77, "before it"},     {57, 99, "resource manager 99"},
-        {60, 0x00, "CRC"},           {66, 0xFE, "CRC"},
+        {4, 9, "timeline 9"},
+        {9, 0x20, "belongs at"},
+        {24, 0, "is of system"},
+        {34, 0x20, "bytes instead of 1048576"},
+        {37, 0x40, "pages of 16384"},
+        {40, 0, "length of 0"},
+        {43, 0x50, "length of"},
+        {48, 0x01, "CRC"},
+        {51, 0x77, "before it"},
+        {57, 99, "resource manager 99"},
+        {60, 0x00, "CRC"},
+        {66, 0xFE, "CRC"},
     };
     for (const Damage& damage : damages) {
         for (std::size_t piece : {1, 100'000}) {
@@ -200,14 +212,15 @@ TEST_CASE("a flipped bit anywhere in a record is found") {
     const Lsn second = wal.add(WalBuilder::commit(2, 6));
     const Lsn end = wal.end();
     for (std::uint64_t at = first.value; at < end.value; ++at) {
-        // Neither the padding between records nor the padding inside a header's first 20 bytes is free:
-        // the latter is under the CRC.
+        // Neither the padding between records nor the padding inside a header's first 20 bytes is
+        // free: the latter is under the CRC.
         const bool padding = at >= first.value + 34 && at < second.value;
         if (padding) continue;
         WalBuilder damaged = wal;
         *damaged.at(Lsn{at}) ^= std::byte{0x10};
         Decoded decoded = decode(damaged.bytes(), kStart);
-        // A longer length makes the record wait for bytes: it is then not counted as checked either.
+        // A longer length makes the record wait for bytes: it is then not counted as checked
+        // either.
         const bool whole = decoded.error.empty() && decoded.checked_lsn == end;
         CHECK_FALSE(whole);
     }
@@ -279,29 +292,40 @@ TEST_CASE("the system identifier is learned from the first segment and then held
     CHECK(mentions(decode(wal.bytes(), kStart, 4096, options), "is of system"));
 }
 
-TEST_CASE("a commit carries what its transaction and subtransactions changed, created and dropped") {
+TEST_CASE(
+    "a commit carries what its transaction and subtransactions changed, created and dropped") {
     WalBuilder wal(kStart);
     constexpr RelationFile kOther{1663, 5, 20'000};
     constexpr RelationFile kCatalog{1663, 5, 1259};
-    wal.add({.rmgr = 10, .info = 0x00, .xid = 50, .body = WalBuilder::block_and_main(kOther, {}, {})});
-    wal.add({.rmgr = 10, .info = 0x10, .xid = 51, .body = WalBuilder::block_and_main(kTable, {}, {})});
-    wal.add({.rmgr = 10, .info = 0xC0, .xid = 51, .body = WalBuilder::block_and_main(kTable, {}, {})});
-    wal.add({.rmgr = 10, .info = 0x00, .xid = 51, .body = WalBuilder::block_and_main(kCatalog, {}, {})});
+    wal.add(
+        {.rmgr = 10, .info = 0x00, .xid = 50, .body = WalBuilder::block_and_main(kOther, {}, {})});
+    wal.add(
+        {.rmgr = 10, .info = 0x10, .xid = 51, .body = WalBuilder::block_and_main(kTable, {}, {})});
+    wal.add(
+        {.rmgr = 10, .info = 0xC0, .xid = 51, .body = WalBuilder::block_and_main(kTable, {}, {})});
+    wal.add({.rmgr = 10,
+             .info = 0x00,
+             .xid = 51,
+             .body = WalBuilder::block_and_main(kCatalog, {}, {})});
     const ByteBuffer multi = words({7U << 16, 0});
     const ByteBuffer tuples(6'000, std::byte{1});
     for (int i = 0; i < 3; ++i)
-        wal.add({.rmgr = 9, .info = 0xD0, .xid = 50,
+        wal.add({.rmgr = 9,
+                 .info = 0xD0,
+                 .xid = 50,
                  .body = WalBuilder::block_and_main(kTable, tuples, multi)});
     for (std::uint32_t fork : {0U, 1U})
-        wal.add({.rmgr = 2, .info = 0x10, .xid = 51,
+        wal.add({.rmgr = 2,
+                 .info = 0x10,
+                 .xid = 51,
                  .body = WalBuilder::main_data(words({1663, 5, 20'001, fork}))});
     ByteBuffer commit;
     append_le(commit, std::int64_t{77});
     append(commit, words({0x1 | 0x2 | 0x4 | 0x8 | 0x100, 5, 1663}));  // xinfo, database
-    append(commit, words({1, 51}));                                    // subtransactions
-    append(commit, words({2, 1663, 5, 16'400, 1663, 5, 16'401}));      // dropped files
-    append(commit, words({1, 2, 5, 16'400}));                          // dropped statistics
-    append(commit, words({1, 0, 0, 0, 0}));                            // invalidations
+    append(commit, words({1, 51}));                                   // subtransactions
+    append(commit, words({2, 1663, 5, 16'400, 1663, 5, 16'401}));     // dropped files
+    append(commit, words({1, 2, 5, 16'400}));                         // dropped statistics
+    append(commit, words({1, 0, 0, 0, 0}));                           // invalidations
     wal.add({.rmgr = 1, .info = 0x80, .xid = 50, .body = WalBuilder::main_data(commit)});
     for (std::size_t piece : {1, 1'000'000}) {
         Decoded decoded = decode(wal.bytes(), kStart, piece);
@@ -319,7 +343,8 @@ TEST_CASE("a commit carries what its transaction and subtransactions changed, cr
 
 TEST_CASE("prepared transactions end under the xid they were prepared with") {
     WalBuilder wal(kStart);
-    wal.add({.rmgr = 10, .info = 0x00, .xid = 60, .body = WalBuilder::block_and_main(kTable, {}, {})});
+    wal.add(
+        {.rmgr = 10, .info = 0x00, .xid = 60, .body = WalBuilder::block_and_main(kTable, {}, {})});
     ByteBuffer prepare = words({0x57F94534, 100, 60, 5});
     append_le(prepare, std::int64_t{1'000});
     wal.add({.rmgr = 1, .info = 0x10, .xid = 60, .body = WalBuilder::main_data(prepare)});
@@ -366,11 +391,16 @@ TEST_CASE("the records of the WAL machinery give marks") {
     append_le(checkpoint, std::int64_t{1'700'000'000});
     checkpoint.resize(88);
     wal.add({.rmgr = 0, .info = 0x10, .body = WalBuilder::main_data(checkpoint)});
-    wal.add({.rmgr = 0, .info = 0x60, .body = WalBuilder::main_data(words({100, 8, 10, 0, 64, 0, 0}))});
-    wal.add({.rmgr = 0, .info = 0x60, .body = WalBuilder::main_data(words({100, 8, 10, 0, 64, 1, 0}))});
+    wal.add(
+        {.rmgr = 0, .info = 0x60, .body = WalBuilder::main_data(words({100, 8, 10, 0, 64, 0, 0}))});
+    wal.add(
+        {.rmgr = 0, .info = 0x60, .body = WalBuilder::main_data(words({100, 8, 10, 0, 64, 1, 0}))});
     wal.add({.rmgr = 0, .info = 0x50, .body = WalBuilder::main_data(words({40, 1}))});
     wal.add({.rmgr = 0, .info = 0x90, .body = WalBuilder::main_data(words({64, 0, 2, 1}))});
-    wal.add({.rmgr = 10, .info = 0x30, .xid = 5, .body = WalBuilder::main_data(words({5, 2, 0, 16'390, 16'391}))});
+    wal.add({.rmgr = 10,
+             .info = 0x30,
+             .xid = 5,
+             .body = WalBuilder::main_data(words({5, 2, 0, 16'390, 16'391}))});
     Decoded decoded = decode(wal.bytes(), kStart);
     CHECK(decoded.error == "");
     REQUIRE(decoded.findings.size() == 7);
