@@ -13,14 +13,16 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
         std::array<std::byte, kFileHeaderBytes> out{};
         encode_file_header(*header, out);
         auto again = decode_file_header(out);
-        WV_ASSERT(again && again->file_id == header->file_id && again->start_lsn == header->start_lsn);
+        WV_ASSERT(again && again->file_id == header->file_id &&
+                  again->start_lsn == header->start_lsn);
     }
     if (auto header = decode_frame_header(input)) {
         WV_ASSERT(header->plain_bytes <= kFramePlainBytesMax);
         std::array<std::byte, kFrameHeaderBytes> out{};
         encode_frame_header(*header, out);
         auto again = decode_frame_header(out);
-        WV_ASSERT(again && again->nonce == header->nonce && again->sealed_bytes == header->sealed_bytes);
+        WV_ASSERT(again && again->nonce == header->nonce &&
+                  again->sealed_bytes == header->sealed_bytes);
     }
     if (auto trailer = decode_pack_trailer(input)) {
         std::array<std::byte, kPackTrailerBytes> out{};
