@@ -37,7 +37,8 @@ struct Parsed {
     bool version = false;
 };
 
-const std::map<std::string, Output> kOutputs{{"text", Output::text}, {"json", Output::json}, {"jsonl", Output::jsonl}};
+const std::map<std::string, Output> kOutputs{
+    {"text", Output::text}, {"json", Output::json}, {"jsonl", Output::jsonl}};
 const std::map<std::string, ColorMode> kColors{
     {"auto", ColorMode::automatic}, {"always", ColorMode::always}, {"never", ColorMode::never}};
 const std::map<std::string, ProgressMode> kProgressModes{{"auto", ProgressMode::automatic},
@@ -51,10 +52,12 @@ template <class Value>
 CLI::Option* add_choice(CLI::App& app, const std::string& names, Value& into,
                         const std::map<std::string, Value>& choices, const std::string& help) {
     std::string list;
-    for (const auto& [name, value] : choices) list += (list.empty() ? "" : "|") + name;
+    for (const auto& [name, value] : choices)
+        list += (list.empty() ? "" : "|") + name;
     auto take = [&into, &choices, list](const std::string& text) {
         auto found = choices.find(text);
-        if (found == choices.end()) throw CLI::ValidationError(fmt::format("\"{}\" is none of {}", printable(text), list));
+        if (found == choices.end())
+            throw CLI::ValidationError(fmt::format("\"{}\" is none of {}", printable(text), list));
         into = found->second;
     };
     return app.add_option_function<std::string>(names, take, help)->type_name(list);
@@ -62,7 +65,8 @@ CLI::Option* add_choice(CLI::App& app, const std::string& names, Value& into,
 
 void add_globals(CLI::App& app, Globals& globals) {
     app.add_option("-c,--config", globals.config_path, "The configuration")->type_name("FILE");
-    app.add_option("-s,--server", globals.server, "Which server, when several are configured")->type_name("NAME");
+    app.add_option("-s,--server", globals.server, "Which server, when several are configured")
+        ->type_name("NAME");
     add_choice(app, "-o,--output", globals.output, kOutputs, "The form of the answer");
     app.add_flag("-q,--quiet", globals.quiet, "No progress, only the answer");
     app.add_flag("-v,--verbose", globals.verbose, "More detail; may be repeated");
@@ -70,10 +74,12 @@ void add_globals(CLI::App& app, Globals& globals) {
     add_choice(app, "--progress", globals.progress, kProgressModes, "How progress is shown");
     app.add_flag("-n,--dry-run", globals.dry_run, "Say what would be done, change nothing");
     app.add_flag("-y,--yes", globals.yes, "Answer every question with yes");
-    app.add_option("--log-level", globals.log_level, "Over the configuration's [log] level")->type_name("LEVEL");
+    app.add_option("--log-level", globals.log_level, "Over the configuration's [log] level")
+        ->type_name("LEVEL");
 }
 
-CLI::App* add_verb(CLI::App& app, const std::string& name, const std::string& what, const std::string& example) {
+CLI::App* add_verb(CLI::App& app, const std::string& name, const std::string& what,
+                   const std::string& example) {
     CLI::App* verb = app.add_subcommand(name, what);
     verb->footer("Example:\n  " + example);
     return verb;
@@ -85,47 +91,65 @@ bool has_value(const std::vector<std::string>& values) {
 }
 
 void add_agent_verbs(CLI::App& app, Parsed& parsed) {
-    CLI::App* run = add_verb(app, "run", "The agent, in the foreground", "walvault run --server main");
+    CLI::App* run =
+        add_verb(app, "run", "The agent, in the foreground", "walvault run --server main");
     run->add_flag("--once", parsed.run.once, "Catch up with the server, then exit");
 
     InitArguments& init = parsed.init;
     CLI::App* verb = add_verb(app, "init", "First set-up: key, repository, role and configuration",
                               "walvault init --conninfo \"host=/run/postgresql user=postgres\"");
-    verb->add_option("--conninfo", init.conninfo, "How to reach PostgreSQL, as a role that may create roles")->type_name("CONNINFO");
-    verb->add_option("--repo", init.repo, "The repository, file:///absolute/path")->type_name("URL");
-    verb->add_option("--key", init.key_path, "The key file; made if it is not there")->type_name("FILE");
-    verb->add_option("--name", init.name, "The server's name in the configuration")->type_name("NAME");
-    verb->add_flag("--print-sql", init.print_sql, "Print the statements for the server and do nothing");
+    verb->add_option("--conninfo", init.conninfo,
+                     "How to reach PostgreSQL, as a role that may create roles")
+        ->type_name("CONNINFO");
+    verb->add_option("--repo", init.repo, "The repository, file:///absolute/path")
+        ->type_name("URL");
+    verb->add_option("--key", init.key_path, "The key file; made if it is not there")
+        ->type_name("FILE");
+    verb->add_option("--name", init.name, "The server's name in the configuration")
+        ->type_name("NAME");
+    verb->add_flag("--print-sql", init.print_sql,
+                   "Print the statements for the server and do nothing");
     verb->add_flag("--no-backup", init.no_backup, "Configure base backups on request only");
 
     BackupArguments& backup = parsed.backup;
-    verb = add_verb(app, "backup", "A base backup now", "walvault backup --fast --label before-upgrade");
+    verb = add_verb(app, "backup", "A base backup now",
+                    "walvault backup --fast --label before-upgrade");
     verb->add_option("--label", backup.label, "A name to find it by")->type_name("TEXT");
     verb->add_flag("--fast", backup.fast, "Ask for an immediate checkpoint");
 
-    verb = add_verb(app, "status", "How it is now: what a crash would lose, lag, slot, jobs", "walvault status --watch");
+    verb = add_verb(app, "status", "How it is now: what a crash would lose, lag, slot, jobs",
+                    "walvault status --watch");
     const CLI::callback_t watch = [&parsed](const std::vector<std::string>& values) {
         int seconds = 2;
         if (has_value(values) && !CLI::detail::lexical_cast(values.front(), seconds)) return false;
         parsed.status.watch_seconds = seconds;
         return seconds >= 1 && seconds <= 3600;
     };
-    verb->add_option("--watch", watch, "Repeat every SECS seconds (2)")->expected(0, 1)->type_name("SECS");
+    verb->add_option("--watch", watch, "Repeat every SECS seconds (2)")
+        ->expected(0, 1)
+        ->type_name("SECS");
 
-    verb = add_verb(app, "detach", "Stop for good: drop the slot, say what remains", "walvault detach --server main");
-    verb->add_flag("--keep-slot", parsed.detach.keep_slot, "Leave the slot; it goes on holding back WAL");
+    verb = add_verb(app, "detach", "Stop for good: drop the slot, say what remains",
+                    "walvault detach --server main");
+    verb->add_flag("--keep-slot", parsed.detach.keep_slot,
+                   "Leave the slot; it goes on holding back WAL");
 
     DemoArguments& demo = parsed.demo;
     verb = add_verb(app, "demo", "The whole story on a throw-away server", "walvault demo");
     verb->add_flag("--keep", demo.keep, "Leave everything there afterwards");
-    verb->add_option("--dir", demo.directory, "Where; a new directory under TMPDIR otherwise")->type_name("DIR");
-    verb->add_option("--pg-bin", demo.pg_bin, "The directory of PostgreSQL's programs")->type_name("DIR");
-    verb->add_option("--rows", demo.rows, "How many rows to begin with")->type_name("N")->check(CLI::Range(1, 10'000'000));
+    verb->add_option("--dir", demo.directory, "Where; a new directory under TMPDIR otherwise")
+        ->type_name("DIR");
+    verb->add_option("--pg-bin", demo.pg_bin, "The directory of PostgreSQL's programs")
+        ->type_name("DIR");
+    verb->add_option("--rows", demo.rows, "How many rows to begin with")
+        ->type_name("N")
+        ->check(CLI::Range(1, 10'000'000));
 }
 
 void add_history_verbs(CLI::App& app, Parsed& parsed) {
     InfoArguments& info = parsed.info;
-    CLI::App* verb = add_verb(app, "info", "What can be restored: window, gaps, base backups", "walvault info --backups");
+    CLI::App* verb = add_verb(app, "info", "What can be restored: window, gaps, base backups",
+                              "walvault info --backups");
     verb->add_flag("--backups", info.backups, "Each base backup");
     verb->add_flag("--timelines", info.timelines, "Each timeline");
     verb->add_flag("--gaps", info.gaps, "Each gap");
@@ -136,18 +160,28 @@ void add_history_verbs(CLI::App& app, Parsed& parsed) {
                     "walvault log --since 13:55 --kind drop,truncate");
     verb->add_option("--since", log.since, "From when on")->type_name("TIME");
     verb->add_option("--until", log.until, "Until when")->type_name("TIME");
-    verb->add_option("--kind", log.kinds, "Only these, by comma")->type_name("KIND,…")->delimiter(',');
-    verb->add_option("--min-rows", log.min_rows, "Only commits of at least this many rows")->type_name("N");
-    verb->add_option("-L,--limit", log.limit, "At most this many lines (100)")->type_name("N")->check(CLI::Range(1, 1'000'000));
+    verb->add_option("--kind", log.kinds, "Only these, by comma")
+        ->type_name("KIND,…")
+        ->delimiter(',');
+    verb->add_option("--min-rows", log.min_rows, "Only commits of at least this many rows")
+        ->type_name("N");
+    verb->add_option("-L,--limit", log.limit, "At most this many lines (100)")
+        ->type_name("N")
+        ->check(CLI::Range(1, 1'000'000));
 
     verb = add_verb(app, "resolve", "What a target means: LSN, its neighbours, base backup, size",
                     "walvault resolve \"2026-08-22 14:02:58 Europe/Berlin\"");
-    verb->add_option("target", parsed.resolve.target, "time:T, lsn:L, xid:X, name:N, backup:B, latest, earliest, …")
-        ->required()->type_name("TARGET");
+    verb->add_option("target", parsed.resolve.target,
+                     "time:T, lsn:L, xid:X, name:N, backup:B, latest, earliest, …")
+        ->required()
+        ->type_name("TARGET");
     verb->add_flag("--before", parsed.resolve.before, "Just before it instead of including it");
 
-    verb = add_verb(app, "verify", "Read back what is stored and check it", "walvault verify --level wal");
-    verb->add_option("--level", parsed.verify.level, "chunks or wal")->type_name("LEVEL")->check(CLI::IsMember({"chunks", "wal"}));
+    verb = add_verb(app, "verify", "Read back what is stored and check it",
+                    "walvault verify --level wal");
+    verb->add_option("--level", parsed.verify.level, "chunks or wal")
+        ->type_name("LEVEL")
+        ->check(CLI::IsMember({"chunks", "wal"}));
 
     verb = add_verb(app, "point", "A named restore point", "walvault point before_release_42");
     CLI::Option* name = verb->add_option("name", parsed.point.name, "Its name")->type_name("NAME");
@@ -155,29 +189,45 @@ void add_history_verbs(CLI::App& app, Parsed& parsed) {
 
     verb = add_verb(app, "repo", "Look at the repository or mend its index", "walvault repo stat");
     verb->add_option("action", parsed.repo.action, "ls, stat or rebuild-index")
-        ->required()->type_name("ACTION")->check(CLI::IsMember({"ls", "stat", "rebuild-index"}));
+        ->required()
+        ->type_name("ACTION")
+        ->check(CLI::IsMember({"ls", "stat", "rebuild-index"}));
 }
 
 void add_restore_verbs(CLI::App& app, Parsed& parsed) {
     RestoreArguments& restore = parsed.restore;
-    CLI::App* verb = add_verb(app, "restore", "A cluster as it was, in a new directory",
-                              "walvault restore --before xid:88502 --pgdata /srv/pg/restored --start");
-    CLI::Option* to = verb->add_option("--to", restore.to, "Keep commits up to and including this")->type_name("TARGET");
-    verb->add_option("--before", restore.before, "Keep commits up to, not including, this")->type_name("TARGET")->excludes(to);
-    verb->add_option("--pgdata", restore.pgdata, "The new data directory: empty or not there")->type_name("DIR")->required();
+    CLI::App* verb =
+        add_verb(app, "restore", "A cluster as it was, in a new directory",
+                 "walvault restore --before xid:88502 --pgdata /srv/pg/restored --start");
+    CLI::Option* to = verb->add_option("--to", restore.to, "Keep commits up to and including this")
+                          ->type_name("TARGET");
+    verb->add_option("--before", restore.before, "Keep commits up to, not including, this")
+        ->type_name("TARGET")
+        ->excludes(to);
+    verb->add_option("--pgdata", restore.pgdata, "The new data directory: empty or not there")
+        ->type_name("DIR")
+        ->required();
     const CLI::callback_t start = [&restore](const std::vector<std::string>& values) {
         restore.start = true;
         if (!has_value(values)) return true;
-        return CLI::detail::lexical_cast(values.front(), restore.port) && restore.port >= 1 && restore.port <= 65535;
+        return CLI::detail::lexical_cast(values.front(), restore.port) && restore.port >= 1 &&
+               restore.port <= 65535;
     };
-    verb->add_option("--start", start, "Start the server afterwards, on PORT if given")->expected(0, 1)->type_name("PORT");
+    verb->add_option("--start", start, "Start the server afterwards, on PORT if given")
+        ->expected(0, 1)
+        ->type_name("PORT");
     verb->add_option("--action", restore.action, "At the target: pause, promote or shutdown")
-        ->type_name("ACTION")->check(CLI::IsMember({"pause", "promote", "shutdown"}));
+        ->type_name("ACTION")
+        ->check(CLI::IsMember({"pause", "promote", "shutdown"}));
     verb->add_option("--jobs", restore.jobs, "How many at a time; as many as processors otherwise")
-        ->type_name("N")->check(CLI::Range(1, 256));
-    verb->add_option("--tablespace", restore.tablespaces, "Put a tablespace elsewhere; may be repeated")
-        ->type_name("OLD=NEW")->allow_extra_args(false);
-    verb->add_option("--pg-bin", restore.pg_bin, "The directory of PostgreSQL's programs")->type_name("DIR");
+        ->type_name("N")
+        ->check(CLI::Range(1, 256));
+    verb->add_option("--tablespace", restore.tablespaces,
+                     "Put a tablespace elsewhere; may be repeated")
+        ->type_name("OLD=NEW")
+        ->allow_extra_args(false);
+    verb->add_option("--pg-bin", restore.pg_bin, "The directory of PostgreSQL's programs")
+        ->type_name("DIR");
 
     verb = add_verb(app, "wal-get", "For restore_command: 0 found, 1 not there, 200 anything else",
                     "restore_command = 'walvault wal-get %f %p'");
@@ -186,14 +236,21 @@ void add_restore_verbs(CLI::App& app, Parsed& parsed) {
 }
 
 void add_setting_verbs(CLI::App& app, Parsed& parsed) {
-    CLI::App* verb = add_verb(app, "key", "The master key: generate, show-id", "walvault key generate --out /etc/walvault/repo.key");
+    CLI::App* verb = add_verb(app, "key", "The master key: generate, show-id",
+                              "walvault key generate --out /etc/walvault/repo.key");
     verb->add_option("action", parsed.key.action, "generate or show-id")
-        ->required()->type_name("ACTION")->check(CLI::IsMember({"generate", "show-id"}));
-    verb->add_option("--out", parsed.key.out, "The file to make; for show-id the file to read")->type_name("FILE");
+        ->required()
+        ->type_name("ACTION")
+        ->check(CLI::IsMember({"generate", "show-id"}));
+    verb->add_option("--out", parsed.key.out, "The file to make; for show-id the file to read")
+        ->type_name("FILE");
 
-    verb = add_verb(app, "config", "The configuration: check, show, default, explain KEY", "walvault config show --origin");
+    verb = add_verb(app, "config", "The configuration: check, show, default, explain KEY",
+                    "walvault config show --origin");
     verb->add_option("action", parsed.config.action, "check, show, default or explain")
-        ->required()->type_name("ACTION")->check(CLI::IsMember({"check", "show", "default", "explain"}));
+        ->required()
+        ->type_name("ACTION")
+        ->check(CLI::IsMember({"check", "show", "default", "explain"}));
     verb->add_option("key", parsed.config.key, "For explain: the key")->type_name("KEY");
     verb->add_flag("--origin", parsed.config.origin, "For show: where each value comes from");
 
@@ -214,7 +271,8 @@ void build(CLI::App& app, Parsed& parsed) {
     add_restore_verbs(app, parsed);
     add_setting_verbs(app, parsed);
     app.require_subcommand(0, 1);
-    for (CLI::App* verb : app.get_subcommands({})) verb->fallthrough();
+    for (CLI::App* verb : app.get_subcommands({}))
+        verb->fallthrough();
 }
 
 tl::unexpected<Error> usage(std::string message, std::string hint = {}) {
@@ -243,7 +301,8 @@ Result<CommandLine> help_for(CLI::App& app, const std::string& verb) {
     if (verb.empty()) return CommandLine{{}, HelpText{app.help()}};
     CLI::App* found = find_verb(app, verb);
     if (found == nullptr)
-        return usage(fmt::format("there is no verb \"{}\"{}", printable(verb), did_you_mean(verb, verb_names(app))),
+        return usage(fmt::format("there is no verb \"{}\"{}", printable(verb),
+                                 did_you_mean(verb, verb_names(app))),
                      "walvault help lists them");
     std::string text = found->help("walvault " + verb);
     return CommandLine{{}, HelpText{text + "\nFlags for every verb: walvault --help\n"}};
@@ -272,7 +331,8 @@ Result<VerbArguments> arguments_of(const std::string& verb, const Parsed& parsed
 // What CLI11 cannot say: arguments that need one another.
 Result<> check_together(const std::string& verb, const Parsed& parsed) {
     if (verb == "restore" && parsed.restore.to.empty() && parsed.restore.before.empty())
-        return usage("restore needs a target: --to or --before", "the newest there is: --to latest");
+        return usage("restore needs a target: --to or --before",
+                     "the newest there is: --to latest");
     if (verb == "point" && parsed.point.name.empty() && !parsed.point.list)
         return usage("point needs a name, or --list", "walvault point before_release_42");
     if (verb == "config" && parsed.config.action == "explain" && parsed.config.key.empty())
@@ -280,9 +340,11 @@ Result<> check_together(const std::string& verb, const Parsed& parsed) {
     if (verb == "config" && parsed.config.action != "explain" && !parsed.config.key.empty())
         return usage(fmt::format("config {} takes no key", parsed.config.action));
     if (verb == "key" && parsed.key.action == "generate" && parsed.key.out.empty())
-        return usage("key generate needs --out FILE", "walvault key generate --out /etc/walvault/repo.key");
+        return usage("key generate needs --out FILE",
+                     "walvault key generate --out /etc/walvault/repo.key");
     for (const std::string& pair : parsed.restore.tablespaces)
-        if (std::size_t equals = pair.find('='); equals == 0 || equals == std::string::npos || equals + 1 == pair.size())
+        if (std::size_t equals = pair.find('=');
+            equals == 0 || equals == std::string::npos || equals + 1 == pair.size())
             return usage(fmt::format("--tablespace \"{}\" is not OLD=NEW", printable(pair)));
     return {};
 }
@@ -290,7 +352,9 @@ Result<> check_together(const std::string& verb, const Parsed& parsed) {
 Result<CommandLine> after_parse(CLI::App& app, Parsed& parsed) {
     CLI::App* verb = chosen_verb(app);
     if (parsed.version) return CommandLine{parsed.globals, VersionArguments{}};
-    if (verb == nullptr) return usage("no verb was given", "walvault --help lists them; walvault demo shows what it is about");
+    if (verb == nullptr)
+        return usage("no verb was given",
+                     "walvault --help lists them; walvault demo shows what it is about");
     std::string name = verb->get_name();
     if (name == "help") return help_for(app, parsed.help_verb);
     WV_CHECK(check_together(name, parsed));
@@ -298,14 +362,17 @@ Result<CommandLine> after_parse(CLI::App& app, Parsed& parsed) {
     return CommandLine{parsed.globals, std::move(arguments)};
 }
 
-Error usage_error(const CLI::App& app, const CLI::ParseError& error, const std::vector<std::string>& arguments) {
+Error usage_error(const CLI::App& app, const CLI::ParseError& error,
+                  const std::vector<std::string>& arguments) {
     const CLI::App* verb = chosen_verb(app);
     if (verb == nullptr) {
         // The first word that is no flag was meant as the verb.
-        static const std::vector<std::string> kWithValue{"-c", "--config", "-s", "--server", "-o", "--output",
-                                                         "--color", "--progress", "--log-level"};
+        static const std::vector<std::string> kWithValue{"-c",       "--config",   "-s",
+                                                         "--server", "-o",         "--output",
+                                                         "--color",  "--progress", "--log-level"};
         for (std::size_t i = 0; i < arguments.size(); ++i) {
-            if (std::find(kWithValue.begin(), kWithValue.end(), arguments[i]) != kWithValue.end()) ++i;
+            if (std::find(kWithValue.begin(), kWithValue.end(), arguments[i]) != kWithValue.end())
+                ++i;
             else if (!arguments[i].empty() && arguments[i].front() != '-')
                 return {Errc::invalid_argument,
                         fmt::format("there is no verb \"{}\"{}", printable(arguments[i]),

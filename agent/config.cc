@@ -22,8 +22,9 @@ struct Unit {
 };
 constexpr std::array kSizeUnits{Unit{"B", 1}, Unit{"KiB", 1ull << 10}, Unit{"MiB", 1ull << 20},
                                 Unit{"GiB", 1ull << 30}, Unit{"TiB", 1ull << 40}};
-constexpr std::array kDurationUnits{Unit{"ms", 1},          Unit{"s", 1'000},         Unit{"m", 60'000},
-                                    Unit{"h", 3'600'000},   Unit{"d", 86'400'000},    Unit{"w", 604'800'000}};
+constexpr std::array kDurationUnits{Unit{"ms", 1},         Unit{"s", 1'000},
+                                    Unit{"m", 60'000},     Unit{"h", 3'600'000},
+                                    Unit{"d", 86'400'000}, Unit{"w", 604'800'000}};
 
 // Digits at the front of `text`; takes them off. Errors: none or more than 64 bits.
 Result<std::uint64_t> take_number(std::string_view& text, std::string_view whole) {
@@ -32,10 +33,12 @@ Result<std::uint64_t> take_number(std::string_view& text, std::string_view whole
     for (; digits < text.size() && text[digits] >= '0' && text[digits] <= '9'; ++digits) {
         if (__builtin_mul_overflow(number, std::uint64_t{10}, &number) ||
             __builtin_add_overflow(number, static_cast<std::uint64_t>(text[digits] - '0'), &number))
-            return fail(Errc::invalid_argument, fmt::format("\"{}\" is too large", printable(whole)));
+            return fail(Errc::invalid_argument,
+                        fmt::format("\"{}\" is too large", printable(whole)));
     }
     if (digits == 0)
-        return fail(Errc::invalid_argument, fmt::format("\"{}\" does not begin with a number", printable(whole)));
+        return fail(Errc::invalid_argument,
+                    fmt::format("\"{}\" does not begin with a number", printable(whole)));
     text.remove_prefix(digits);
     return number;
 }
@@ -62,12 +65,14 @@ std::string quoted(std::string_view value) { return fmt::format("\"{}\"", value)
 Result<std::uint64_t> parse_size(std::string_view text) {
     std::string_view rest = text;
     WV_TRY(std::uint64_t number, take_number(rest, text));
-    while (rest.starts_with(' ')) rest.remove_prefix(1);
+    while (rest.starts_with(' '))
+        rest.remove_prefix(1);
     if (const Unit* unit = unit_named(kSizeUnits, rest)) return times(number, *unit, text);
     return fail(Errc::invalid_argument,
                 fmt::format("\"{}\" is not a size: {}", printable(text),
                             rest.empty() ? "its unit is missing" : "its unit is not known"),
-                "write B, KiB, MiB, GiB or TiB (1 GiB = 1024 MiB); KB and GB mean different things to different people");
+                "write B, KiB, MiB, GiB or TiB (1 GiB = 1024 MiB); KB and GB mean different things "
+                "to different people");
 }
 
 Result<std::chrono::milliseconds> parse_duration(std::string_view text) {
@@ -75,7 +80,8 @@ Result<std::chrono::milliseconds> parse_duration(std::string_view text) {
     std::uint64_t total = 0;
     do {
         WV_TRY(std::uint64_t number, take_number(rest, text));
-        std::size_t letters = std::min(rest.find_first_not_of("abcdefghijklmnopqrstuvwxyz"), rest.size());
+        std::size_t letters =
+            std::min(rest.find_first_not_of("abcdefghijklmnopqrstuvwxyz"), rest.size());
         const Unit* unit = unit_named(kDurationUnits, rest.substr(0, letters));
         if (unit == nullptr)
             return fail(Errc::invalid_argument,
@@ -83,8 +89,10 @@ Result<std::chrono::milliseconds> parse_duration(std::string_view text) {
                                     letters == 0 ? "its unit is missing" : "its unit is not known"),
                         "write ms, s, m, h, d or w, as in 200ms or 1h30m");
         WV_TRY(std::uint64_t part, times(number, *unit, text));
-        if (__builtin_add_overflow(total, part, &total) || total > std::numeric_limits<std::int64_t>::max() / 1'000)
-            return fail(Errc::invalid_argument, fmt::format("\"{}\" is too large", printable(text)));
+        if (__builtin_add_overflow(total, part, &total) ||
+            total > std::numeric_limits<std::int64_t>::max() / 1'000)
+            return fail(Errc::invalid_argument,
+                        fmt::format("\"{}\" is too large", printable(text)));
         rest.remove_prefix(letters);
     } while (!rest.empty());
     return std::chrono::milliseconds(static_cast<std::int64_t>(total));
@@ -100,31 +108,41 @@ Result<const ServerConfig*> Config::server(const std::string& wanted) const {
         candidates.push_back(candidate.name);
     }
     if (wanted.empty())
-        return fail(Errc::invalid_argument, fmt::format("{} servers are configured: {}", servers.size(), names),
+        return fail(Errc::invalid_argument,
+                    fmt::format("{} servers are configured: {}", servers.size(), names),
                     "say which: --server NAME");
     return fail(Errc::invalid_argument,
-                fmt::format("no server \"{}\" is configured{}", printable(wanted), did_you_mean(wanted, candidates)),
+                fmt::format("no server \"{}\" is configured{}", printable(wanted),
+                            did_you_mean(wanted, candidates)),
                 fmt::format("configured: {}", names));
 }
 
 std::string example_config() {
     std::string out =
-        "# walvault.toml. What is in force, and where it comes from: walvault config show --origin\n"
-        "# A command-line flag wins over a WALVAULT_* variable (WALVAULT_SERVER__MAIN__CONNINFO), that over\n"
-        "# conf.d/*.toml in order, that over this file. Sizes: B KiB MiB GiB TiB. Durations: ms s m h d w.\n";
+        "# walvault.toml. What is in force, and where it comes from: walvault config show "
+        "--origin\n"
+        "# A command-line flag wins over a WALVAULT_* variable (WALVAULT_SERVER__MAIN__CONNINFO), "
+        "that over\n"
+        "# conf.d/*.toml in order, that over this file. Sizes: B KiB MiB GiB TiB. Durations: ms s "
+        "m h d w.\n";
     std::string table;
     for (const ConfigKey& key : config_keys()) {
         std::string name(key.pattern);
-        if (std::size_t star = name.find('*'); star != std::string::npos) name.replace(star, 1, "main");
+        if (std::size_t star = name.find('*'); star != std::string::npos)
+            name.replace(star, 1, "main");
         std::size_t dot = name.rfind('.');
         std::string in = dot == std::string::npos ? "" : name.substr(0, dot);
-        if (in != table) out += fmt::format("\n[{}]\n", in);
-        else if (table.empty()) out += '\n';
+        if (in != table)
+            out += fmt::format("\n[{}]\n", in);
+        else if (table.empty())
+            out += '\n';
         table = in;
         std::string_view value = key.example.empty() ? key.fallback : key.example;
-        out += fmt::format("# {}\n# {}{}.\n", key.explanation, key.required ? "Required: " : "", key.bounds);
-        out += fmt::format("{} = {}\n", dot == std::string::npos ? name : name.substr(dot + 1),
-                           key.kind == ConfigKey::Kind::integer ? std::string(value) : quoted(value));
+        out += fmt::format("# {}\n# {}{}.\n", key.explanation, key.required ? "Required: " : "",
+                           key.bounds);
+        out +=
+            fmt::format("{} = {}\n", dot == std::string::npos ? name : name.substr(dot + 1),
+                        key.kind == ConfigKey::Kind::integer ? std::string(value) : quoted(value));
     }
     return out;
 }
@@ -145,7 +163,8 @@ Result<Config> load_config(const Globals& globals) {
     bool terminal = isatty(STDERR_FILENO) == 1;
     log::configure(config.log_level,
                    config.log_format.value_or(terminal ? log::Format::text : log::Format::json));
-    for (const std::string& warning : config.warnings) log::warn("config.unknown_variable", warning);
+    for (const std::string& warning : config.warnings)
+        log::warn("config.unknown_variable", warning);
     return config;
 }
 

@@ -15,16 +15,16 @@
 namespace walvault::agent {
 
 struct BackupConfig {
-    std::chrono::seconds every{24 * 3600};      // [server.X.backup] every; 0 ("off"): only on request
-    bool fast_checkpoint = false;               // checkpoint = "fast" | "spread"
-    std::uint64_t max_rate_bytes = 0;           // per second; 0: unlimited
+    std::chrono::seconds every{24 * 3600};  // [server.X.backup] every; 0 ("off"): only on request
+    bool fast_checkpoint = false;           // checkpoint = "fast" | "spread"
+    std::uint64_t max_rate_bytes = 0;       // per second; 0: unlimited
 };
 
 struct ServerConfig {
     std::string name;
     std::string conninfo;
     std::string slot = "walvault";
-    std::string time_zone;                      // IANA name; empty: TZ, else the system's
+    std::string time_zone;  // IANA name; empty: TZ, else the system's
     std::chrono::milliseconds rpo_target{5000};
     std::uint64_t slot_limit_bytes = 20ull << 30;
     std::chrono::milliseconds flush_interval{200};  // 10ms..10s
@@ -33,45 +33,46 @@ struct ServerConfig {
 
 struct RepoConfig {
     std::string name;
-    std::string root;                           // of url = "file:///…"
-    double reserve_ratio = 0.10;                // below this much free space no base backup begins
-    int wal_level = 2;                          // zstd level of WAL frames, 1..19
-    int base_level = 1;                         // zstd level of base backup chunks
-    std::uint64_t pack_bytes = 64ull << 20;     // plain bytes of WAL in a pack
+    std::string root;                        // of url = "file:///…"
+    double reserve_ratio = 0.10;             // below this much free space no base backup begins
+    int wal_level = 2;                       // zstd level of WAL frames, 1..19
+    int base_level = 1;                      // zstd level of base backup chunks
+    std::uint64_t pack_bytes = 64ull << 20;  // plain bytes of WAL in a pack
 };
 
 struct WebConfig {
-    std::string socket;                         // unix path; default REPO/control.sock
-    std::string address = "127.0.0.1";          // loopback only
-    unsigned port = 9858;                       // 0: no TCP listener
+    std::string socket;                 // unix path; default REPO/control.sock
+    std::string address = "127.0.0.1";  // loopback only
+    unsigned port = 9858;               // 0: no TCP listener
 };
 
 struct Config {
     std::vector<ServerConfig> servers;
-    RepoConfig repo;                            // [repo.primary]
-    // [encryption] key as a path: "file:/X" is /X, "credential:X" is $CREDENTIALS_DIRECTORY/X, and X beside
-    // the configuration outside of a service.
+    RepoConfig repo;  // [repo.primary]
+    // [encryption] key as a path: "file:/X" is /X, "credential:X" is $CREDENTIALS_DIRECTORY/X, and
+    // X beside the configuration outside of a service.
     std::string key_path;
     WebConfig web;
     log::Level log_level = log::Level::info;
-    std::optional<log::Format> log_format;      // nothing: text on a terminal, json otherwise
-    // Where each effective value came from, for `config show --origin`: "server.main.slot" -> value, origin.
+    std::optional<log::Format> log_format;  // nothing: text on a terminal, json otherwise
+    // Where each effective value came from, for `config show --origin`: "server.main.slot" ->
+    // value, origin.
     struct Origin {
         std::string key;
         std::string value;
         std::string origin;  // "/etc/walvault/walvault.toml:7", "WALVAULT_…", "default"
     };
     std::vector<Origin> origins;
-    std::vector<std::string> warnings;          // a WALVAULT_* variable that is no key
+    std::vector<std::string> warnings;  // a WALVAULT_* variable that is no key
 
-    // Errors: invalid_argument naming the servers there are, if `name` is none of them or is empty with
-    // several configured.
+    // Errors: invalid_argument naming the servers there are, if `name` is none of them or is empty
+    // with several configured.
     Result<const ServerConfig*> server(const std::string& name) const;
 };
 
-// Reads `path`, then conf.d/*.toml beside it in order, then WALVAULT_* variables. Unknown keys, wrong
-// types and values out of bounds are errors: "walvault.toml:3:1: unknown key …, did you mean …?".
-// Errors: invalid_argument, not_found.
+// Reads `path`, then conf.d/*.toml beside it in order, then WALVAULT_* variables. Unknown keys,
+// wrong types and values out of bounds are errors: "walvault.toml:3:1: unknown key …, did you mean
+// …?". Errors: invalid_argument, not_found.
 Result<Config> load_config(FileSystem& files, const std::string& path,
                            const std::map<std::string, std::string>& environment);
 

@@ -37,7 +37,8 @@ std::vector<std::string> names_below(const std::string& table) {
         }
         return out;
     };
-    std::vector<std::string> parent = table.empty() ? std::vector<std::string>{} : components(table);
+    std::vector<std::string> parent =
+        table.empty() ? std::vector<std::string>{} : components(table);
     for (const ConfigKey& key : config_keys()) {
         std::vector<std::string> pattern = components(key.pattern);
         if (pattern.size() <= parent.size()) continue;
@@ -56,15 +57,17 @@ bool is_table_name(const std::string& path) {
 }
 
 Result<> check_server_name(const std::string& name, const std::string& where) {
-    bool good = !name.empty() && name.size() <= 63 && name.front() != '-' &&
-                name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_-") == std::string::npos;
+    bool good =
+        !name.empty() && name.size() <= 63 && name.front() != '-' &&
+        name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_-") == std::string::npos;
     if (good) return {};
     return fail(Errc::invalid_argument,
-                fmt::format("{}: \"{}\" is not a server's name: 1 to 63 of a-z, 0-9, _ and -", where,
-                            printable(name)));
+                fmt::format("{}: \"{}\" is not a server's name: 1 to 63 of a-z, 0-9, _ and -",
+                            where, printable(name)));
 }
 
-tl::unexpected<Error> unknown_key(const std::string& table, const std::string& name, const std::string& where) {
+tl::unexpected<Error> unknown_key(const std::string& table, const std::string& name,
+                                  const std::string& where) {
     std::string in = table.empty() ? "" : fmt::format(" in [{}]", printable(table));
     return fail(Errc::invalid_argument,
                 fmt::format("{}: unknown key \"{}\"{}{}", where, printable(name), in,
@@ -79,19 +82,22 @@ Result<> take_value(const std::string& path, const std::string& table, const std
     const ConfigKey* row = find_config_key(key);
     if (row == nullptr) return unknown_key(table, name, where);
     std::string value;
-    if (row->kind == ConfigKey::Kind::integer && node.is_integer()) value = std::to_string(**node.as_integer());
-    else if (row->kind == ConfigKey::Kind::text && node.is_string()) value = **node.as_string();
+    if (row->kind == ConfigKey::Kind::integer && node.is_integer())
+        value = std::to_string(**node.as_integer());
+    else if (row->kind == ConfigKey::Kind::text && node.is_string())
+        value = **node.as_string();
     else
-        return fail(Errc::invalid_argument,
-                    fmt::format("{}: {} must be {} ({})", where, printable(key),
-                                row->kind == ConfigKey::Kind::integer ? "a whole number" : "text in quotes",
-                                row->bounds));
+        return fail(
+            Errc::invalid_argument,
+            fmt::format("{}: {} must be {} ({})", where, printable(key),
+                        row->kind == ConfigKey::Kind::integer ? "a whole number" : "text in quotes",
+                        row->bounds));
     settings[key] = Setting{value, fmt::format("{}:{}", path, node.source().begin.line)};
     return {};
 }
 
-Result<> walk(const std::string& path, const std::string& table, const toml::table& content, Settings& settings,
-              int depth) {
+Result<> walk(const std::string& path, const std::string& table, const toml::table& content,
+              Settings& settings, int depth) {
     for (auto&& [toml_key, node] : content) {
         std::string name(toml_key.str());
         if (!node.is_table()) {
@@ -133,7 +139,8 @@ Result<> read_files(FileSystem& files, const std::string& path, Settings& settin
     if (!entries && entries.error().code == Errc::not_found) return {};
     if (!entries) return fail(std::move(entries).error());
     for (const FileInfo& entry : *entries) {
-        if (entry.is_directory || !entry.name.ends_with(".toml") || entry.name.front() == '.') continue;
+        if (entry.is_directory || !entry.name.ends_with(".toml") || entry.name.front() == '.')
+            continue;
         WV_CHECK(read_toml(files, directory + '/' + entry.name, settings));
     }
     return {};
@@ -160,7 +167,8 @@ Result<> read_environment(const std::map<std::string, std::string>& environment,
         if (name == "WALVAULT_CONFIG" || name == "WALVAULT_PROGRESS_FPS") continue;
         std::string key = key_of_variable(name);
         if (find_config_key(key) == nullptr) {
-            warnings.push_back(fmt::format("the variable {} is not known and changes nothing", printable(name)));
+            warnings.push_back(
+                fmt::format("the variable {} is not known and changes nothing", printable(name)));
             continue;
         }
         if (key.starts_with("server."))
@@ -191,13 +199,15 @@ Result<> apply_settings(const Settings& settings, Config& config) {
     return {};
 }
 
-// Completes `origins` with what no file and no variable set; a required key without value is an error.
+// Completes `origins` with what no file and no variable set; a required key without value is an
+// error.
 Result<> fill_origins(const Settings& settings, const std::string& path, Config& config) {
     auto add = [&](const ConfigKey& row, const std::string& key) -> Result<> {
         auto found = settings.find(key);
         if (found == settings.end() && row.required)
             return fail(Errc::invalid_argument, fmt::format("{}: {} is missing", path, key),
-                        fmt::format("for example {} = \"{}\"", key.substr(key.rfind('.') + 1), row.example));
+                        fmt::format("for example {} = \"{}\"", key.substr(key.rfind('.') + 1),
+                                    row.example));
         bool given = found != settings.end();
         config.origins.push_back({key, given ? found->second.value : std::string(row.fallback),
                                   given ? found->second.origin : "default"});
@@ -215,7 +225,8 @@ Result<> fill_origins(const Settings& settings, const std::string& path, Config&
     return {};
 }
 
-// "credential:NAME" is the file systemd put there, or NAME beside the configuration outside of a service.
+// "credential:NAME" is the file systemd put there, or NAME beside the configuration outside of a
+// service.
 void resolve_paths(const std::string& path, const std::map<std::string, std::string>& environment,
                    Config& config) {
     if (config.web.socket.empty()) config.web.socket = config.repo.root + "/control.sock";
@@ -244,9 +255,10 @@ Result<Config> load_config(FileSystem& files, const std::string& path,
     resolve_paths(path, environment, config);
     if (config.web.socket.size() > 107)
         return fail(Errc::invalid_argument,
-                    fmt::format("the socket's path {} has {} bytes, more than 107", config.web.socket,
-                                config.web.socket.size()),
-                    "name a shorter one: [web] listen = \"unix:/run/walvault/control.sock, 127.0.0.1:9858\"");
+                    fmt::format("the socket's path {} has {} bytes, more than 107",
+                                config.web.socket, config.web.socket.size()),
+                    "name a shorter one: [web] listen = \"unix:/run/walvault/control.sock, "
+                    "127.0.0.1:9858\"");
     return config;
 }
 

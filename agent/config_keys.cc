@@ -27,7 +27,8 @@ Result<int> parse_integer(const std::string& text, int least, int most) {
     return number;
 }
 
-Result<milliseconds> duration_between(const std::string& text, milliseconds least, milliseconds most) {
+Result<milliseconds> duration_between(const std::string& text, milliseconds least,
+                                      milliseconds most) {
     WV_TRY(milliseconds value, parse_duration(text));
     if (value < least || value > most)
         return wrong(fmt::format("\"{}\" is not between {} and {}", text, format_duration(least),
@@ -35,7 +36,8 @@ Result<milliseconds> duration_between(const std::string& text, milliseconds leas
     return value;
 }
 
-Result<std::uint64_t> size_between(const std::string& text, std::uint64_t least, std::uint64_t most) {
+Result<std::uint64_t> size_between(const std::string& text, std::uint64_t least,
+                                   std::uint64_t most) {
     WV_TRY(std::uint64_t value, parse_size(text));
     if (value < least || value > most)
         return wrong(fmt::format("\"{}\" is not between {} and {}", text, format_size(least),
@@ -49,7 +51,9 @@ Result<> set_version(Config&, ServerConfig*, const std::string& text) {
 }
 
 Result<> set_conninfo(Config&, ServerConfig* server, const std::string& text) {
-    if (text.empty()) return wrong("the connection string is empty", "for example host=/run/postgresql user=walvault");
+    if (text.empty())
+        return wrong("the connection string is empty",
+                     "for example host=/run/postgresql user=walvault");
     if (holds_password(text))
         return wrong("the connection string holds a password",
                      "use peer authentication, passfile=/path, a .pgpass file or a service file");
@@ -58,10 +62,12 @@ Result<> set_conninfo(Config&, ServerConfig* server, const std::string& text) {
 }
 
 Result<> set_slot(Config&, ServerConfig* server, const std::string& text) {
-    bool good = !text.empty() && text.size() <= 63 &&
-                text.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_") == std::string::npos;
+    bool good =
+        !text.empty() && text.size() <= 63 &&
+        text.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_") == std::string::npos;
     if (!good)
-        return wrong(fmt::format("\"{}\" is not a slot name: 1 to 63 of a-z, 0-9 and _", printable(text)));
+        return wrong(
+            fmt::format("\"{}\" is not a slot name: 1 to 63 of a-z, 0-9 and _", printable(text)));
     server->slot = text;
     return {};
 }
@@ -111,7 +117,8 @@ Result<> set_max_rate(Config&, ServerConfig* server, const std::string& text) {
         server->backup.max_rate_bytes = 0;
         return {};
     }
-    if (!text.ends_with("/s")) return wrong(fmt::format("\"{}\" is not a rate like 200MiB/s", printable(text)));
+    if (!text.ends_with("/s"))
+        return wrong(fmt::format("\"{}\" is not a rate like 200MiB/s", printable(text)));
     // PostgreSQL's own bounds for MAX_RATE.
     WV_TRY(server->backup.max_rate_bytes,
            size_between(text.substr(0, text.size() - 2), 32ull << 10, 1ull << 30));
@@ -124,18 +131,22 @@ Result<> set_url(Config& config, ServerConfig*, const std::string& text) {
         return wrong(fmt::format("\"{}\" is not a repository of this build", printable(text)),
                      "a local directory: file:///var/lib/walvault");
     std::string root = text.substr(kScheme.size());
-    while (root.size() > 1 && root.back() == '/') root.pop_back();
+    while (root.size() > 1 && root.back() == '/')
+        root.pop_back();
     bool climbs = (root + '/').find("/../") != std::string::npos;
-    bool strange = root.find('\0') != std::string::npos || root.find_first_of("?#%") != std::string::npos;
+    bool strange =
+        root.find('\0') != std::string::npos || root.find_first_of("?#%") != std::string::npos;
     if (root.size() < 2 || root.front() != '/' || climbs || strange)
-        return wrong(fmt::format("\"{}\" does not name a directory by its absolute path", printable(text)),
-                     "three slashes: file:///var/lib/walvault");
+        return wrong(
+            fmt::format("\"{}\" does not name a directory by its absolute path", printable(text)),
+            "three slashes: file:///var/lib/walvault");
     config.repo.root = root;
     return {};
 }
 
 Result<> set_reserve(Config& config, ServerConfig*, const std::string& text) {
-    if (!text.ends_with("%")) return wrong(fmt::format("\"{}\" is not a percentage like 10%", printable(text)));
+    if (!text.ends_with("%"))
+        return wrong(fmt::format("\"{}\" is not a percentage like 10%", printable(text)));
     WV_TRY(int percent, parse_integer(text.substr(0, text.size() - 1), 0, 90));
     config.repo.reserve_ratio = percent / 100.0;
     return {};
@@ -158,13 +169,17 @@ Result<> set_pack_size(Config& config, ServerConfig*, const std::string& text) {
 
 Result<> set_key(Config& config, ServerConfig*, const std::string& text) {
     bool credential = text.starts_with("credential:");
-    std::string name = credential ? text.substr(11) : text.starts_with("file:") ? text.substr(5) : text;
-    bool plain_name = !name.empty() && name.find('/') == std::string::npos && name != "." && name != "..";
+    std::string name = credential                  ? text.substr(11)
+                       : text.starts_with("file:") ? text.substr(5)
+                                                   : text;
+    bool plain_name =
+        !name.empty() && name.find('/') == std::string::npos && name != "." && name != "..";
     bool absolute = name.size() > 1 && name.front() == '/';
     // What was written is not repeated: it may be the key itself.
     if (credential ? !plain_name : !absolute)
-        return wrong("the key is not named by where it is; a key itself never stands in the configuration",
-                     "key = \"credential:repo.key\" or \"file:/etc/walvault/repo.key\"");
+        return wrong(
+            "the key is not named by where it is; a key itself never stands in the configuration",
+            "key = \"credential:repo.key\" or \"file:/etc/walvault/repo.key\"");
     config.key_path = credential ? text : name;
     return {};
 }
@@ -174,7 +189,8 @@ Result<> set_listener(Config& config, const std::string& item) {
         std::string path = item.substr(5);
         // sun_path has 108 bytes with its NUL.
         if (path.size() < 2 || path.front() != '/' || path.size() > 107)
-            return wrong(fmt::format("\"{}\" is not a socket's absolute path of at most 107 bytes", printable(item)));
+            return wrong(fmt::format("\"{}\" is not a socket's absolute path of at most 107 bytes",
+                                     printable(item)));
         config.web.socket = path;
         return {};
     }
@@ -184,9 +200,12 @@ Result<> set_listener(Config& config, const std::string& item) {
     WV_TRY(int port, parse_integer(item.substr(colon + 1), 1, 65535));
     std::string host = item.substr(0, colon);
     if (host != "127.0.0.1" && host != "[::1]" && host != "localhost")
-        return wrong(fmt::format("the agent listens on loopback only, not on \"{}\": its pages tell what is in "
-                                 "the database and ask for no password", printable(host)),
-                     "use 127.0.0.1 or [::1], and a reverse proxy with authentication in front of it");
+        return wrong(
+            fmt::format(
+                "the agent listens on loopback only, not on \"{}\": its pages tell what is in "
+                "the database and ask for no password",
+                printable(host)),
+            "use 127.0.0.1 or [::1], and a reverse proxy with authentication in front of it");
     config.web.address = host == "[::1]" ? "::1" : "127.0.0.1";
     config.web.port = static_cast<unsigned>(port);
     return {};
@@ -208,7 +227,8 @@ Result<> set_listen(Config& config, ServerConfig*, const std::string& text) {
 
 Result<> set_log_level(Config& config, ServerConfig*, const std::string& text) {
     if (!log::parse_level(text, config.log_level))
-        return wrong(fmt::format("\"{}\" is not a level: trace, debug, info, warn, error, off", printable(text)));
+        return wrong(fmt::format("\"{}\" is not a level: trace, debug, info, warn, error, off",
+                                 printable(text)));
     return {};
 }
 
@@ -225,28 +245,37 @@ constexpr auto kText = ConfigKey::Kind::text;
 constexpr auto kInteger = ConfigKey::Kind::integer;
 
 constexpr std::array kKeys{
-    ConfigKey{"config_version", kInteger, "1", false, "", "1", "The form of this file.", set_version},
-    ConfigKey{"server.*.conninfo", kText, "", true, "host=/run/postgresql user=walvault dbname=postgres",
+    ConfigKey{"config_version", kInteger, "1", false, "", "1", "The form of this file.",
+              set_version},
+    ConfigKey{"server.*.conninfo", kText, "", true,
+              "host=/run/postgresql user=walvault dbname=postgres",
               "a libpq connection string without a password",
-              "How to reach the server. Passwords come from peer, a .pgpass or a service file.", set_conninfo},
+              "How to reach the server. Passwords come from peer, a .pgpass or a service file.",
+              set_conninfo},
     ConfigKey{"server.*.slot", kText, "walvault", false, "", "1 to 63 of a-z, 0-9 and _",
-              "The physical replication slot: made when missing, dropped only by walvault detach.", set_slot},
-    ConfigKey{"server.*.time_zone", kText, "", false, "", "a name such as Europe/Berlin; empty: TZ, else the system's",
+              "The physical replication slot: made when missing, dropped only by walvault detach.",
+              set_slot},
+    ConfigKey{"server.*.time_zone", kText, "", false, "",
+              "a name such as Europe/Berlin; empty: TZ, else the system's",
               "The zone of times written without one, as in --to 14:02.", set_time_zone},
     ConfigKey{"server.*.rpo_target", kText, "5s", false, "", "a duration, 1s to 24h",
-              "How much a crash may lose. A goal for alerts, exported as a metric.", set_rpo_target},
+              "How much a crash may lose. A goal for alerts, exported as a metric.",
+              set_rpo_target},
     ConfigKey{"server.*.slot_limit", kText, "20GiB", false, "", "a size, 64MiB to 1024TiB",
-              "Alert when the slot holds back more WAL than this on the server's disk.", set_slot_limit},
+              "Alert when the slot holds back more WAL than this on the server's disk.",
+              set_slot_limit},
     ConfigKey{"server.*.flush_interval", kText, "200ms", false, "", "a duration, 10ms to 10s",
               "The longest that received WAL waits before it is made durable.", set_flush_interval},
     ConfigKey{"server.*.backup.every", kText, "24h", false, "", "a duration, 1m to 365d, or off",
               "How often a base backup is taken. off: only by walvault backup.", set_every},
     ConfigKey{"server.*.backup.checkpoint", kText, "spread", false, "", "spread or fast",
-              "fast starts a base backup at once, with a burst of writes on the server.", set_checkpoint},
-    ConfigKey{"server.*.backup.max_rate", kText, "off", false, "", "a rate, 32KiB/s to 1GiB/s, or off",
-              "The most a base backup reads from the server.", set_max_rate},
-    ConfigKey{"repo.primary.url", kText, "", true, "file:///var/lib/walvault", "file:///absolute/path",
-              "Where the repository is.", set_url},
+              "fast starts a base backup at once, with a burst of writes on the server.",
+              set_checkpoint},
+    ConfigKey{"server.*.backup.max_rate", kText, "off", false, "",
+              "a rate, 32KiB/s to 1GiB/s, or off", "The most a base backup reads from the server.",
+              set_max_rate},
+    ConfigKey{"repo.primary.url", kText, "", true, "file:///var/lib/walvault",
+              "file:///absolute/path", "Where the repository is.", set_url},
     ConfigKey{"repo.primary.reserve", kText, "10%", false, "", "a percentage, 0% to 90%",
               "Below this much free space no base backup begins; the stream goes on.", set_reserve},
     ConfigKey{"repo.primary.wal_level", kInteger, "2", false, "", "1 to 19",
@@ -255,11 +284,15 @@ constexpr std::array kKeys{
               "The zstd level of base backups.", set_base_level},
     ConfigKey{"repo.primary.pack_size", kText, "64MiB", false, "", "a size, 1MiB to 1GiB",
               "How much WAL one pack file holds.", set_pack_size},
-    ConfigKey{"encryption.key", kText, "", true, "credential:repo.key", "credential:NAME or file:/path",
-              "Where the master key is. credential: $CREDENTIALS_DIRECTORY/NAME, else NAME beside this file.",
+    ConfigKey{"encryption.key", kText, "", true, "credential:repo.key",
+              "credential:NAME or file:/path",
+              "Where the master key is. credential: $CREDENTIALS_DIRECTORY/NAME, else NAME beside "
+              "this file.",
               set_key},
-    ConfigKey{"web.listen", kText, "127.0.0.1:9858", false, "", "unix:PATH and a loopback ADDRESS:PORT, by comma; or off",
-              "Metrics and status. off: no TCP; the socket for commands (REPO/control.sock) is always there.",
+    ConfigKey{"web.listen", kText, "127.0.0.1:9858", false, "",
+              "unix:PATH and a loopback ADDRESS:PORT, by comma; or off",
+              "Metrics and status. off: no TCP; the socket for commands (REPO/control.sock) is "
+              "always there.",
               set_listen},
     ConfigKey{"log.level", kText, "info", false, "", "trace, debug, info, warn, error, off",
               "What is logged to stderr.", set_log_level},
@@ -269,9 +302,12 @@ constexpr std::array kKeys{
 
 // Insertions, deletions, replacements, and swaps of neighbours, which are what fingers do most.
 std::size_t edit_distance(std::string_view a, std::string_view b) {
-    std::vector<std::vector<std::size_t>> rows(a.size() + 1, std::vector<std::size_t>(b.size() + 1));
-    for (std::size_t i = 0; i <= a.size(); ++i) rows[i][0] = i;
-    for (std::size_t j = 0; j <= b.size(); ++j) rows[0][j] = j;
+    std::vector<std::vector<std::size_t>> rows(a.size() + 1,
+                                               std::vector<std::size_t>(b.size() + 1));
+    for (std::size_t i = 0; i <= a.size(); ++i)
+        rows[i][0] = i;
+    for (std::size_t j = 0; j <= b.size(); ++j)
+        rows[0][j] = j;
     for (std::size_t i = 1; i <= a.size(); ++i) {
         for (std::size_t j = 1; j <= b.size(); ++j) {
             std::size_t replaced = rows[i - 1][j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1);
@@ -291,11 +327,14 @@ bool holds_password(const std::string& conninfo) {
         std::size_t authority_end = conninfo.find_first_of("/?", prefix.size());
         std::string authority = conninfo.substr(prefix.size(), authority_end - prefix.size());
         std::size_t at = authority.rfind('@');
-        if (at != std::string::npos && authority.substr(0, at).find(':') != std::string::npos) return true;
+        if (at != std::string::npos && authority.substr(0, at).find(':') != std::string::npos)
+            return true;
     }
     for (std::string_view word : {"password", "sslpassword"}) {
-        for (std::size_t at = conninfo.find(word); at != std::string::npos; at = conninfo.find(word, at + 1)) {
-            bool begins = at == 0 || std::string_view(" \t?&").find(conninfo[at - 1]) != std::string_view::npos;
+        for (std::size_t at = conninfo.find(word); at != std::string::npos;
+             at = conninfo.find(word, at + 1)) {
+            bool begins = at == 0 || std::string_view(" \t?&").find(conninfo[at - 1]) !=
+                                         std::string_view::npos;
             std::size_t next = conninfo.find_first_not_of(" \t", at + word.size());
             if (begins && next != std::string::npos && conninfo[next] == '=') return true;
         }

@@ -12,12 +12,12 @@ namespace walvault::agent {
 
 struct ConfigKey {
     enum class Kind { text, integer };
-    std::string_view pattern;      // "server.*.slot"; the star is the server's name
+    std::string_view pattern;  // "server.*.slot"; the star is the server's name
     Kind kind = Kind::text;
-    std::string_view fallback;     // as it would be written; empty: none
+    std::string_view fallback;  // as it would be written; empty: none
     bool required = false;
-    std::string_view example;      // what the example file says; empty: the fallback
-    std::string_view bounds;       // "a duration, 10ms to 10s"
+    std::string_view example;  // what the example file says; empty: the fallback
+    std::string_view bounds;   // "a duration, 10ms to 10s"
     std::string_view explanation;
     // Errors: invalid_argument with what is wrong about the value, without its place.
     Result<> (*set)(Config& config, ServerConfig* server, const std::string& text) = nullptr;

@@ -1,4 +1,5 @@
-// The agent's HTTP side: GET on loopback and on a unix socket, changes on the socket only; and its client.
+// The agent's HTTP side: GET on loopback and on a unix socket, changes on the socket only; and its
+// client.
 #pragma once
 
 #include <chrono>
@@ -27,18 +28,19 @@ class HttpServer {
 public:
     using Handler = std::function<Task<HttpResponse>(HttpRequest)>;
     struct Options {
-        std::string socket;   // empty: none. Mode 0600; an old socket nobody listens on is replaced.
+        std::string socket;  // empty: none. Mode 0600; an old socket nobody listens on is replaced.
         std::string address;
-        unsigned port = 0;    // 0: no TCP listener
+        unsigned port = 0;      // 0: no TCP listener
         bool any_port = false;  // a TCP listener on a port the system chooses
-        std::chrono::milliseconds request_timeout{10'000};  // to send a request, and to take the answer
+        std::chrono::milliseconds request_timeout{
+            10'000};  // to send a request, and to take the answer
     };
-    // Over TCP only GET, and only with a Host header that names loopback: a page in a browser that had
-    // its own name resolved to 127.0.0.1 is turned away.
-    // Errors: busy if the port or the socket is in use; refused if the socket's path is another kind of
-    // file; invalid_argument if `address` is not loopback.
-    static Result<std::unique_ptr<HttpServer>> listen(asio::any_io_executor executor, Options options,
-                                                      Handler handler);
+    // Over TCP only GET, and only with a Host header that names loopback: a page in a browser that
+    // had its own name resolved to 127.0.0.1 is turned away. Errors: busy if the port or the socket
+    // is in use; refused if the socket's path is another kind of file; invalid_argument if
+    // `address` is not loopback.
+    static Result<std::unique_ptr<HttpServer>> listen(asio::any_io_executor executor,
+                                                      Options options, Handler handler);
     virtual ~HttpServer() = default;
     virtual unsigned port() const = 0;  // as bound
     // Closes listeners and connections; the returned task ends when none is left.

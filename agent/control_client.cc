@@ -57,22 +57,25 @@ Error error_of(const Response& response) {
     auto body = nlohmann::json::parse(response.body(), nullptr, false);
     auto text = [](const nlohmann::json& object, const char* key) {
         auto found = object.find(key);
-        return found != object.end() && found->is_string() ? found->get<std::string>() : std::string();
+        return found != object.end() && found->is_string() ? found->get<std::string>()
+                                                           : std::string();
     };
     if (body.is_object() && body.contains("error") && body["error"].is_object()) {
         const auto& error = body["error"];
         return {code_named(text(error, "code")), text(error, "message"), text(error, "hint")};
     }
-    return {Errc::unavailable, fmt::format("the agent answered with HTTP status {}", response.result_int())};
+    return {Errc::unavailable,
+            fmt::format("the agent answered with HTTP status {}", response.result_int())};
 }
 
 }  // namespace
 
-Result<std::string> call_agent(const std::string& socket, const std::string& method, const std::string& path,
-                               const std::string& body) {
+Result<std::string> call_agent(const std::string& socket, const std::string& method,
+                               const std::string& path, const std::string& body) {
     // sun_path has 108 bytes with its NUL.
     if (socket.empty() || socket.size() > 107)
-        return fail(Errc::invalid_argument, fmt::format("\"{}\" is not a socket's path of 1 to 107 bytes", socket));
+        return fail(Errc::invalid_argument,
+                    fmt::format("\"{}\" is not a socket's path of 1 to 107 bytes", socket));
     Exchange call;
     call.socket = socket;
     call.request.version(11);
@@ -85,13 +88,18 @@ Result<std::string> call_agent(const std::string& socket, const std::string& met
 
     asio::io_context loop(1);
     std::exception_ptr failure;
-    asio::co_spawn(loop, exchange(call), [&failure](std::exception_ptr thrown) { failure = thrown; });
+    asio::co_spawn(loop, exchange(call),
+                   [&failure](std::exception_ptr thrown) { failure = thrown; });
     loop.run();
-    if (failure) return fail(Errc::unavailable, fmt::format("the call to the agent on {} broke off", socket));
+    if (failure)
+        return fail(Errc::unavailable,
+                    fmt::format("the call to the agent on {} broke off", socket));
     if (call.error) {
-        std::string what = call.connected ? "the agent on {} did not answer: {}" : "no agent listens on {}: {}";
-        return fail(Errc::unavailable, fmt::format(fmt::runtime(what), socket, call.error.message()),
-                    call.connected ? "" : "start it: walvault run, or systemctl start walvault@NAME");
+        std::string what =
+            call.connected ? "the agent on {} did not answer: {}" : "no agent listens on {}: {}";
+        return fail(
+            Errc::unavailable, fmt::format(fmt::runtime(what), socket, call.error.message()),
+            call.connected ? "" : "start it: walvault run, or systemctl start walvault@NAME");
     }
     if (call.response.result_int() >= 400) return fail(error_of(call.response));
     return std::move(call.response.body());

@@ -15,20 +15,23 @@ namespace walvault::agent {
 namespace {
 
 int print(const std::string& text) {
-    bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
+    bool written =
+        std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
     return written ? kExitDone : kExitFailed;
 }
 
 int print_version(const Globals& globals) {
     if (globals.output == Output::text) return print(std::string("walvault ") + kVersion + '\n');
-    return print(nlohmann::ordered_json{{"version", kVersion}, {"config_version", 1}}.dump() + '\n');
+    return print(nlohmann::ordered_json{{"version", kVersion}, {"config_version", 1}}.dump() +
+                 '\n');
 }
 
 // restore_command runs without our PATH, from another directory: only an absolute path serves.
 std::string own_path() {
     char path[PATH_MAX];
     ssize_t length = readlink("/proc/self/exe", path, sizeof path);
-    return length > 0 && length < PATH_MAX ? std::string(path, static_cast<std::size_t>(length)) : "walvault";
+    return length > 0 && length < PATH_MAX ? std::string(path, static_cast<std::size_t>(length))
+                                           : "walvault";
 }
 
 std::map<std::string, std::string> environment_of_process() {
@@ -36,7 +39,8 @@ std::map<std::string, std::string> environment_of_process() {
     for (char** entry = environ; *entry != nullptr; ++entry) {
         std::string text = *entry;
         std::size_t equals = text.find('=');
-        if (equals != std::string::npos) variables.emplace(text.substr(0, equals), text.substr(equals + 1));
+        if (equals != std::string::npos)
+            variables.emplace(text.substr(0, equals), text.substr(equals + 1));
     }
     return variables;
 }
@@ -71,7 +75,8 @@ int run_command_line(int argc, char** argv) {
     globals.program = own_path();
     auto parsed = parse_command_line(arguments, environment_of_process(), globals);
     if (!parsed)
-        return report(globals, parsed.error(), is_wal_get(arguments) ? kExitWalGetFatal : kExitUsage);
+        return report(globals, parsed.error(),
+                      is_wal_get(arguments) ? kExitWalGetFatal : kExitUsage);
     return std::visit(RunVerb{parsed->globals}, parsed->arguments);
 }
 

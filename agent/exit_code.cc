@@ -4,21 +4,36 @@ namespace walvault::agent {
 
 ExitCode exit_code_for(Errc code) {
     switch (code) {
-        case Errc::invalid_argument: return kExitUsage;
-        case Errc::unsupported: return kExitUsage;
-        case Errc::not_found: return kExitFailed;
-        case Errc::corrupt: return kExitCorrupt;
-        case Errc::io: return kExitRepository;
-        case Errc::no_space: return kExitRepository;
-        case Errc::unavailable: return kExitFailed;
-        case Errc::refused: return kExitRefused;
-        case Errc::busy: return kExitBusy;
-        case Errc::wrong_key: return kExitKey;
-        case Errc::outside_window: return kExitTarget;
-        case Errc::ambiguous: return kExitTarget;
-        case Errc::gap: return kExitTarget;
-        case Errc::forked: return kExitRefused;
-        case Errc::cancelled: return kExitInterrupted;
+        case Errc::invalid_argument:
+            return kExitUsage;
+        case Errc::unsupported:
+            return kExitUsage;
+        case Errc::not_found:
+            return kExitFailed;
+        case Errc::corrupt:
+            return kExitCorrupt;
+        case Errc::io:
+            return kExitRepository;
+        case Errc::no_space:
+            return kExitRepository;
+        case Errc::unavailable:
+            return kExitFailed;
+        case Errc::refused:
+            return kExitRefused;
+        case Errc::busy:
+            return kExitBusy;
+        case Errc::wrong_key:
+            return kExitKey;
+        case Errc::outside_window:
+            return kExitTarget;
+        case Errc::ambiguous:
+            return kExitTarget;
+        case Errc::gap:
+            return kExitTarget;
+        case Errc::forked:
+            return kExitRefused;
+        case Errc::cancelled:
+            return kExitInterrupted;
     }
     return kExitFailed;
 }

@@ -28,7 +28,11 @@ constexpr std::size_t kTcpConnectionsMax = 24;
 
 struct State {
     State(asio::any_io_executor executor, HttpServer::Options given, HttpServer::Handler answer)
-        : options(std::move(given)), handler(std::move(answer)), tcp(executor), local(executor), group(executor) {}
+        : options(std::move(given)),
+          handler(std::move(answer)),
+          tcp(executor),
+          local(executor),
+          group(executor) {}
     HttpServer::Options options;
     HttpServer::Handler handler;
     Tcp::acceptor tcp;
@@ -55,21 +59,29 @@ HttpResponse refusal(unsigned status, std::string message, std::string hint = {}
 }
 
 // What is wrong with the request before anyone looks at its path.
-std::optional<HttpResponse> refuse(const http::request<http::string_body>& request, bool from_socket) {
+std::optional<HttpResponse> refuse(const http::request<http::string_body>& request,
+                                   bool from_socket) {
     bool get = request.method() == http::verb::get;
     bool change = request.method() == http::verb::post || request.method() == http::verb::delete_;
-    if (!from_socket && (request.count(http::field::host) != 1 || !names_loopback(request[http::field::host])))
-        return refusal(421, "the Host header does not name this machine's loopback", "ask for http://127.0.0.1");
+    if (!from_socket &&
+        (request.count(http::field::host) != 1 || !names_loopback(request[http::field::host])))
+        return refusal(421, "the Host header does not name this machine's loopback",
+                       "ask for http://127.0.0.1");
     if (!get && !(change && from_socket))
-        return refusal(405, from_socket ? "only GET, POST and DELETE are understood here"
-                                        : "only GET is understood here; changes go through the agent's socket");
-    if (request.target().empty() || request.target().front() != '/') return refusal(400, "the path does not begin with /");
+        return refusal(405,
+                       from_socket
+                           ? "only GET, POST and DELETE are understood here"
+                           : "only GET is understood here; changes go through the agent's socket");
+    if (request.target().empty() || request.target().front() != '/')
+        return refusal(400, "the path does not begin with /");
     return {};
 }
 
 HttpResponse parse_failure(const ErrorCode& error) {
-    if (error == http::error::header_limit) return refusal(431, fmt::format("the headers are longer than {} bytes", kHeaderBytesMax));
-    if (error == http::error::body_limit) return refusal(413, fmt::format("the body is longer than {} bytes", kBodyBytesMax));
+    if (error == http::error::header_limit)
+        return refusal(431, fmt::format("the headers are longer than {} bytes", kHeaderBytesMax));
+    if (error == http::error::body_limit)
+        return refusal(413, fmt::format("the body is longer than {} bytes", kBodyBytesMax));
     return refusal(400, "this is not an HTTP request");
 }
 
@@ -103,7 +115,8 @@ Task<> send(Stream& stream, HttpResponse response, const State& state) {
     auto token = asio::redirect_error(asio::use_awaitable, error);
     co_await http::async_write(stream, message, token);
     if (error) co_return;
-    // Closing with bytes unread would reset the connection and take the answer away from the client.
+    // Closing with bytes unread would reset the connection and take the answer away from the
+    // client.
     stream.socket().shutdown(Stream::socket_type::shutdown_send, error);
     std::array<char, 4096> rest;
     auto rest_buffer = asio::buffer(rest);
@@ -158,7 +171,8 @@ Task<> serve(std::shared_ptr<State> state, Stream accepted, bool from_socket) {
 }
 
 template <class Protocol>
-Task<> accept_all(std::shared_ptr<State> state, asio::basic_socket_acceptor<Protocol>& acceptor, bool from_socket) {
+Task<> accept_all(std::shared_ptr<State> state, asio::basic_socket_acceptor<Protocol>& acceptor,
+                  bool from_socket) {
     using Stream = beast::basic_stream<Protocol>;
     constexpr auto kPause = std::chrono::milliseconds(100);
     const std::size_t most = from_socket ? kConnectionsMax : kTcpConnectionsMax;
@@ -182,7 +196,8 @@ Result<> open_tcp(State& state) {
     ErrorCode error;
     auto address = asio::ip::make_address(state.options.address, error);
     if (error || !address.is_loopback())
-        return fail(Errc::invalid_argument, fmt::format("{} is not a loopback address", state.options.address));
+        return fail(Errc::invalid_argument,
+                    fmt::format("{} is not a loopback address", state.options.address));
     Tcp::endpoint endpoint(address, static_cast<unsigned short>(state.options.port));
     state.tcp.open(endpoint.protocol(), error);
     if (!error) state.tcp.set_option(asio::socket_base::reuse_address(true), error);
@@ -191,7 +206,8 @@ Result<> open_tcp(State& state) {
     if (!error) return {};
     bool taken = error == boost::system::errc::address_in_use;
     return fail(taken ? Errc::busy : Errc::unavailable,
-                fmt::format("cannot listen on {}:{}: {}", state.options.address, state.options.port, error.message()),
+                fmt::format("cannot listen on {}:{}: {}", state.options.address, state.options.port,
+                            error.message()),
                 taken ? "another agent or program has the port; see [web] listen" : "");
 }
 
@@ -201,16 +217,19 @@ Result<> clear_socket(State& state) {
     struct stat info {};
     if (lstat(path.c_str(), &info) != 0) return {};
     if (!S_ISSOCK(info.st_mode))
-        return fail(Errc::refused, fmt::format("{} is there and is not a socket", path), "move it away");
+        return fail(Errc::refused, fmt::format("{} is there and is not a socket", path),
+                    "move it away");
     Local::socket probe(state.local.get_executor());
     ErrorCode error;
     probe.connect(Local::endpoint(path), error);
     if (!error) return fail(Errc::busy, fmt::format("another agent listens on {}", path));
     if (error != boost::system::errc::connection_refused)
-        return fail(Errc::busy, fmt::format("cannot tell whether an agent listens on {}: {}", path, error.message()));
+        return fail(Errc::busy, fmt::format("cannot tell whether an agent listens on {}: {}", path,
+                                            error.message()));
     if (unlink(path.c_str()) != 0 && errno != ENOENT)
-        return fail(Errc::io, fmt::format("cannot remove the old socket {}: {}", path,
-                                          ErrorCode(errno, boost::system::system_category()).message()));
+        return fail(Errc::io,
+                    fmt::format("cannot remove the old socket {}: {}", path,
+                                ErrorCode(errno, boost::system::system_category()).message()));
     return {};
 }
 
@@ -221,11 +240,13 @@ Result<> open_local(State& state) {
     state.local.open(Local(), error);
     if (!error) state.local.bind(Local::endpoint(path), error);
     // Nobody can connect before listen(), so the mode is right from the first connection on.
-    if (!error && chmod(path.c_str(), 0600) != 0) error = ErrorCode(errno, boost::system::system_category());
+    if (!error && chmod(path.c_str(), 0600) != 0)
+        error = ErrorCode(errno, boost::system::system_category());
     if (!error) state.local.listen(64, error);
     if (!error) return {};
     bool taken = error == boost::system::errc::address_in_use;
-    return fail(taken ? Errc::busy : Errc::io, fmt::format("cannot listen on {}: {}", path, error.message()));
+    return fail(taken ? Errc::busy : Errc::io,
+                fmt::format("cannot listen on {}: {}", path, error.message()));
 }
 
 class BeastServer final : public HttpServer {
@@ -254,7 +275,8 @@ private:
         state_->local.close(ignored);
         if (listened) unlink(state_->options.socket.c_str());
         auto closers = state_->closers;
-        for (auto& close : closers) close();
+        for (auto& close : closers)
+            close();
     }
 
     std::shared_ptr<State> state_;
@@ -263,7 +285,8 @@ private:
 }  // namespace
 
 HttpResponse http_error(unsigned status, const Error& error) {
-    nlohmann::ordered_json body{{"code", to_string(error.code)}, {"message", error.message}, {"hint", error.hint}};
+    nlohmann::ordered_json body{
+        {"code", to_string(error.code)}, {"message", error.message}, {"hint", error.hint}};
     nlohmann::ordered_json whole{{"error", body}};
     HttpResponse response;
     response.status = status;
@@ -271,9 +294,10 @@ HttpResponse http_error(unsigned status, const Error& error) {
     return response;
 }
 
-Result<std::unique_ptr<HttpServer>> HttpServer::listen(asio::any_io_executor executor, Options options,
-                                                       Handler handler) {
-    auto state = std::make_shared<State>(std::move(executor), std::move(options), std::move(handler));
+Result<std::unique_ptr<HttpServer>> HttpServer::listen(asio::any_io_executor executor,
+                                                       Options options, Handler handler) {
+    auto state =
+        std::make_shared<State>(std::move(executor), std::move(options), std::move(handler));
     bool tcp = state->options.port != 0 || state->options.any_port;
     if (tcp) WV_CHECK(open_tcp(*state));
     if (!state->options.socket.empty()) WV_CHECK(open_local(*state));

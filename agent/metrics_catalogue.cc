@@ -8,18 +8,26 @@
 namespace walvault::agent {
 namespace {
 
-const std::vector<double> kCommitBuckets{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60};
-const std::vector<double> kFlushBuckets{0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5};
+const std::vector<double> kCommitBuckets{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
+                                         0.5,   1,      2.5,   5,    10,    30,   60};
+const std::vector<double> kFlushBuckets{0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01,
+                                        0.025,  0.05,    0.1,    0.25,  1,      5};
 
-constexpr std::array kReasons{DisconnectReason::stopped,        DisconnectReason::server_ended,
-                              DisconnectReason::connection_lost, DisconnectReason::not_contiguous,
-                              DisconnectReason::gap,            DisconnectReason::fork,
+constexpr std::array kReasons{DisconnectReason::stopped,
+                              DisconnectReason::server_ended,
+                              DisconnectReason::connection_lost,
+                              DisconnectReason::not_contiguous,
+                              DisconnectReason::gap,
+                              DisconnectReason::fork,
                               DisconnectReason::store};
-constexpr std::array kOperations{StoreOperation::append, StoreOperation::flush,  StoreOperation::read,
-                                 StoreOperation::close,  StoreOperation::ledger, StoreOperation::index};
-constexpr std::array kFailures{BackupFailure::connection, BackupFailure::corrupt, BackupFailure::no_space,
-                               BackupFailure::store, BackupFailure::cancelled};
-constexpr std::array<std::string_view, 4> kSlotStatuses{"reserved", "extended", "unreserved", "lost"};
+constexpr std::array kOperations{StoreOperation::append, StoreOperation::flush,
+                                 StoreOperation::read,   StoreOperation::close,
+                                 StoreOperation::ledger, StoreOperation::index};
+constexpr std::array kFailures{BackupFailure::connection, BackupFailure::corrupt,
+                               BackupFailure::no_space, BackupFailure::store,
+                               BackupFailure::cancelled};
+constexpr std::array<std::string_view, 4> kSlotStatuses{"reserved", "extended", "unreserved",
+                                                        "lost"};
 
 Labels with(Labels labels, const std::string& name, std::string_view value) {
     labels[name] = value;
@@ -28,11 +36,16 @@ Labels with(Labels labels, const std::string& name, std::string_view value) {
 
 std::string_view level_name(log::Level level) {
     switch (level) {
-        case log::Level::trace: return "trace";
-        case log::Level::debug: return "debug";
-        case log::Level::info: return "info";
-        case log::Level::warn: return "warn";
-        default: return "error";
+        case log::Level::trace:
+            return "trace";
+        case log::Level::debug:
+            return "debug";
+        case log::Level::info:
+            return "info";
+        case log::Level::warn:
+            return "warn";
+        default:
+            return "error";
     }
 }
 
@@ -40,53 +53,79 @@ std::string_view level_name(log::Level level) {
 
 std::string_view to_string(DisconnectReason reason) {
     switch (reason) {
-        case DisconnectReason::stopped: return "stopped";
-        case DisconnectReason::server_ended: return "server_ended";
-        case DisconnectReason::connection_lost: return "connection_lost";
-        case DisconnectReason::not_contiguous: return "not_contiguous";
-        case DisconnectReason::gap: return "gap";
-        case DisconnectReason::fork: return "fork";
-        case DisconnectReason::store: return "store";
+        case DisconnectReason::stopped:
+            return "stopped";
+        case DisconnectReason::server_ended:
+            return "server_ended";
+        case DisconnectReason::connection_lost:
+            return "connection_lost";
+        case DisconnectReason::not_contiguous:
+            return "not_contiguous";
+        case DisconnectReason::gap:
+            return "gap";
+        case DisconnectReason::fork:
+            return "fork";
+        case DisconnectReason::store:
+            return "store";
     }
     return "unknown";
 }
 
 std::string_view to_string(StoreOperation operation) {
     switch (operation) {
-        case StoreOperation::append: return "append";
-        case StoreOperation::flush: return "flush";
-        case StoreOperation::read: return "read";
-        case StoreOperation::close: return "close";
-        case StoreOperation::ledger: return "ledger";
-        case StoreOperation::index: return "index";
+        case StoreOperation::append:
+            return "append";
+        case StoreOperation::flush:
+            return "flush";
+        case StoreOperation::read:
+            return "read";
+        case StoreOperation::close:
+            return "close";
+        case StoreOperation::ledger:
+            return "ledger";
+        case StoreOperation::index:
+            return "index";
     }
     return "unknown";
 }
 
 std::string_view to_string(BackupFailure failure) {
     switch (failure) {
-        case BackupFailure::connection: return "connection";
-        case BackupFailure::corrupt: return "corrupt";
-        case BackupFailure::no_space: return "no_space";
-        case BackupFailure::store: return "store";
-        case BackupFailure::cancelled: return "cancelled";
+        case BackupFailure::connection:
+            return "connection";
+        case BackupFailure::corrupt:
+            return "corrupt";
+        case BackupFailure::no_space:
+            return "no_space";
+        case BackupFailure::store:
+            return "store";
+        case BackupFailure::cancelled:
+            return "cancelled";
     }
     return "unknown";
 }
 
 AgentMetrics::AgentMetrics(Metrics& metrics, const ServerConfig& server, const std::string& repo)
-    : metrics_(&metrics), server_{{"server", server.name}}, slot_{{"server", server.name}, {"slot", server.slot}} {
+    : metrics_(&metrics),
+      server_{{"server", server.name}},
+      slot_{{"server", server.name}, {"slot", server.slot}} {
     Labels with_repo = with(server_, "repo", repo);
-    metrics.gauge("walvault_build_info", "Always 1; the version is a label.", {{"version", kVersion}}).set(1);
-    server_timeline = metrics.gauge("walvault_server_timeline", "Timeline being followed.", server_);
-    config_last_reload_successful = metrics.gauge("walvault_config_last_reload_successful",
-                                                  "1 if the configuration was accepted when last read.");
+    metrics
+        .gauge("walvault_build_info", "Always 1; the version is a label.", {{"version", kVersion}})
+        .set(1);
+    server_timeline =
+        metrics.gauge("walvault_server_timeline", "Timeline being followed.", server_);
+    config_last_reload_successful =
+        metrics.gauge("walvault_config_last_reload_successful",
+                      "1 if the configuration was accepted when last read.");
     config_last_reload_success_timestamp_seconds =
         metrics.gauge("walvault_config_last_reload_success_timestamp_seconds",
                       "When the configuration was last accepted, Unix time.");
-    for (auto level : {log::Level::trace, log::Level::debug, log::Level::info, log::Level::warn, log::Level::error})
-        log_messages_total_[level] = metrics.counter("walvault_log_messages_total", "Log lines by level.",
-                                                     {{"level", std::string(level_name(level))}});
+    for (auto level : {log::Level::trace, log::Level::debug, log::Level::info, log::Level::warn,
+                       log::Level::error})
+        log_messages_total_[level] =
+            metrics.counter("walvault_log_messages_total", "Log lines by level.",
+                            {{"level", std::string(level_name(level))}});
     make_recovery(with_repo);
     rpo_target_seconds.set(std::chrono::duration<double>(server.rpo_target).count());
     make_stream(with_repo);
@@ -96,46 +135,52 @@ AgentMetrics::AgentMetrics(Metrics& metrics, const ServerConfig& server, const s
 }
 
 void AgentMetrics::make_recovery(const Labels& with_repo) {
-    recoverable_until_timestamp_seconds =
-        metrics_->gauge("walvault_recoverable_until_timestamp_seconds",
-                        "Newest moment that can be restored, Unix time; what a crash loses is time() minus this.",
-                        with_repo);
+    recoverable_until_timestamp_seconds = metrics_->gauge(
+        "walvault_recoverable_until_timestamp_seconds",
+        "Newest moment that can be restored, Unix time; what a crash loses is time() minus this.",
+        with_repo);
     recoverable_from_timestamp_seconds =
         metrics_->gauge("walvault_recoverable_from_timestamp_seconds",
                         "Oldest moment that can be restored, Unix time.", with_repo);
-    recoverable_gaps = metrics_->gauge("walvault_recoverable_gaps",
-                                       "Intervals inside the window that cannot be restored.", with_repo);
+    recoverable_gaps =
+        metrics_->gauge("walvault_recoverable_gaps",
+                        "Intervals inside the window that cannot be restored.", with_repo);
     rpo_target_seconds = metrics_->gauge("walvault_rpo_target_seconds",
                                          "What a crash may lose, from the configuration.", server_);
-    commit_durable_seconds = metrics_->histogram("walvault_commit_durable_seconds",
-                                                 "From a commit on the server until it is durable here.", server_,
-                                                 kCommitBuckets);
+    commit_durable_seconds = metrics_->histogram(
+        "walvault_commit_durable_seconds", "From a commit on the server until it is durable here.",
+        server_, kCommitBuckets);
 }
 
 void AgentMetrics::make_stream(const Labels& with_repo) {
-    stream_connected = metrics_->gauge("walvault_stream_connected", "1 while WAL is streamed.", server_);
-    stream_connects_total = metrics_->counter("walvault_stream_connects_total", "Streams begun.", server_);
+    stream_connected =
+        metrics_->gauge("walvault_stream_connected", "1 while WAL is streamed.", server_);
+    stream_connects_total =
+        metrics_->counter("walvault_stream_connects_total", "Streams begun.", server_);
     for (DisconnectReason reason : kReasons)
         stream_disconnects_total[reason] =
             metrics_->counter("walvault_stream_disconnects_total", "Streams ended, by reason.",
                               with(server_, "reason", to_string(reason)));
-    stream_received_bytes_total = metrics_->counter("walvault_stream_received_bytes_total", "WAL received.", server_);
+    stream_received_bytes_total =
+        metrics_->counter("walvault_stream_received_bytes_total", "WAL received.", server_);
     stream_last_message_timestamp_seconds =
         metrics_->gauge("walvault_stream_last_message_timestamp_seconds",
                         "When the server last sent anything, Unix time.", server_);
     auto position = [&](const std::string& name, const std::string& what) {
-        return metrics_->gauge("walvault_" + name + "_lsn_bytes", what + ", LSN as a number.", server_);
+        return metrics_->gauge("walvault_" + name + "_lsn_bytes", what + ", LSN as a number.",
+                               server_);
     };
     upstream_lsn_bytes = position("upstream", "End of the WAL the server has flushed");
     received_lsn_bytes = position("received", "End of the WAL received");
     written_lsn_bytes = position("written", "End of the WAL written to the repository");
     durable_lsn_bytes = position("durable", "End of the WAL that is durable");
-    acknowledged_lsn_bytes = position("acknowledged", "End of the WAL reported to the server as flushed");
+    acknowledged_lsn_bytes =
+        position("acknowledged", "End of the WAL reported to the server as flushed");
     closed_lsn_bytes = position("closed", "End of the WAL in closed packs");
-    durable_lag_bytes = metrics_->gauge("walvault_durable_lag_bytes",
-                                        "Upstream minus durable position, taken together.", server_);
-    flush_duration_seconds = metrics_->histogram("walvault_flush_duration_seconds", "One flush to the disk.",
-                                                 with_repo, kFlushBuckets);
+    durable_lag_bytes = metrics_->gauge(
+        "walvault_durable_lag_bytes", "Upstream minus durable position, taken together.", server_);
+    flush_duration_seconds = metrics_->histogram(
+        "walvault_flush_duration_seconds", "One flush to the disk.", with_repo, kFlushBuckets);
     clock_offset_seconds = metrics_->gauge("walvault_clock_offset_seconds",
                                            "The server's clock minus the agent's.", server_);
 }
@@ -147,9 +192,9 @@ void AgentMetrics::make_slot(const ServerConfig& server) {
     slot_retained_limit_bytes = metrics_->gauge("walvault_slot_retained_limit_bytes",
                                                 "The slot_limit of the configuration.", server_);
     slot_retained_limit_bytes.set(static_cast<double>(server.slot_limit_bytes));
-    slot_safe_wal_bytes_ =
-        metrics_->gauge("walvault_slot_safe_wal_bytes",
-                        "WAL the server may write before the slot is lost; NaN when there is no limit.", slot_);
+    slot_safe_wal_bytes_ = metrics_->gauge(
+        "walvault_slot_safe_wal_bytes",
+        "WAL the server may write before the slot is lost; NaN when there is no limit.", slot_);
     set_slot_safe_wal_bytes({});
     for (std::string_view status : kSlotStatuses)
         slot_wal_status_[std::string(status)] =
@@ -161,10 +206,12 @@ void AgentMetrics::make_store(const std::string& repo) {
     Labels labels = with(server_, "repo", repo);
     auto kind = [&](const std::string& name) {
         Kind made;
-        made.logical_bytes = metrics_->gauge("walvault_store_logical_bytes", "What is stored, as its owner sees it.",
-                                             with(labels, "kind", name));
-        made.stored_bytes = metrics_->gauge("walvault_store_stored_bytes", "What it takes in the repository.",
-                                            with(labels, "kind", name));
+        made.logical_bytes =
+            metrics_->gauge("walvault_store_logical_bytes", "What is stored, as its owner sees it.",
+                            with(labels, "kind", name));
+        made.stored_bytes =
+            metrics_->gauge("walvault_store_stored_bytes", "What it takes in the repository.",
+                            with(labels, "kind", name));
         return made;
     };
     store_base = kind("base");
@@ -172,20 +219,24 @@ void AgentMetrics::make_store(const std::string& repo) {
     store_chunks = metrics_->gauge("walvault_store_chunks", "Content chunks.", labels);
     auto lookups = [&](const std::string& result) {
         return metrics_->counter("walvault_store_chunk_lookups_total",
-                                 "Whether a chunk of a base backup was there already.", with(labels, "result", result));
+                                 "Whether a chunk of a base backup was there already.",
+                                 with(labels, "result", result));
     };
     store_chunk_lookups_hit_total = lookups("hit");
     store_chunk_lookups_miss_total = lookups("miss");
-    store_read_bytes_total = metrics_->counter("walvault_store_read_bytes_total", "Read from the repository.", labels);
-    store_written_bytes_total =
-        metrics_->counter("walvault_store_written_bytes_total", "Written to the repository.", labels);
+    store_read_bytes_total =
+        metrics_->counter("walvault_store_read_bytes_total", "Read from the repository.", labels);
+    store_written_bytes_total = metrics_->counter("walvault_store_written_bytes_total",
+                                                  "Written to the repository.", labels);
     for (StoreOperation operation : kOperations)
-        store_errors_total[operation] = metrics_->counter("walvault_store_errors_total", "Failed operations.",
-                                                          with(labels, "op", to_string(operation)));
-    store_avail_bytes = metrics_->gauge("walvault_store_avail_bytes", "Free space of the repository's file system.",
-                                        {{"repo", repo}});
-    store_size_bytes = metrics_->gauge("walvault_store_size_bytes", "Size of the repository's file system.",
-                                       {{"repo", repo}});
+        store_errors_total[operation] =
+            metrics_->counter("walvault_store_errors_total", "Failed operations.",
+                              with(labels, "op", to_string(operation)));
+    store_avail_bytes =
+        metrics_->gauge("walvault_store_avail_bytes", "Free space of the repository's file system.",
+                        {{"repo", repo}});
+    store_size_bytes = metrics_->gauge("walvault_store_size_bytes",
+                                       "Size of the repository's file system.", {{"repo", repo}});
 }
 
 void AgentMetrics::make_backup(const ServerConfig& server) {
@@ -193,38 +244,50 @@ void AgentMetrics::make_backup(const ServerConfig& server) {
         return metrics_->gauge("walvault_backup_" + name, help, server_);
     };
     backup_last_success_timestamp_seconds =
-        gauge("last_success_timestamp_seconds", "When the last complete base backup ended, Unix time; 0: never.");
-    backup_last_failure_timestamp_seconds =
-        gauge("last_failure_timestamp_seconds", "When a base backup last failed, Unix time; 0: never.");
-    backup_last_duration_seconds = gauge("last_duration_seconds", "How long the last complete base backup took.");
-    backup_last_logical_bytes = gauge("last_logical_bytes", "Size of the last complete base backup.");
-    backup_last_stored_bytes = gauge("last_stored_bytes", "What the last complete base backup added to the repository.");
-    backup_interval_seconds = gauge("interval_seconds", "How often one is wanted, from the configuration; 0: on request.");
+        gauge("last_success_timestamp_seconds",
+              "When the last complete base backup ended, Unix time; 0: never.");
+    backup_last_failure_timestamp_seconds = gauge(
+        "last_failure_timestamp_seconds", "When a base backup last failed, Unix time; 0: never.");
+    backup_last_duration_seconds =
+        gauge("last_duration_seconds", "How long the last complete base backup took.");
+    backup_last_logical_bytes =
+        gauge("last_logical_bytes", "Size of the last complete base backup.");
+    backup_last_stored_bytes =
+        gauge("last_stored_bytes", "What the last complete base backup added to the repository.");
+    backup_interval_seconds = gauge(
+        "interval_seconds", "How often one is wanted, from the configuration; 0: on request.");
     backup_interval_seconds.set(static_cast<double>(server.backup.every.count()));
     backup_running = gauge("running", "1 while a base backup is taken.");
     backup_done_bytes = gauge("done_bytes", "Done of the running base backup.");
     backup_expected_bytes = gauge("expected_bytes", "Expected of the running base backup.");
     auto state = [&](const std::string& name) {
-        return metrics_->gauge("walvault_backups", "Base backups by state.", with(server_, "state", name));
+        return metrics_->gauge("walvault_backups", "Base backups by state.",
+                               with(server_, "state", name));
     };
     backups_complete = state("complete");
     backups_failed = state("failed");
     for (BackupFailure failure : kFailures)
-        backup_failures_total[failure] = metrics_->counter("walvault_backup_failures_total", "Failed base backups.",
-                                                           with(server_, "reason", to_string(failure)));
+        backup_failures_total[failure] =
+            metrics_->counter("walvault_backup_failures_total", "Failed base backups.",
+                              with(server_, "reason", to_string(failure)));
 }
 
-void AgentMetrics::set_server_info(const std::string& system_identifier, const std::string& pg_version) {
-    Labels labels = with(with(server_, "system_identifier", system_identifier), "pg_version", pg_version);
-    metrics_->gauge("walvault_server_info", "Always 1; what the server is, as labels.", labels).set(1);
+void AgentMetrics::set_server_info(const std::string& system_identifier,
+                                   const std::string& pg_version) {
+    Labels labels =
+        with(with(server_, "system_identifier", system_identifier), "pg_version", pg_version);
+    metrics_->gauge("walvault_server_info", "Always 1; what the server is, as labels.", labels)
+        .set(1);
 }
 
 void AgentMetrics::set_slot_status(const std::string& status) {
-    for (auto& [name, gauge] : slot_wal_status_) gauge.set(name == status ? 1 : 0);
+    for (auto& [name, gauge] : slot_wal_status_)
+        gauge.set(name == status ? 1 : 0);
 }
 
 void AgentMetrics::set_slot_safe_wal_bytes(std::optional<std::int64_t> bytes) {
-    slot_safe_wal_bytes_.set(bytes ? static_cast<double>(*bytes) : std::numeric_limits<double>::quiet_NaN());
+    slot_safe_wal_bytes_.set(bytes ? static_cast<double>(*bytes)
+                                   : std::numeric_limits<double>::quiet_NaN());
 }
 
 void AgentMetrics::sync_log_counts() {

@@ -1,4 +1,5 @@
-// AgentMetrics: the handle of every metric the agent exports for one server, made once, all at zero.
+// AgentMetrics: the handle of every metric the agent exports for one server, made once, all at
+// zero.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +15,15 @@
 namespace walvault::agent {
 
 // Why a stream ended; the label of walvault_stream_disconnects_total.
-enum class DisconnectReason { stopped, server_ended, connection_lost, not_contiguous, gap, fork, store };
+enum class DisconnectReason {
+    stopped,
+    server_ended,
+    connection_lost,
+    not_contiguous,
+    gap,
+    fork,
+    store
+};
 // What failed; the label of walvault_store_errors_total.
 enum class StoreOperation { append, flush, read, close, ledger, index };
 // Why a base backup failed; the label of walvault_backup_failures_total.
@@ -55,7 +64,7 @@ struct AgentMetrics {
     Gauge upstream_lsn_bytes;
     Gauge received_lsn_bytes;
     Gauge written_lsn_bytes;
-    Gauge durable_lsn_bytes;       // flushed_lsn
+    Gauge durable_lsn_bytes;  // flushed_lsn
     Gauge acknowledged_lsn_bytes;
     Gauge closed_lsn_bytes;
     Gauge durable_lag_bytes;

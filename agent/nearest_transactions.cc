@@ -19,18 +19,24 @@ std::uint64_t distance_to(const pb::WalSummary& summary, Xid xid) {
 
 }  // namespace
 
-Result<std::vector<WalFinding>> nearest_transactions(storage::RepositoryView& view, const std::string& cluster,
-                                                     const storage::HistoryRecord& history, Xid xid) {
+Result<std::vector<WalFinding>> nearest_transactions(storage::RepositoryView& view,
+                                                     const std::string& cluster,
+                                                     const storage::HistoryRecord& history,
+                                                     Xid xid) {
     WV_TRY(auto packs, view.packs(cluster));
     std::vector<Range> ranges;
     Lsn packed_to = history.start_lsn;
     for (const auto& pack : packs) {
-        if (pack.kind() != pb::PACK_KIND_WAL || std::string_view(pack.history_id()) != as_text(history.id)) continue;
+        if (pack.kind() != pb::PACK_KIND_WAL ||
+            std::string_view(pack.history_id()) != as_text(history.id))
+            continue;
         packed_to = std::max(packed_to, Lsn{pack.end_lsn()});
         if (pack.summary().commit_count() == 0) continue;
-        ranges.push_back(Range{Lsn{pack.start_lsn()}, Lsn{pack.end_lsn()}, distance_to(pack.summary(), xid)});
+        ranges.push_back(
+            Range{Lsn{pack.start_lsn()}, Lsn{pack.end_lsn()}, distance_to(pack.summary(), xid)});
     }
-    std::sort(ranges.begin(), ranges.end(), [](const Range& a, const Range& b) { return a.distance < b.distance; });
+    std::sort(ranges.begin(), ranges.end(),
+              [](const Range& a, const Range& b) { return a.distance < b.distance; });
     if (ranges.size() > 2) ranges.resize(2);
     if (packed_to < history.end_lsn) ranges.push_back(Range{packed_to, history.end_lsn, 0});
 

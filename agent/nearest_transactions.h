@@ -5,9 +5,11 @@
 
 namespace walvault::agent {
 
-// The commit with the next lower and the one with the next higher number, as far as there are such. Reads
-// at most the two packs whose range of numbers is closest, and what follows the last pack.
-Result<std::vector<WalFinding>> nearest_transactions(storage::RepositoryView& view, const std::string& cluster,
-                                                     const storage::HistoryRecord& history, Xid xid);
+// The commit with the next lower and the one with the next higher number, as far as there are such.
+// Reads at most the two packs whose range of numbers is closest, and what follows the last pack.
+Result<std::vector<WalFinding>> nearest_transactions(storage::RepositoryView& view,
+                                                     const std::string& cluster,
+                                                     const storage::HistoryRecord& history,
+                                                     Xid xid);
 
 }  // namespace walvault::agent

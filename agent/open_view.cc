@@ -15,7 +15,8 @@ std::string scratch_directory() {
     return parent + "/walvault-index-" + std::to_string(::getpid());
 }
 
-Result<storage::ClusterRecord> find_cluster(storage::RepositoryView& view, const std::string& name) {
+Result<storage::ClusterRecord> find_cluster(storage::RepositoryView& view,
+                                            const std::string& name) {
     WV_TRY(auto clusters, view.clusters());
     std::string known;
     for (const auto& cluster : clusters) {
@@ -23,7 +24,8 @@ Result<storage::ClusterRecord> find_cluster(storage::RepositoryView& view, const
         known += (known.empty() ? "" : ", ") + cluster.name;
     }
     return fail(Errc::not_found, "the repository holds nothing of server " + name,
-                known.empty() ? "start the agent: walvault run" : "it holds " + known + "; choose with --server");
+                known.empty() ? "start the agent: walvault run"
+                              : "it holds " + known + "; choose with --server");
 }
 
 }  // namespace
@@ -41,8 +43,9 @@ Result<OpenedView> open_view(const Globals& globals) {
     WV_TRY(auto master, read_master_key(opened.config));
     opened.master = std::make_unique<storage::MasterKey>(std::move(master));
     opened.store = storage::make_directory_store(posix_file_system(), opened.config.repo.root);
-    const storage::RepositoryView::Options options{.index_directory = opened.config.repo.root + "/index",
-                                                   .scratch_directory = scratch_directory()};
+    const storage::RepositoryView::Options options{
+        .index_directory = opened.config.repo.root + "/index",
+        .scratch_directory = scratch_directory()};
     WV_TRY(opened.view, storage::RepositoryView::open(*opened.store, *opened.master, options));
     WV_TRY(opened.cluster, find_cluster(*opened.view, opened.server.name));
     return opened;

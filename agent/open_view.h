@@ -1,4 +1,5 @@
-// OpenView: from the configuration to a readable repository: key, store, view, and the cluster meant.
+// OpenView: from the configuration to a readable repository: key, store, view, and the cluster
+// meant.
 #pragma once
 
 #include <memory>
@@ -23,8 +24,8 @@ struct OpenedView {
 // The key the configuration names. Errors: wrong_key.
 Result<storage::MasterKey> read_master_key(const Config& config);
 
-// Reads the configuration, the key and the repository. Errors: as those; not_found if the repository has
-// nothing of the server that is meant.
+// Reads the configuration, the key and the repository. Errors: as those; not_found if the
+// repository has nothing of the server that is meant.
 Result<OpenedView> open_view(const Globals& globals);
 
 }  // namespace walvault::agent

@@ -40,9 +40,11 @@ std::string without_blanks(std::string text) {
 
 std::string bar(std::uint64_t done, std::uint64_t total) {
     constexpr int kCells = 20;
-    int full = static_cast<int>(static_cast<double>(std::min(done, total)) / static_cast<double>(total) * kCells);
+    int full = static_cast<int>(static_cast<double>(std::min(done, total)) /
+                                static_cast<double>(total) * kCells);
     std::string text;
-    for (int i = 0; i < kCells; ++i) text += i < full ? "█" : "░";
+    for (int i = 0; i < kCells; ++i)
+        text += i < full ? "█" : "░";
     return text;
 }
 
@@ -96,7 +98,8 @@ ProgressLine::ProgressLine(ProgressLine&& other) noexcept
 
 ProgressLine::~ProgressLine() { abandon(); }
 
-ProgressLine ProgressLine::for_globals(const Globals& globals, std::string verb, const Clock& clock) {
+ProgressLine ProgressLine::for_globals(const Globals& globals, std::string verb,
+                                       const Clock& clock) {
     Options options;
     options.mode = resolve_mode(globals);
     options.verb = std::move(verb);
@@ -117,7 +120,11 @@ ProgressLine ProgressLine::for_globals(const Globals& globals, std::string verb,
 void ProgressLine::begin(std::string phase, std::uint64_t total, Unit unit) {
     abandon();
     SteadyTime now = clock_->steady_now();
-    phase_ = Phase{.name = std::move(phase), .total = total, .unit = unit, .started = now, .rate_at = now,
+    phase_ = Phase{.name = std::move(phase),
+                   .total = total,
+                   .unit = unit,
+                   .started = now,
+                   .rate_at = now,
                    .drawn_at = now};
     draw(now, Moment::start);
 }
@@ -162,10 +169,14 @@ void ProgressLine::measure_rate(SteadyTime now) {
 bool ProgressLine::is_due(SteadyTime now) const {
     auto since = now - phase_->drawn_at;
     switch (options_.mode) {
-        case ProgressMode::tty: return since >= milliseconds(1000 / std::max(1, options_.redraws_per_second));
-        case ProgressMode::json: return since >= seconds(1);
-        case ProgressMode::none: return false;
-        default: break;
+        case ProgressMode::tty:
+            return since >= milliseconds(1000 / std::max(1, options_.redraws_per_second));
+        case ProgressMode::json:
+            return since >= seconds(1);
+        case ProgressMode::none:
+            return false;
+        default:
+            break;
     }
     if (since >= seconds(30)) return true;
     if (phase_->total == 0) return false;
@@ -180,16 +191,21 @@ void ProgressLine::draw(SteadyTime now, Moment moment) {
         phase_->tenths_drawn = static_cast<int>(std::min(tenths, 10.0));
     }
     switch (options_.mode) {
-        case ProgressMode::none: return;
-        case ProgressMode::json: return options_.sink(json_text(now, moment));
-        case ProgressMode::tty: return options_.sink(terminal_text(now, moment));
-        default: return options_.sink(plain_text(now, moment));
+        case ProgressMode::none:
+            return;
+        case ProgressMode::json:
+            return options_.sink(json_text(now, moment));
+        case ProgressMode::tty:
+            return options_.sink(terminal_text(now, moment));
+        default:
+            return options_.sink(plain_text(now, moment));
     }
 }
 
 std::optional<seconds> ProgressLine::time_left(SteadyTime now) const {
     constexpr double kMostSeconds = 1e9;
-    if (now - phase_->started < seconds(3) || phase_->total <= phase_->done || phase_->rate <= 0) return {};
+    if (now - phase_->started < seconds(3) || phase_->total <= phase_->done || phase_->rate <= 0)
+        return {};
     double left = static_cast<double>(phase_->total - phase_->done) / phase_->rate;
     return seconds(static_cast<std::int64_t>(std::min(left, kMostSeconds)));
 }
@@ -221,22 +237,27 @@ std::string ProgressLine::terminal_text(SteadyTime now, Moment moment) const {
     double spent = elapsed_seconds(phase_->started, now);
     double rate = ended && spent > 0 ? static_cast<double>(phase_->done) / spent : phase_->rate;
     if (phase_->unit == Unit::bytes && rate > 0) line += "  " + format_rate(rate);
-    if (ended) line += "  " + elapsed_text(phase_->started, now);
-    else if (auto left = time_left(now)) line += "  ETA " + left_text(*left);
+    if (ended)
+        line += "  " + elapsed_text(phase_->started, now);
+    else if (auto left = time_left(now))
+        line += "  ETA " + left_text(*left);
     int columns = std::max(options_.width() - 1, 10);
     return '\r' + cut(line, static_cast<std::size_t>(columns)) + "\033[K" + (ended ? "\n" : "");
 }
 
 std::string ProgressLine::plain_text(SteadyTime now, Moment moment) const {
-    std::string line = fmt::format("{} {} {}", format_utc(clock_->now(), 0), options_.verb, phase_->name);
+    std::string line =
+        fmt::format("{} {} {}", format_utc(clock_->now(), 0), options_.verb, phase_->name);
     if (moment == Moment::start) {
         line += " started";
         if (phase_->total != 0) line += ", " + number_text(phase_->total) + " to do";
         return line + '\n';
     }
-    if (phase_->total != 0) line += ' ' + without_blanks(format_percent(phase_->done, phase_->total));
+    if (phase_->total != 0)
+        line += ' ' + without_blanks(format_percent(phase_->done, phase_->total));
     line += ' ' + amount(moment == Moment::step);
-    if (moment == Moment::end) return line + " done in " + elapsed_text(phase_->started, now) + '\n';
+    if (moment == Moment::end)
+        return line + " done in " + elapsed_text(phase_->started, now) + '\n';
     if (phase_->unit == Unit::bytes && phase_->rate > 0) line += ' ' + format_rate(phase_->rate);
     if (auto left = time_left(now)) line += " eta " + without_blanks(left_text(*left));
     return line + '\n';
@@ -244,7 +265,8 @@ std::string ProgressLine::plain_text(SteadyTime now, Moment moment) const {
 
 std::string ProgressLine::json_text(SteadyTime now, Moment moment) const {
     std::string unit = phase_->unit == Unit::bytes ? "bytes" : "items";
-    nlohmann::ordered_json line{{"type", "progress"}, {"verb", options_.verb}, {"phase", phase_->name}};
+    nlohmann::ordered_json line{
+        {"type", "progress"}, {"verb", options_.verb}, {"phase", phase_->name}};
     line[unit + "_done"] = phase_->done;
     if (phase_->total != 0) line[unit + "_total"] = phase_->total;
     line["rate"] = std::round(phase_->rate);

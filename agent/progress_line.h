@@ -1,4 +1,5 @@
-// ProgressLine: how far a job is: one redrawn line on a terminal, dated plain lines in a log, or JSON lines.
+// ProgressLine: how far a job is: one redrawn line on a terminal, dated plain lines in a log, or
+// JSON lines.
 #pragma once
 
 #include <chrono>
@@ -13,9 +14,10 @@
 
 namespace walvault::agent {
 
-// Phases follow one another: begin, update…, finish (or abandon). Call from one thread. On a terminal at
-// most 10 redraws a second; plain: at the start, at each 10 %, at least every 30 s while updates come,
-// and at the end; JSON: at most one a second and the end. SIGUSR1 forces a line at the next update.
+// Phases follow one another: begin, update…, finish (or abandon). Call from one thread. On a
+// terminal at most 10 redraws a second; plain: at the start, at each 10 %, at least every 30 s
+// while updates come, and at the end; JSON: at most one a second and the end. SIGUSR1 forces a line
+// at the next update.
 class ProgressLine {
 public:
     enum class Unit { bytes, items };
@@ -25,12 +27,14 @@ public:
         ProgressMode mode = ProgressMode::plain;  // automatic is resolved by for_globals
         std::string verb;                         // "restore"
         int redraws_per_second = 10;              // WALVAULT_PROGRESS_FPS
-        Sink sink;                                // gets whole pieces of text, with their '\r' and '\n'
-        std::function<int()> width = [] { return 80; };  // columns of the terminal, asked at each redraw
+        Sink sink;  // gets whole pieces of text, with their '\r' and '\n'
+        std::function<int()> width = [] {
+            return 80;
+        };  // columns of the terminal, asked at each redraw
     };
     ProgressLine(Options options, const Clock& clock);
-    // By --progress, --quiet, -o and whether stderr is a terminal. -o jsonl: JSON lines on stdout, else
-    // stderr. Catches SIGUSR1.
+    // By --progress, --quiet, -o and whether stderr is a terminal. -o jsonl: JSON lines on stdout,
+    // else stderr. Catches SIGUSR1.
     static ProgressLine for_globals(const Globals& globals, std::string verb, const Clock& clock);
     ~ProgressLine();  // an unfinished phase is abandoned
     ProgressLine(ProgressLine&&) noexcept;
@@ -53,9 +57,9 @@ private:
         std::uint64_t done = 0;
         Unit unit = Unit::bytes;
         SteadyTime started{};
-        SteadyTime rate_at{};              // when rate_done was taken
+        SteadyTime rate_at{};  // when rate_done was taken
         std::uint64_t rate_done = 0;
-        double rate = 0;                   // a second; EWMA over 10 s
+        double rate = 0;  // a second; EWMA over 10 s
         SteadyTime drawn_at{};
         int tenths_drawn = 0;
     };

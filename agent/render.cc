@@ -39,7 +39,8 @@ std::string clock_text(std::chrono::microseconds of_day, int digits) {
     std::string text =
         fmt::format("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
     if (digits <= 0) return text;
-    return text + '.' + fmt::format("{:06}", micros).substr(0, static_cast<std::size_t>(std::min(digits, 6)));
+    return text + '.' +
+           fmt::format("{:06}", micros).substr(0, static_cast<std::size_t>(std::min(digits, 6)));
 }
 
 template <class Days>
@@ -53,8 +54,11 @@ std::string date_text(Days days) {
 std::size_t sequence_length(std::string_view text, std::size_t at) {
     auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
     unsigned char lead = byte(at);
-    std::size_t length = lead < 0x80 ? 1 : lead >= 0xC2 && lead < 0xE0 ? 2 : lead >= 0xE0 && lead < 0xF0 ? 3
-                         : lead >= 0xF0 && lead < 0xF5 ? 4 : 0;
+    std::size_t length = lead < 0x80                   ? 1
+                         : lead >= 0xC2 && lead < 0xE0 ? 2
+                         : lead >= 0xE0 && lead < 0xF0 ? 3
+                         : lead >= 0xF0 && lead < 0xF5 ? 4
+                                                       : 0;
     if (length == 0 || at + length > text.size()) return 0;
     for (std::size_t i = 1; i < length; ++i)
         if ((byte(at + i) & 0xC0) != 0x80) return 0;
@@ -195,7 +199,8 @@ std::string Table::text() const {
             widths[i] = std::max(widths[i], display_width(row[i]));
     };
     widen(headers_);
-    for (const auto& row : rows_) widen(row);
+    for (const auto& row : rows_)
+        widen(row);
 
     std::string out;
     auto put = [&](const std::vector<std::string>& row) {
@@ -209,7 +214,8 @@ std::string Table::text() const {
         out += line + '\n';
     };
     put(headers_);
-    for (const auto& row : rows_) put(row);
+    for (const auto& row : rows_)
+        put(row);
     return out;
 }
 

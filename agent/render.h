@@ -17,7 +17,8 @@ std::string format_size(std::uint64_t bytes);
 std::string format_rate(double bytes_per_second);
 // "2 115": groups of three.
 std::string format_count(std::uint64_t count);
-// "3 ms", "0.3 s", "12 s", "1 min 40 s", "13 h 33 min", "14 d 0 h": the two largest units. Negative: "-…".
+// "3 ms", "0.3 s", "12 s", "1 min 40 s", "13 h 33 min", "14 d 0 h": the two largest units.
+// Negative: "-…".
 std::string format_duration(std::chrono::microseconds duration);
 // "63 %" rounded down, so that 100 % means done; "0 %" when `total` is zero.
 std::string format_percent(std::uint64_t done, std::uint64_t total);
@@ -27,7 +28,8 @@ std::string format_percent(std::uint64_t done, std::uint64_t total);
 std::string display_zone(const std::string& configured);
 // False unless `zone` is a name of the system's zone database.
 [[nodiscard]] bool is_time_zone(const std::string& zone);
-// "2026-08-22 14:02:57.981 CEST": local time in `zone` with `digits` (0 to 6) of a second, cut, not rounded.
+// "2026-08-22 14:02:57.981 CEST": local time in `zone` with `digits` (0 to 6) of a second, cut, not
+// rounded.
 std::string format_local(WallTime at, const std::string& zone, int digits = 3);
 // "2026-08-22T12:02:57.981Z".
 std::string format_utc(WallTime at, int digits = 3);
@@ -40,8 +42,8 @@ std::string printable(std::string_view text);
 // Columns of a terminal that `text` takes: code points of UTF-8.
 std::size_t display_width(std::string_view text);
 
-// Columns as wide as their widest cell, two blanks between, no blanks at line ends. Cells are shown as
-// they are given: pass outside text through printable().
+// Columns as wide as their widest cell, two blanks between, no blanks at line ends. Cells are shown
+// as they are given: pass outside text through printable().
 class Table {
 public:
     enum class Align { left, right };
@@ -62,7 +64,8 @@ private:
 class Style {
 public:
     explicit Style(bool colored) : colored_(colored) {}
-    // For what goes to `file_descriptor`: --color, then NO_COLOR, CLICOLOR_FORCE, TERM=dumb, isatty.
+    // For what goes to `file_descriptor`: --color, then NO_COLOR, CLICOLOR_FORCE, TERM=dumb,
+    // isatty.
     static Style of(const Globals& globals, int file_descriptor);
 
     std::string good(std::string_view text) const { return paint("32", text); }

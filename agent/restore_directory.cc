@@ -31,19 +31,22 @@ std::string running_postmaster(const std::string& path) {
 }
 
 Result<fs::path> absolute_path(const std::string& path) {
-    if (path.empty()) return fail(Errc::invalid_argument, "no directory is named", "say --pgdata DIR");
+    if (path.empty())
+        return fail(Errc::invalid_argument, "no directory is named", "say --pgdata DIR");
     std::error_code code;
     fs::path whole = fs::weakly_canonical(fs::absolute(path, code), code);
     if (code) return fail(Errc::io, "look at " + path + ": " + code.message());
     if (!whole.has_filename()) whole = whole.parent_path();
-    if (!whole.has_relative_path()) return fail(Errc::invalid_argument, path + " is the root directory");
+    if (!whole.has_relative_path())
+        return fail(Errc::invalid_argument, path + " is the root directory");
     return whole;
 }
 
 Result<> measure(const fs::path& whole, DirectoryFacts& facts) {
     fs::path existing = whole;
     struct stat status {};
-    while (::stat(existing.c_str(), &status) != 0 && existing.has_relative_path()) existing = existing.parent_path();
+    while (::stat(existing.c_str(), &status) != 0 && existing.has_relative_path())
+        existing = existing.parent_path();
     facts.device = status.st_dev;
     if (!S_ISDIR(status.st_mode))
         return fail(Errc::invalid_argument, existing.string() + " is not a directory");
@@ -58,8 +61,10 @@ Result<> remove_contents(const std::string& path) {
     for (const auto& entry : entries) {
         if (entry.name == kIncompleteMarker || is_ignored(entry.name)) continue;
         std::error_code code;
-        fs::remove_all(fs::path(path) / entry.name, code);  // removes links, never what they point to
-        if (code) return fail(Errc::io, "remove " + path + "/" + entry.name + ": " + code.message());
+        fs::remove_all(fs::path(path) / entry.name,
+                       code);  // removes links, never what they point to
+        if (code)
+            return fail(Errc::io, "remove " + path + "/" + entry.name + ": " + code.message());
     }
     return {};
 }
@@ -70,7 +75,8 @@ Result<> make_directory(const std::string& path, const std::optional<FileOwner>&
     WV_CHECK(posix_file_system().make_directories(parent, 0755));
     WV_CHECK(posix_file_system().make_directories(path, 0700));
     struct stat status {};
-    if (::stat(path.c_str(), &status) != 0) return fail(Errc::io, "look at " + path + ": " + std::strerror(errno));
+    if (::stat(path.c_str(), &status) != 0)
+        return fail(Errc::io, "look at " + path + ": " + std::strerror(errno));
     const unsigned mode = status.st_mode & 07777;
     if (mode != 0700 && mode != 0750 && ::chmod(path.c_str(), 0700) != 0)
         return fail(Errc::io, "chmod " + path + ": " + std::strerror(errno));
@@ -93,8 +99,10 @@ Result<DirectoryFacts> inspect_directory(const std::string& path) {
     facts.state = State::empty;
     bool ours = false;
     for (const auto& entry : *entries) {
-        if (entry.name == kIncompleteMarker) ours = true;
-        else if (!is_ignored(entry.name)) facts.state = State::occupied;
+        if (entry.name == kIncompleteMarker)
+            ours = true;
+        else if (!is_ignored(entry.name))
+            facts.state = State::occupied;
     }
     if (ours) facts.state = State::incomplete;
     if (std::string pid = running_postmaster(facts.path); !pid.empty()) {
@@ -111,10 +119,13 @@ Result<std::unique_ptr<FileLock>> claim_directory(const DirectoryFacts& facts,
     WV_CHECK(make_directory(facts.path, owner));
     // Looked at again: the plan may be minutes old.
     WV_TRY(DirectoryFacts now, inspect_directory(facts.path));
-    const bool usable = now.state == DirectoryFacts::State::empty || now.state == DirectoryFacts::State::incomplete;
+    const bool usable =
+        now.state == DirectoryFacts::State::empty || now.state == DirectoryFacts::State::incomplete;
     if (!usable)
-        return fail(Errc::refused, facts.path + " is not empty any more" +
-                                       (now.detail.empty() ? "" : " (" + now.detail + ")"), "name another directory");
+        return fail(Errc::refused,
+                    facts.path + " is not empty any more" +
+                        (now.detail.empty() ? "" : " (" + now.detail + ")"),
+                    "name another directory");
     WV_TRY(auto lock, posix_file_system().lock(facts.path + "/" + kIncompleteMarker));
     WV_CHECK(remove_contents(facts.path));
     WV_CHECK(posix_file_system().sync_directory(facts.path));

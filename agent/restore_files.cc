@@ -29,9 +29,10 @@ Result<> require_consistent(const pb::ManifestFile& file) {
             (file.size_bytes() + file.chunk_bytes() - 1) / file.chunk_bytes() == ids)
             return {};
     }
-    return fail(Errc::corrupt, "the manifest's entry of " + printable(file.path()) + " does not fit: " +
-                                   std::to_string(file.size_bytes()) + " bytes in " + std::to_string(ids) +
-                                   " chunks of " + std::to_string(file.chunk_bytes()));
+    return fail(Errc::corrupt, "the manifest's entry of " + printable(file.path()) +
+                                   " does not fit: " + std::to_string(file.size_bytes()) +
+                                   " bytes in " + std::to_string(ids) + " chunks of " +
+                                   std::to_string(file.chunk_bytes()));
 }
 
 Id32 id_at(const std::string& ids, std::size_t index) {
@@ -40,10 +41,12 @@ Id32 id_at(const std::string& ids, std::size_t index) {
     return id;
 }
 
-Result<> require_length(const std::string& path, std::uint64_t offset, std::uint64_t wanted, std::uint64_t got) {
+Result<> require_length(const std::string& path, std::uint64_t offset, std::uint64_t wanted,
+                        std::uint64_t got) {
     if (wanted == got) return {};
-    return fail(Errc::corrupt, printable(path) + " at byte " + std::to_string(offset) + ": the chunk has " +
-                                   std::to_string(got) + " bytes, not " + std::to_string(wanted));
+    return fail(Errc::corrupt, printable(path) + " at byte " + std::to_string(offset) +
+                                   ": the chunk has " + std::to_string(got) + " bytes, not " +
+                                   std::to_string(wanted));
 }
 
 }  // namespace
@@ -51,12 +54,14 @@ Result<> require_length(const std::string& path, std::uint64_t offset, std::uint
 bool is_all_zeros(ByteSpan bytes) {
     if (bytes.empty()) return true;
     // Each byte equals its neighbour and the first is zero: memcmp does this at memory speed.
-    return bytes[0] == std::byte{0} && std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0;
+    return bytes[0] == std::byte{0} &&
+           std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0;
 }
 
 RestoreFiles::RestoreFiles(storage::RepositoryView& view, const RestoreTree& tree, unsigned jobs)
     : view_(view), tree_(tree) {
-    for (unsigned i = 0; i < std::max(1U, jobs); ++i) workers_.emplace_back([this] { work(); });
+    for (unsigned i = 0; i < std::max(1U, jobs); ++i)
+        workers_.emplace_back([this] { work(); });
 }
 
 RestoreFiles::~RestoreFiles() {
@@ -72,7 +77,8 @@ RestoreFiles::~RestoreFiles() {
 
 Result<> RestoreFiles::add(const pb::ManifestFile& file) {
     if (is_left_out(file.path())) return {};
-    if (file.type() == pb::ManifestFile::DIRECTORY) return tree_.make_directory(file.path(), file.mode());
+    if (file.type() == pb::ManifestFile::DIRECTORY)
+        return tree_.make_directory(file.path(), file.mode());
     // Links of tablespaces are made from the plan; PostgreSQL has no others that a backup carries.
     if (file.type() == pb::ManifestFile::SYMLINK) return {};
     WV_CHECK(require_consistent(file));
@@ -151,8 +157,10 @@ Result<> RestoreFiles::restore_piece(Piece& piece, ByteBuffer& plain) {
     std::uint64_t offset = piece.offset;
     for (std::size_t i = 0; i < piece.content_ids.size() / kIdBytes; ++i) {
         if (auto read = view_.read_chunk(id_at(piece.content_ids, i), plain); !read)
-            return fail_while(printable(file.path) + " at byte " + std::to_string(offset), read.error());
-        const std::uint64_t wanted = std::min<std::uint64_t>(piece.chunk_bytes, file.size_bytes - offset);
+            return fail_while(printable(file.path) + " at byte " + std::to_string(offset),
+                              read.error());
+        const std::uint64_t wanted =
+            std::min<std::uint64_t>(piece.chunk_bytes, file.size_bytes - offset);
         WV_CHECK(require_length(file.path, offset, wanted, plain.size()));
         if (!is_all_zeros(plain)) WV_CHECK(file.file.write_at(offset, plain));
         offset += plain.size();
@@ -162,7 +170,8 @@ Result<> RestoreFiles::restore_piece(Piece& piece, ByteBuffer& plain) {
 }
 
 Result<ByteBuffer> RestoreFiles::control_file() {
-    if (!control_) return fail(Errc::corrupt, "the base has no global/pg_control; it cannot be started");
+    if (!control_)
+        return fail(Errc::corrupt, "the base has no global/pg_control; it cannot be started");
     ByteBuffer content;
     ByteBuffer plain;
     for (std::size_t i = 0; i < control_->content_ids().size() / kIdBytes; ++i) {

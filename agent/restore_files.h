@@ -17,15 +17,16 @@
 
 namespace walvault::agent {
 
-// Fed with manifest entries from one thread; its workers read chunks and write files. Holes stay holes:
-// a chunk of zeros is not written.
+// Fed with manifest entries from one thread; its workers read chunks and write files. Holes stay
+// holes: a chunk of zeros is not written.
 class RestoreFiles {
 public:
     RestoreFiles(storage::RepositoryView& view, const RestoreTree& tree, unsigned jobs);
     ~RestoreFiles();  // stops the workers
 
-    // Waits while much is queued. global/pg_control is kept back, tablespace_map and signal files are
-    // left out: the job writes them. Errors: corrupt (sizes that do not fit), or what a worker met.
+    // Waits while much is queued. global/pg_control is kept back, tablespace_map and signal files
+    // are left out: the job writes them. Errors: corrupt (sizes that do not fit), or what a worker
+    // met.
     Result<> add(const pb::ManifestFile& file);
     // Waits until all is written, calling `on_wait` now and then. Errors: what a worker met.
     Result<> finish(const std::function<void()>& on_wait);

@@ -16,19 +16,22 @@ namespace {
 constexpr std::uint64_t kConfigurationBytesMax = 4_MiB;
 constexpr const char* kAutoConf = "postgresql.auto.conf";
 
-std::string root_of(const TablespacePlace& place) { return "pg_tblspc/" + std::to_string(place.oid); }
+std::string root_of(const TablespacePlace& place) {
+    return "pg_tblspc/" + std::to_string(place.oid);
+}
 
 class RestoreJob {
 public:
-    RestoreJob(storage::RepositoryView& view, const RestorePlan& plan, const RestoreOptions& options,
-               ProgressLine& progress)
+    RestoreJob(storage::RepositoryView& view, const RestorePlan& plan,
+               const RestoreOptions& options, ProgressLine& progress)
         : view_(view), plan_(plan), options_(options), progress_(progress) {}
 
     Result<RestoreOutcome> run() {
         const SteadyTime began = std::chrono::steady_clock::now();
         WV_CHECK(claim_all());
         std::map<std::string, std::string> roots{{"", plan_.directory.path}};
-        for (const auto& place : plan_.tablespaces) roots[root_of(place)] = place.location;
+        for (const auto& place : plan_.tablespaces)
+            roots[root_of(place)] = place.location;
         WV_TRY(RestoreTree tree, RestoreTree::open(roots, options_.owner));
         progress_.begin("copy", plan_.base_bytes + (plan_.wal_in_place ? plan_.wal_bytes : 0));
         WV_TRY(ByteBuffer control, copy(tree));
@@ -40,7 +43,8 @@ public:
         WV_CHECK(remove_markers(tree));
         progress_.finish();
         const auto took = std::chrono::steady_clock::now() - began;
-        return RestoreOutcome{written_bytes_, std::chrono::duration_cast<std::chrono::microseconds>(took)};
+        return RestoreOutcome{written_bytes_,
+                              std::chrono::duration_cast<std::chrono::microseconds>(took)};
     }
 
 private:
@@ -76,8 +80,10 @@ private:
         WV_CHECK(write_wal(view_, plan_, tree, on_wal));
         WV_CHECK(files.finish([&] { progress_.update(files.done_bytes() + wal_bytes); }));
         if (!files.has_backup_label())
-            return fail(Errc::corrupt, "the base " + plan_.stop.base.backup_id() +
-                                           " has no backup_label; started without it, it would be silently corrupt");
+            return fail(
+                Errc::corrupt,
+                "the base " + plan_.stop.base.backup_id() +
+                    " has no backup_label; started without it, it would be silently corrupt");
         WV_TRY(ByteBuffer control, files.control_file());
         written_bytes_ = files.done_bytes() + wal_bytes;
         return control;
@@ -86,7 +92,8 @@ private:
     Result<> prepare_tablespaces(const RestoreTree& tree) {
         if (plan_.tablespaces.empty()) return {};
         WV_CHECK(tree.make_directory("pg_tblspc", 0700));
-        for (const auto& place : plan_.tablespaces) WV_CHECK(tree.make_symlink(root_of(place), place.location));
+        for (const auto& place : plan_.tablespaces)
+            WV_CHECK(tree.make_symlink(root_of(place), place.location));
         return tree.write_file("tablespace_map", as_bytes(tablespace_map(plan_.tablespaces)));
     }
 
@@ -97,13 +104,15 @@ private:
 
     // The text of a restored file; empty if there is none.
     Result<std::string> existing_text(const std::string& name) const {
-        auto bytes = read_file(posix_file_system(), plan_.directory.path + "/" + name, kConfigurationBytesMax);
+        auto bytes = read_file(posix_file_system(), plan_.directory.path + "/" + name,
+                               kConfigurationBytesMax);
         if (bytes) return std::string(as_text(*bytes));
         if (bytes.error().code == Errc::not_found) return std::string();
         return fail(bytes.error());
     }
 
-    Result<> replace(const RestoreTree& tree, const std::string& name, const std::string& text) const {
+    Result<> replace(const RestoreTree& tree, const std::string& name,
+                     const std::string& text) const {
         WV_CHECK(tree.remove(name));
         return tree.write_file(name, as_bytes(text));
     }
@@ -112,7 +121,8 @@ private:
         WV_TRY(PgControl control, parse_pg_control(control_bytes));
         if (control.system_identifier != plan_.cluster.system_identifier)
             return fail(Errc::corrupt, "pg_control of the base is of system " +
-                                           std::to_string(control.system_identifier) + ", the cluster is " +
+                                           std::to_string(control.system_identifier) +
+                                           ", the cluster is " +
                                            std::to_string(plan_.cluster.system_identifier));
         const auto readable = [this](const std::string& path) { return is_readable(path); };
         WV_CHECK(write_main_configuration(tree, readable));
@@ -131,31 +141,35 @@ private:
         return replace(tree, kRestoreRecord, record());
     }
 
-    Result<> write_main_configuration(const RestoreTree& tree,
-                                      const std::function<bool(const std::string&)>& readable) const {
+    Result<> write_main_configuration(
+        const RestoreTree& tree, const std::function<bool(const std::string&)>& readable) const {
         WV_TRY(std::string main, existing_text("postgresql.conf"));
         if (main.empty()) main = synthesized_configuration(head_, readable);
         WV_CHECK(replace(tree, "postgresql.conf", without_outside_paths(main)));
         if (!is_readable("pg_hba.conf"))
-            WV_CHECK(tree.write_file("pg_hba.conf", as_bytes(head_.hba().empty() ? default_hba() : head_.hba())));
-        if (!is_readable("pg_ident.conf")) WV_CHECK(tree.write_file("pg_ident.conf", as_bytes(head_.ident())));
+            WV_CHECK(tree.write_file("pg_hba.conf",
+                                     as_bytes(head_.hba().empty() ? default_hba() : head_.hba())));
+        if (!is_readable("pg_ident.conf"))
+            WV_CHECK(tree.write_file("pg_ident.conf", as_bytes(head_.ident())));
         return {};
     }
 
     std::string record() const {
         const StopPoint& stop = plan_.stop;
-        nlohmann::ordered_json json{{"cluster", plan_.cluster.name},
-                                    {"target", (stop.target.before ? "before " : "") + stop.target.text},
-                                    {"backup_id", stop.base.backup_id()},
-                                    {"history_id", to_hex(stop.history.id)},
-                                    {"timeline", stop.timeline()},
-                                    {"wal_from_lsn", to_string(stop.wal_from_lsn)},
-                                    {"wal_to_lsn", to_string(stop.wal_to_lsn)}};
+        nlohmann::ordered_json json{
+            {"cluster", plan_.cluster.name},
+            {"target", (stop.target.before ? "before " : "") + stop.target.text},
+            {"backup_id", stop.base.backup_id()},
+            {"history_id", to_hex(stop.history.id)},
+            {"timeline", stop.timeline()},
+            {"wal_from_lsn", to_string(stop.wal_from_lsn)},
+            {"wal_to_lsn", to_string(stop.wal_to_lsn)}};
         return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
     }
 
     Result<> remove_markers(const RestoreTree& tree) const {
-        for (const auto& place : plan_.tablespaces) WV_CHECK(tree.remove(root_of(place) + "/" + kIncompleteMarker));
+        for (const auto& place : plan_.tablespaces)
+            WV_CHECK(tree.remove(root_of(place) + "/" + kIncompleteMarker));
         return tree.remove(kIncompleteMarker);
     }
 

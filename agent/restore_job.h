@@ -8,11 +8,11 @@
 namespace walvault::agent {
 
 struct RestoreOptions {
-    unsigned jobs = 0;              // 0: processors
+    unsigned jobs = 0;  // 0: processors
     std::string action = "pause";
-    unsigned port = 0;              // 0: the server is not started
+    unsigned port = 0;  // 0: the server is not started
     std::string socket_directory;
-    std::string restore_command;    // used when WAL is not in place
+    std::string restore_command;  // used when WAL is not in place
     std::optional<FileOwner> owner;
 };
 
@@ -21,9 +21,9 @@ struct RestoreOutcome {
     std::chrono::microseconds copy_time{};
 };
 
-// Until it ends well the directory holds the marker and no global/pg_control, so PostgreSQL cannot start
-// it; repeating the command starts over. When it returns, everything is on disk.
-// Errors: refused, busy, no_space, io, corrupt, gap.
+// Until it ends well the directory holds the marker and no global/pg_control, so PostgreSQL cannot
+// start it; repeating the command starts over. When it returns, everything is on disk. Errors:
+// refused, busy, no_space, io, corrupt, gap.
 Result<RestoreOutcome> run_restore(storage::RepositoryView& view, const RestorePlan& plan,
                                    const RestoreOptions& options, ProgressLine& progress);
 

@@ -16,11 +16,15 @@ namespace {
 std::string actor() {
     const char* behind_sudo = std::getenv("SUDO_USER");
     const passwd* self = ::getpwuid(::getuid());
-    const std::string user = behind_sudo != nullptr ? behind_sudo : self != nullptr ? self->pw_name : std::to_string(::getuid());
+    const std::string user = behind_sudo != nullptr ? behind_sudo
+                             : self != nullptr      ? self->pw_name
+                                                    : std::to_string(::getuid());
     return "restore by " + user.substr(0, 64);
 }
 
-std::string target_text(const Target& target) { return (target.before ? "before " : "to ") + target.text; }
+std::string target_text(const Target& target) {
+    return (target.before ? "before " : "to ") + target.text;
+}
 
 }  // namespace
 

@@ -1,4 +1,5 @@
-// Enters a restore in the repository's ledger: through the agent that holds it, or directly when none runs.
+// Enters a restore in the repository's ledger: through the agent that holds it, or directly when
+// none runs.
 #pragma once
 
 #include "agent/open_view.h"

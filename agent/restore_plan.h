@@ -11,7 +11,8 @@
 
 namespace walvault::agent {
 
-// The file that says a restore was begun here and not ended; also the lock of the one that is running.
+// The file that says a restore was begun here and not ended; also the lock of the one that is
+// running.
 inline constexpr const char* kIncompleteMarker = "WALVAULT_RESTORE_INCOMPLETE";
 // What was restored and from where; wal-get reads it in its working directory.
 inline constexpr const char* kRestoreRecord = "walvault_restore.json";
@@ -23,13 +24,13 @@ struct DirectoryFacts {
         empty,
         incomplete,  // holds our marker: an interrupted restore, may be cleared
         occupied,
-        running,     // a live postmaster.pid
+        running,  // a live postmaster.pid
     };
-    std::string path;             // absolute, symbolic links resolved as far as it exists
+    std::string path;  // absolute, symbolic links resolved as far as it exists
     State state = State::absent;
-    std::string detail;           // "PG_VERSION 15", "pid 912"
-    std::uint64_t free_bytes = 0; // on the file system it is or would be on
-    std::uint64_t device = 0;     // tells file systems apart
+    std::string detail;            // "PG_VERSION 15", "pid 912"
+    std::uint64_t free_bytes = 0;  // on the file system it is or would be on
+    std::uint64_t device = 0;      // tells file systems apart
 };
 
 struct TablespacePlace {
@@ -53,9 +54,9 @@ struct RestorePlan {
     bool wal_in_place = true;              // whole segments into pg_wal; else wal-get fetches them
     std::vector<WalSegmentPlan> segments;  // what replay reads
     std::uint64_t base_bytes = 0;
-    std::uint64_t wal_bytes = 0;           // of WAL read from the repository
-    std::uint64_t needed_bytes = 0;        // on disk
-    std::uint64_t free_bytes = 0;          // of all file systems written to
+    std::uint64_t wal_bytes = 0;     // of WAL read from the repository
+    std::uint64_t needed_bytes = 0;  // on disk
+    std::uint64_t free_bytes = 0;    // of all file systems written to
 };
 
 struct RestoreInputs {
@@ -68,7 +69,8 @@ struct RestoreInputs {
     std::string repository_root;
 };
 
-// "--tablespace OLD=NEW" applied to the base's tablespaces. Errors: invalid_argument for a text without
+// "--tablespace OLD=NEW" applied to the base's tablespaces. Errors: invalid_argument for a text
+// without
 // '=', a path that is not absolute, or an OLD that the base does not have.
 Result<std::vector<TablespacePlace>> place_tablespaces(const pb::BackupInfo& base,
                                                        const std::vector<std::string>& mappings);

@@ -28,8 +28,8 @@ bool has_library(const pb::ManifestHead& head, const std::string& library) {
     return setting_of(head, "shared_preload_libraries").find(library) != std::string::npos;
 }
 
-// A target left behind by an earlier recovery of the original would be a second one, which is fatal.
-// Their order matters: an empty one also unsets the kind, so the real one comes last.
+// A target left behind by an earlier recovery of the original would be a second one, which is
+// fatal. Their order matters: an empty one also unsets the kind, so the real one comes last.
 void append_target(std::string& out, const SettingsInputs& inputs) {
     for (const char* name : {"recovery_target_name", "recovery_target_time", "recovery_target_xid"})
         line(out, name, "");
@@ -50,15 +50,16 @@ void append_target(std::string& out, const SettingsInputs& inputs) {
 // Nothing of these may act from a copy: archives, standbys, subscriptions, scheduled jobs, hooks.
 void append_isolation(std::string& out, const SettingsInputs& inputs) {
     line(out, "archive_mode", "off");
-    for (const char* name : {"archive_command", "archive_library", "archive_cleanup_command",
-                             "recovery_end_command", "primary_conninfo", "primary_slot_name",
-                             "synchronous_standby_names"})
+    for (const char* name :
+         {"archive_command", "archive_library", "archive_cleanup_command", "recovery_end_command",
+          "primary_conninfo", "primary_slot_name", "synchronous_standby_names"})
         line(out, name, "");
     line(out, "max_logical_replication_workers", "0");
     const unsigned major = inputs.head->backup().server_version_num() / 10000;
     if (major >= 17) line(out, "sync_replication_slots", "off");
     if (has_library(*inputs.head, "pg_cron")) line(out, "cron.launch_active_jobs", "off");
-    if (has_library(*inputs.head, "timescaledb")) line(out, "timescaledb.max_background_workers", "0");
+    if (has_library(*inputs.head, "timescaledb"))
+        line(out, "timescaledb.max_background_workers", "0");
 }
 
 // Replay stops where the copy has fewer of these than the original had.
@@ -74,7 +75,8 @@ void append_minima(std::string& out, const SettingsInputs& inputs) {
         line(out, name, std::to_string(std::max(least, number_of(*inputs.head, name))));
 }
 
-bool has_ssl_files(const pb::ManifestHead& head, const std::function<bool(const std::string&)>& is_readable) {
+bool has_ssl_files(const pb::ManifestHead& head,
+                   const std::function<bool(const std::string&)>& is_readable) {
     std::string key = setting_of(head, "ssl_key_file");
     std::string certificate = setting_of(head, "ssl_cert_file");
     if (key.empty()) key = "server.key";
@@ -82,31 +84,55 @@ bool has_ssl_files(const pb::ManifestHead& head, const std::function<bool(const 
     return is_readable(key) && is_readable(certificate);
 }
 
-// Set by the synthesized file itself, by recovery_settings, or only meaningful where the original was.
+// Set by the synthesized file itself, by recovery_settings, or only meaningful where the original
+// was.
 bool is_left_out(const std::string& name) {
-    static const std::set<std::string> kLeftOut{
-        "config_file", "data_directory", "hba_file", "ident_file", "external_pid_file", "log_directory",
-        "log_filename", "logging_collector", "log_destination", "stats_temp_directory", "ssl", "port",
-        "listen_addresses", "unix_socket_directories", "archive_mode", "archive_command", "archive_library",
-        "restore_command", "primary_conninfo", "primary_slot_name", "synchronous_standby_names",
-        "promote_trigger_file", "wal_consistency_checking", "transaction_isolation",
-        "transaction_read_only", "transaction_deferrable"};
+    static const std::set<std::string> kLeftOut{"config_file",
+                                                "data_directory",
+                                                "hba_file",
+                                                "ident_file",
+                                                "external_pid_file",
+                                                "log_directory",
+                                                "log_filename",
+                                                "logging_collector",
+                                                "log_destination",
+                                                "stats_temp_directory",
+                                                "ssl",
+                                                "port",
+                                                "listen_addresses",
+                                                "unix_socket_directories",
+                                                "archive_mode",
+                                                "archive_command",
+                                                "archive_library",
+                                                "restore_command",
+                                                "primary_conninfo",
+                                                "primary_slot_name",
+                                                "synchronous_standby_names",
+                                                "promote_trigger_file",
+                                                "wal_consistency_checking",
+                                                "transaction_isolation",
+                                                "transaction_read_only",
+                                                "transaction_deferrable"};
     return kLeftOut.contains(name) || name.starts_with("recovery_");
 }
 
 bool is_setting_name(const std::string& name) {
     if (name.empty() || name.size() > 128) return false;
     return std::all_of(name.begin(), name.end(), [](char c) {
-        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.';
+        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+               c == '_' || c == '.';
     });
 }
 
 std::string quote_for_shell(const std::string& text) {
     std::string out = "'";
     for (char c : text) {
-        if (c == '\'') out += "'\\''";
-        else if (c == '%') out += "%%";
-        else out += c;
+        if (c == '\'')
+            out += "'\\''";
+        else if (c == '%')
+            out += "%%";
+        else
+            out += c;
     }
     return out + "'";
 }
@@ -128,15 +154,18 @@ std::string quote_setting(const std::string& value) {
 
 std::string recovery_settings(const SettingsInputs& inputs) {
     std::string out =
-        "\n# Written by walvault restore. Replay stops at the planned record, and this copy archives,\n"
-        "# replicates and runs jobs for nobody. Remove these lines when it becomes the real server.\n";
+        "\n# Written by walvault restore. Replay stops at the planned record, and this copy "
+        "archives,\n"
+        "# replicates and runs jobs for nobody. Remove these lines when it becomes the real "
+        "server.\n";
     append_isolation(out, inputs);
     append_minima(out, inputs);
     if (setting_of(*inputs.head, "ssl") == "on" && !has_ssl_files(*inputs.head, inputs.is_readable))
         line(out, "ssl", "off");
     line(out, "listen_addresses", inputs.port != 0 ? "localhost" : "");
     if (inputs.port != 0) line(out, "port", std::to_string(inputs.port));
-    if (!inputs.socket_directory.empty()) line(out, "unix_socket_directories", inputs.socket_directory);
+    if (!inputs.socket_directory.empty())
+        line(out, "unix_socket_directories", inputs.socket_directory);
     append_target(out, inputs);
     return out;
 }
@@ -144,8 +173,10 @@ std::string recovery_settings(const SettingsInputs& inputs) {
 std::string synthesized_configuration(const pb::ManifestHead& head,
                                       const std::function<bool(const std::string&)>& is_readable) {
     std::string out =
-        "# Written by walvault restore: the original keeps its configuration outside the data directory.\n"
-        "# These are the settings it ran with; numbers without a unit are in PostgreSQL's own units.\n";
+        "# Written by walvault restore: the original keeps its configuration outside the data "
+        "directory.\n"
+        "# These are the settings it ran with; numbers without a unit are in PostgreSQL's own "
+        "units.\n";
     std::map<std::string, std::string> sorted(head.settings().begin(), head.settings().end());
     for (const auto& [name, value] : sorted)
         if (is_setting_name(name) && !is_left_out(name)) line(out, name, value);

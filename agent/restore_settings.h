@@ -1,4 +1,5 @@
-// The settings of a restored server: where replay stops, and that it touches nothing of production. Pure.
+// The settings of a restored server: where replay stops, and that it touches nothing of production.
+// Pure.
 #pragma once
 
 #include <functional>
@@ -13,10 +14,10 @@ struct SettingsInputs {
     const RestorePlan* plan = nullptr;
     const pb::ManifestHead* head = nullptr;
     PgControl control;
-    std::string restore_command;      // complete; fetch_command() or "/bin/false"
-    std::string action = "pause";     // pause | promote | shutdown
-    unsigned port = 0;                // 0: the server is not started by us
-    std::string socket_directory;     // empty: as configured
+    std::string restore_command;   // complete; fetch_command() or "/bin/false"
+    std::string action = "pause";  // pause | promote | shutdown
+    unsigned port = 0;             // 0: the server is not started by us
+    std::string socket_directory;  // empty: as configured
     std::function<bool(const std::string&)> is_readable;  // a path, relative to PGDATA or absolute
 };
 
@@ -27,8 +28,8 @@ std::string recovery_settings(const SettingsInputs& inputs);
 std::string synthesized_configuration(const pb::ManifestHead& head,
                                       const std::function<bool(const std::string&)>& is_readable);
 
-// The text with data_directory, hba_file, ident_file and external_pid_file turned into comments: they
-// would make the copy use the original's files.
+// The text with data_directory, hba_file, ident_file and external_pid_file turned into comments:
+// they would make the copy use the original's files.
 std::string without_outside_paths(const std::string& configuration);
 
 // For a cluster whose pg_hba.conf could not be read.

@@ -23,8 +23,9 @@ ServerProcess::Options server_options(const RestorePlan& plan, const StartReques
     options.log_path = plan.directory.path + "/walvault-start.log";
     options.owner = request.owner;
     // Whatever the restored files say, these hold for this start.
-    options.settings = {"data_directory=" + plan.directory.path, "archive_mode=off", "logging_collector=off",
-                        "log_destination=stderr", "max_logical_replication_workers=0"};
+    options.settings = {"data_directory=" + plan.directory.path, "archive_mode=off",
+                        "logging_collector=off", "log_destination=stderr",
+                        "max_logical_replication_workers=0"};
     // A server that shuts itself down cannot be asked; it is stopped after it was.
     if (request.action == "shutdown") options.settings.push_back("recovery_target_action=pause");
     return options;
@@ -42,8 +43,10 @@ public:
         progress_.begin("replay", plan_.stop.wal_to_lsn - std::min(from, plan_.stop.wal_to_lsn));
         StartedServer started = wait_for_target(from);
         started.pid = server_.pid();
-        if (started.confirmed) progress_.finish();
-        else progress_.abandon();
+        if (started.confirmed)
+            progress_.finish();
+        else
+            progress_.abandon();
         if (started.confirmed && request_.action == "shutdown") {
             WV_CHECK(server_.stop(kStopPatience));
             started.running = started.paused = false;
@@ -63,15 +66,20 @@ private:
             if (state) {
                 progress_.update(std::max(state->replayed_lsn, from) - from);
                 const bool at_end = state->paused || !state->in_recovery;
-                if (at_end && has_reached(plan_.stop, state->replayed_lsn)) return confirmed(*state);
+                if (at_end && has_reached(plan_.stop, state->replayed_lsn))
+                    return confirmed(*state);
                 if (at_end)
-                    return unconfirmed("it stopped after " + to_string(state->replayed_lsn) + ", before the planned " +
-                                           to_string(plan_.stop.recovery_lsn.value_or(plan_.stop.wal_to_lsn)), true);
+                    return unconfirmed(
+                        "it stopped after " + to_string(state->replayed_lsn) +
+                            ", before the planned " +
+                            to_string(plan_.stop.recovery_lsn.value_or(plan_.stop.wal_to_lsn)),
+                        true);
             }
             ::poll(nullptr, 0, kPollMillis);
         }
         return unconfirmed("the server ended before it reached the target; its log ends with\n" +
-                               server_.log_tail(kLogLines), false);
+                               server_.log_tail(kLogLines),
+                           false);
     }
 
     StartedServer confirmed(const ReplayState& state) const {
@@ -80,7 +88,8 @@ private:
         started.paused = state.paused;
         started.replayed_lsn = state.replayed_lsn;
         started.detail = "stopped after " + to_string(state.replayed_lsn);
-        if (plan_.stop.last_kept) started.detail += ", last commit xid " + std::to_string(plan_.stop.last_kept->xid);
+        if (plan_.stop.last_kept)
+            started.detail += ", last commit xid " + std::to_string(plan_.stop.last_kept->xid);
         started.detail += ", as planned";
         return started;
     }

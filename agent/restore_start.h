@@ -21,12 +21,12 @@ struct StartedServer {
     bool paused = false;
     Lsn replayed_lsn;
     pid_t pid = 0;
-    std::string detail;      // what was seen, or why it could not be confirmed, with the end of its log
+    std::string detail;  // what was seen, or why it could not be confirmed, with the end of its log
     std::chrono::microseconds replay_time{};
 };
 
-// There is no limit on the time replay takes; it ends when the server does. Errors: io if the server
-// cannot be started at all.
+// There is no limit on the time replay takes; it ends when the server does. Errors: io if the
+// server cannot be started at all.
 Result<StartedServer> start_and_confirm(const RestorePlan& plan, const StartRequest& request,
                                         ProgressLine& progress);
 

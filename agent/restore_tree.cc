@@ -1,4 +1,5 @@
-// Talks to the kernel directly: base/file_system.h has neither owners nor descriptors of directories.
+// Talks to the kernel directly: base/file_system.h has neither owners nor descriptors of
+// directories.
 #include "agent/restore_tree.h"
 
 #include <fcntl.h>
@@ -16,8 +17,9 @@ tl::unexpected<Error> system_failure(const std::string& doing, const std::string
     Errc errc = Errc::io;
     if (code == ENOSPC || code == EDQUOT) errc = Errc::no_space;
     if (code == EEXIST || code == ELOOP) errc = Errc::refused;
-    return fail(errc, doing + " " + path + ": " + std::strerror(code),
-                errc == Errc::no_space ? "free space there and repeat the command; it starts over" : "");
+    return fail(
+        errc, doing + " " + path + ": " + std::strerror(code),
+        errc == Errc::no_space ? "free space there and repeat the command; it starts over" : "");
 }
 
 class Descriptor {
@@ -47,7 +49,8 @@ unsigned file_mode(unsigned mode) { return (mode & 0640) | 0600; }
 }  // namespace
 
 bool is_safe_relative_path(std::string_view path) {
-    if (path.empty() || path.size() > 1000 || path.front() == '/' || path.find('\0') != std::string_view::npos)
+    if (path.empty() || path.size() > 1000 || path.front() == '/' ||
+        path.find('\0') != std::string_view::npos)
         return false;
     while (true) {
         const std::size_t slash = path.find('/');
@@ -71,7 +74,8 @@ RestoredFile& RestoredFile::operator=(RestoredFile&& other) noexcept {
 
 Result<> RestoredFile::write_at(std::uint64_t offset, ByteSpan bytes) {
     while (!bytes.empty()) {
-        const ssize_t count = ::pwrite(descriptor_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+        const ssize_t count =
+            ::pwrite(descriptor_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
         if (count < 0 && errno == EINTR) continue;
         if (count < 0) return system_failure("write", path_, errno);
         offset += static_cast<std::uint64_t>(count);
@@ -81,7 +85,8 @@ Result<> RestoredFile::write_at(std::uint64_t offset, ByteSpan bytes) {
 }
 
 Result<> RestoredFile::set_size(std::uint64_t bytes) {
-    if (::ftruncate(descriptor_, static_cast<off_t>(bytes)) != 0) return system_failure("extend", path_, errno);
+    if (::ftruncate(descriptor_, static_cast<off_t>(bytes)) != 0)
+        return system_failure("extend", path_, errno);
     return {};
 }
 
@@ -97,7 +102,8 @@ Result<RestoreTree> RestoreTree::open(const std::map<std::string, std::string>& 
     for (auto root = roots.rbegin(); root != roots.rend(); ++root) {
         const int descriptor = ::open(root->second.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (descriptor < 0) return system_failure("open", root->second, errno);
-        tree.roots_.push_back(Root{root->first.empty() ? "" : root->first + "/", root->second, descriptor});
+        tree.roots_.push_back(
+            Root{root->first.empty() ? "" : root->first + "/", root->second, descriptor});
     }
     WV_ASSERT(!tree.roots_.empty() && tree.roots_.back().prefix.empty());
     return tree;
@@ -107,7 +113,8 @@ RestoreTree::RestoreTree(RestoreTree&& other) noexcept
     : roots_(std::exchange(other.roots_, {})), owner_(std::move(other.owner_)) {}
 
 RestoreTree::~RestoreTree() {
-    for (const Root& root : roots_) ::close(root.descriptor);
+    for (const Root& root : roots_)
+        ::close(root.descriptor);
 }
 
 Result<> RestoreTree::give(int descriptor, const std::string& path) const {
@@ -126,7 +133,8 @@ Result<RestoreTree::Parent> RestoreTree::open_parent(const std::string& path) co
     const std::string text = root->directory + "/" + std::string(rest);
     Descriptor here(::fcntl(root->descriptor, F_DUPFD_CLOEXEC, 0));
     if (here.get() < 0) return system_failure("open", root->directory, errno);
-    for (std::size_t slash = rest.find('/'); slash != std::string_view::npos; slash = rest.find('/')) {
+    for (std::size_t slash = rest.find('/'); slash != std::string_view::npos;
+         slash = rest.find('/')) {
         const std::string part(rest.substr(0, slash));
         rest.remove_prefix(slash + 1);
         int next = ::openat(here.get(), part.c_str(), kDirectoryFlags);
@@ -145,8 +153,9 @@ Result<RestoreTree::Parent> RestoreTree::open_parent(const std::string& path) co
 Result<RestoredFile> RestoreTree::create_file(const std::string& path, unsigned mode) const {
     WV_TRY(Parent parent, open_parent(path));
     Descriptor directory(parent.descriptor);
-    const int descriptor = ::openat(directory.get(), parent.name.c_str(),
-                                    O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, file_mode(mode));
+    const int descriptor =
+        ::openat(directory.get(), parent.name.c_str(),
+                 O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, file_mode(mode));
     if (descriptor < 0) return system_failure("create", parent.text, errno);
     RestoredFile file(descriptor, parent.text);
     WV_CHECK(give(descriptor, parent.text));
@@ -157,11 +166,13 @@ Result<> RestoreTree::make_directory(const std::string& path, unsigned mode) con
     WV_TRY(Parent parent, open_parent(path));
     Descriptor directory(parent.descriptor);
     // A file that came before its directory's entry has made it already.
-    if (::mkdirat(directory.get(), parent.name.c_str(), directory_mode(mode)) != 0 && errno != EEXIST)
+    if (::mkdirat(directory.get(), parent.name.c_str(), directory_mode(mode)) != 0 &&
+        errno != EEXIST)
         return system_failure("make directory", parent.text, errno);
     Descriptor made(::openat(directory.get(), parent.name.c_str(), kDirectoryFlags));
     if (made.get() < 0) return system_failure("open", parent.text, errno);
-    if (::fchmod(made.get(), directory_mode(mode)) != 0) return system_failure("chmod", parent.text, errno);
+    if (::fchmod(made.get(), directory_mode(mode)) != 0)
+        return system_failure("chmod", parent.text, errno);
     return give(made.get(), parent.text);
 }
 
@@ -187,9 +198,11 @@ Result<> RestoreTree::rename(const std::string& from, const std::string& to) con
     Descriptor source_directory(source.descriptor);
     WV_TRY(Parent goal, open_parent(to));
     Descriptor goal_directory(goal.descriptor);
-    if (::renameat(source_directory.get(), source.name.c_str(), goal_directory.get(), goal.name.c_str()) != 0)
+    if (::renameat(source_directory.get(), source.name.c_str(), goal_directory.get(),
+                   goal.name.c_str()) != 0)
         return system_failure("rename to", goal.text, errno);
-    if (::fsync(goal_directory.get()) != 0) return system_failure("fsync the directory of", goal.text, errno);
+    if (::fsync(goal_directory.get()) != 0)
+        return system_failure("fsync the directory of", goal.text, errno);
     return {};
 }
 
@@ -198,15 +211,17 @@ Result<> RestoreTree::remove(const std::string& path) const {
     Descriptor directory(parent.descriptor);
     if (::unlinkat(directory.get(), parent.name.c_str(), 0) != 0 && errno != ENOENT)
         return system_failure("remove", parent.text, errno);
-    if (::fsync(directory.get()) != 0) return system_failure("fsync the directory of", parent.text, errno);
+    if (::fsync(directory.get()) != 0)
+        return system_failure("fsync the directory of", parent.text, errno);
     return {};
 }
 
-// One syncfs for a hundred thousand files: an fsync for each would cost more than writing them. Since
-// Linux 5.8 it reports write-back errors of the whole file system.
+// One syncfs for a hundred thousand files: an fsync for each would cost more than writing them.
+// Since Linux 5.8 it reports write-back errors of the whole file system.
 Result<> RestoreTree::sync_file_systems() const {
     for (const Root& root : roots_)
-        if (::syncfs(root.descriptor) != 0) return system_failure("sync the file system of", root.directory, errno);
+        if (::syncfs(root.descriptor) != 0)
+            return system_failure("sync the file system of", root.directory, errno);
     return {};
 }
 

@@ -1,7 +1,9 @@
-// RestoreTree: makes files below PGDATA and the tablespaces, and nowhere else, whatever their paths say.
+// RestoreTree: makes files below PGDATA and the tablespaces, and nowhere else, whatever their paths
+// say.
 //
-// Works on descriptors and never follows a symbolic link on the way, so that neither a hostile manifest
-// nor someone who changes the directory meanwhile leads a write outside. May be called from any thread.
+// Works on descriptors and never follows a symbolic link on the way, so that neither a hostile
+// manifest nor someone who changes the directory meanwhile leads a write outside. May be called
+// from any thread.
 #pragma once
 
 #include <sys/types.h>
@@ -26,7 +28,8 @@ struct FileOwner {
 class RestoredFile {
 public:
     RestoredFile() = default;
-    RestoredFile(int descriptor, std::string path) : descriptor_(descriptor), path_(std::move(path)) {}
+    RestoredFile(int descriptor, std::string path)
+        : descriptor_(descriptor), path_(std::move(path)) {}
     ~RestoredFile();
     RestoredFile(RestoredFile&& other) noexcept;
     RestoredFile& operator=(RestoredFile&& other) noexcept;
@@ -52,13 +55,15 @@ public:
     ~RestoreTree();
 
     // Directories on the way are made with mode 0700. `mode` is cut to what PostgreSQL accepts.
-    // Errors: corrupt for a path that is absolute, empty, or has "." or ".." in it; refused if there is
-    // such a file already; io, no_space.
+    // Errors: corrupt for a path that is absolute, empty, or has "." or ".." in it; refused if
+    // there is such a file already; io, no_space.
     Result<RestoredFile> create_file(const std::string& path, unsigned mode) const;
     Result<> make_directory(const std::string& path, unsigned mode) const;
     Result<> make_symlink(const std::string& path, const std::string& target) const;
-    Result<> write_file(const std::string& path, ByteSpan bytes) const;  // create, write, sync, close
-    Result<> rename(const std::string& from, const std::string& to) const;  // below one root; synced
+    Result<> write_file(const std::string& path,
+                        ByteSpan bytes) const;  // create, write, sync, close
+    Result<> rename(const std::string& from,
+                    const std::string& to) const;    // below one root; synced
     Result<> remove(const std::string& path) const;  // no error when absent
     // Everything written so far below every root is on disk when this returns.
     Result<> sync_file_systems() const;

@@ -7,10 +7,12 @@
 namespace walvault::agent {
 namespace {
 
-Result<> write_histories(storage::RepositoryView& view, const RestorePlan& plan, const RestoreTree& tree) {
+Result<> write_histories(storage::RepositoryView& view, const RestorePlan& plan,
+                         const RestoreTree& tree) {
     WV_TRY(auto histories, view.histories(plan.cluster.name));
     TimelineId newest = plan.stop.timeline();
-    for (const auto& history : histories) newest = std::max(newest, history.timeline);
+    for (const auto& history : histories)
+        newest = std::max(newest, history.timeline);
     for (TimelineId timeline = 2; timeline <= newest; ++timeline) {
         auto text = view.timeline_history(plan.cluster.name, timeline);
         if (!text && text.error().code == Errc::not_found) continue;
@@ -46,7 +48,8 @@ public:
 
     Result<> finish() const {
         if (next_ == plan_.segments.size()) return {};
-        return fail(Errc::corrupt, "the repository gave " + std::to_string(next_) + " whole WAL segments of " +
+        return fail(Errc::corrupt, "the repository gave " + std::to_string(next_) +
+                                       " whole WAL segments of " +
                                        std::to_string(plan_.segments.size()));
     }
 

@@ -31,8 +31,9 @@ constexpr std::size_t kSocketDirectoryBytesMax = 90;
 
 Result<FileOwner> owner_of(const passwd* entry, const std::string& what) {
     if (entry == nullptr)
-        return fail(Errc::not_found, "there is no user " + what + " on this system",
-                    "PostgreSQL does not run as root; create that user or run walvault as another one");
+        return fail(
+            Errc::not_found, "there is no user " + what + " on this system",
+            "PostgreSQL does not run as root; create that user or run walvault as another one");
     return FileOwner{entry->pw_uid, entry->pw_gid, entry->pw_name};
 }
 
@@ -40,12 +41,14 @@ Result<FileOwner> owner_of(const passwd* entry, const std::string& what) {
 void become(const std::optional<FileOwner>& owner) {
     if (!owner) return;
     const gid_t group = owner->group;
-    if (::setgroups(1, &group) != 0 || ::setgid(owner->group) != 0 || ::setuid(owner->user) != 0) ::_exit(126);
+    if (::setgroups(1, &group) != 0 || ::setgid(owner->group) != 0 || ::setuid(owner->user) != 0)
+        ::_exit(126);
 }
 
 std::vector<char*> argument_pointers(const std::vector<std::string>& arguments) {
     std::vector<char*> pointers;
-    for (const std::string& argument : arguments) pointers.push_back(const_cast<char*>(argument.c_str()));
+    for (const std::string& argument : arguments)
+        pointers.push_back(const_cast<char*>(argument.c_str()));
     pointers.push_back(nullptr);
     return pointers;
 }
@@ -61,9 +64,11 @@ unsigned major_of(const std::string& version_text) {
 
 std::vector<std::string> places_to_look(unsigned major) {
     const std::string number = std::to_string(major);
-    std::vector<std::string> places{"/usr/lib/postgresql/" + number + "/bin", "/usr/pgsql-" + number + "/bin"};
+    std::vector<std::string> places{"/usr/lib/postgresql/" + number + "/bin",
+                                    "/usr/pgsql-" + number + "/bin"};
     if (auto configured = run_program({"pg_config", "--bindir"}, std::nullopt); configured) {
-        while (!configured->empty() && configured->back() == '\n') configured->pop_back();
+        while (!configured->empty() && configured->back() == '\n')
+            configured->pop_back();
         places.push_back(*configured);
     }
     const char* path = std::getenv("PATH");
@@ -112,7 +117,8 @@ Result<std::string> run_program(const std::vector<std::string>& arguments,
                                 const std::optional<FileOwner>& owner) {
     int out[2];
     int err[2];
-    if (::pipe2(out, O_CLOEXEC) != 0) return fail(Errc::io, std::string("pipe: ") + std::strerror(errno));
+    if (::pipe2(out, O_CLOEXEC) != 0)
+        return fail(Errc::io, std::string("pipe: ") + std::strerror(errno));
     if (::pipe2(err, O_CLOEXEC) != 0) {
         const int code = errno;
         ::close(out[0]);
@@ -147,7 +153,8 @@ Result<std::string> run_program(const std::vector<std::string>& arguments,
 
 Result<std::string> find_postgres(unsigned major, const std::string& given) {
     std::string looked;
-    for (const std::string& place : given.empty() ? places_to_look(major) : std::vector<std::string>{given}) {
+    for (const std::string& place :
+         given.empty() ? places_to_look(major) : std::vector<std::string>{given}) {
         const std::string program = place + "/postgres";
         looked += (looked.empty() ? "" : ", ") + place;
         if (!is_executable(program)) continue;
@@ -155,19 +162,23 @@ Result<std::string> find_postgres(unsigned major, const std::string& given) {
         const unsigned found = version ? major_of(*version) : 0;
         if (found == major) return place;
         if (!given.empty())
-            return fail(Errc::unsupported, program + " is of PostgreSQL " + std::to_string(found) +
-                                               ", the base needs " + std::to_string(major),
-                        "name the directory of PostgreSQL " + std::to_string(major) + " with --pg-bin");
+            return fail(
+                Errc::unsupported,
+                program + " is of PostgreSQL " + std::to_string(found) + ", the base needs " +
+                    std::to_string(major),
+                "name the directory of PostgreSQL " + std::to_string(major) + " with --pg-bin");
     }
-    return fail(Errc::not_found, "PostgreSQL " + std::to_string(major) + " was not found in " + looked,
-                "install postgresql-" + std::to_string(major) + " or name its directory with --pg-bin");
+    return fail(
+        Errc::not_found, "PostgreSQL " + std::to_string(major) + " was not found in " + looked,
+        "install postgresql-" + std::to_string(major) + " or name its directory with --pg-bin");
 }
 
 Result<std::optional<FileOwner>> server_owner(const std::string& directory) {
     if (::geteuid() != 0) return std::nullopt;
     struct stat status {};
     fs::path place(directory);
-    while (::stat(place.c_str(), &status) != 0 && place.has_relative_path()) place = place.parent_path();
+    while (::stat(place.c_str(), &status) != 0 && place.has_relative_path())
+        place = place.parent_path();
     if (status.st_uid != 0) {
         WV_TRY(FileOwner owner, owner_of(::getpwuid(status.st_uid), std::to_string(status.st_uid)));
         return owner;
@@ -185,11 +196,13 @@ Result<unsigned> free_port(unsigned first, const std::string& socket_directory) 
         address.sin_family = AF_INET;
         address.sin_port = htons(static_cast<std::uint16_t>(port));
         address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-        const bool free = ::bind(descriptor, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0;
+        const bool free =
+            ::bind(descriptor, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0;
         ::close(descriptor);
         if (free) return port;
     }
-    return fail(Errc::busy, "no port from " + std::to_string(first) + " on is free", "name one: --start=PORT");
+    return fail(Errc::busy, "no port from " + std::to_string(first) + " on is free",
+                "name one: --start=PORT");
 }
 
 std::string choose_socket_directory(const std::string& configured, const std::string& pgdata,
@@ -203,18 +216,21 @@ std::string choose_socket_directory(const std::string& configured, const std::st
 }
 
 Result<ServerProcess> ServerProcess::start(const Options& options) {
-    std::vector<std::string> arguments{options.bin_directory + "/postgres", "-D", options.pgdata, "-p",
-                                       std::to_string(options.port), "-k", options.socket_directory};
+    std::vector<std::string> arguments{
+        options.bin_directory + "/postgres", "-D", options.pgdata,          "-p",
+        std::to_string(options.port),        "-k", options.socket_directory};
     for (const std::string& setting : options.settings) {
         arguments.emplace_back("-c");
         arguments.push_back(setting);
     }
     const std::vector<char*> pointers = argument_pointers(arguments);
-    const int log = ::open(options.log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+    const int log = ::open(options.log_path.c_str(),
+                           O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (log < 0) return fail(Errc::io, "open " + options.log_path + ": " + std::strerror(errno));
     if (options.owner && ::fchown(log, options.owner->user, options.owner->group) != 0) {
         ::close(log);
-        return fail(Errc::io, "change the owner of " + options.log_path + ": " + std::strerror(errno));
+        return fail(Errc::io,
+                    "change the owner of " + options.log_path + ": " + std::strerror(errno));
     }
     const pid_t child = ::fork();
     if (child == 0) {
@@ -250,7 +266,8 @@ Result<> ServerProcess::stop(std::chrono::seconds patience) {
     const auto deadline = std::chrono::steady_clock::now() + patience;
     while (is_running()) {
         if (std::chrono::steady_clock::now() > deadline)
-            return fail(Errc::unavailable, "the server (pid " + std::to_string(pid_) + ") did not stop within " +
+            return fail(Errc::unavailable, "the server (pid " + std::to_string(pid_) +
+                                               ") did not stop within " +
                                                std::to_string(patience.count()) + " s");
         ::poll(nullptr, 0, 20);
     }
@@ -263,9 +280,11 @@ std::string ServerProcess::log_tail(std::size_t lines) const {
     const std::streamoff size = log.tellg();
     log.seekg(std::max<std::streamoff>(0, size - 16384));
     std::string text((std::istreambuf_iterator<char>(log)), {});
-    while (!text.empty() && text.back() == '\n') text.pop_back();
+    while (!text.empty() && text.back() == '\n')
+        text.pop_back();
     std::size_t at = text.size();
-    for (std::size_t i = 0; i < lines && at != std::string::npos; ++i) at = at == 0 ? std::string::npos : text.rfind('\n', at - 1);
+    for (std::size_t i = 0; i < lines && at != std::string::npos; ++i)
+        at = at == 0 ? std::string::npos : text.rfind('\n', at - 1);
     return at == std::string::npos ? text : text.substr(at + 1);
 }
 
@@ -274,7 +293,8 @@ namespace {
 // The effective user of this process while it lives: peer authentication looks at it.
 class EffectiveUser {
 public:
-    explicit EffectiveUser(const std::optional<FileOwner>& owner) : changed_(owner && ::geteuid() == 0) {
+    explicit EffectiveUser(const std::optional<FileOwner>& owner)
+        : changed_(owner && ::geteuid() == 0) {
         if (changed_ && ::seteuid(owner->user) != 0) changed_ = false;
     }
     ~EffectiveUser() {
@@ -295,7 +315,8 @@ Task<Result<ReplayState>> ask(std::string conninfo) {
     auto connected = co_await wal::Connection::connect(std::move(options));
     if (!connected) co_return fail(connected.error());
     std::string sql =
-        "SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() THEN pg_get_wal_replay_pause_state() "
+        "SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() THEN "
+        "pg_get_wal_replay_pause_state() "
         "ELSE '' END, coalesce(pg_last_wal_replay_lsn(), '0/0')";
     auto answer = co_await (*connected)->query_one(std::move(sql));
     (*connected)->close();
@@ -327,14 +348,16 @@ Result<ReplayState> ask_replay_state(const std::string& socket_directory, unsign
     EffectiveUser as_owner(owner);
     const passwd* self = ::getpwuid(::geteuid());
     const std::string user = owner ? owner->name : self != nullptr ? self->pw_name : "postgres";
-    const std::string conninfo = "host=" + quote_conninfo(socket_directory) + " port=" + std::to_string(port) +
+    const std::string conninfo = "host=" + quote_conninfo(socket_directory) +
+                                 " port=" + std::to_string(port) +
                                  " dbname=postgres user=" + quote_conninfo(user);
     asio::io_context loop;
     Result<ReplayState> state = fail(Errc::unavailable, "the restored server was not asked");
-    asio::co_spawn(loop, ask(conninfo), [&](std::exception_ptr broken, Result<ReplayState> answered) {
-        WV_ASSERT(!broken);
-        state = std::move(answered);
-    });
+    asio::co_spawn(loop, ask(conninfo),
+                   [&](std::exception_ptr broken, Result<ReplayState> answered) {
+                       WV_ASSERT(!broken);
+                       state = std::move(answered);
+                   });
     loop.run();
     return state;
 }

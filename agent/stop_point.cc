@@ -24,9 +24,11 @@ bool is_of_history(const std::string& id, const Id16& history) {
     return as_text(history) == std::string_view(id);
 }
 
-// The oldest moment whose state a base proves. A transaction before its stop whose WAL is stored without
-// a hole up to the base shows the state from its own time on; else nothing earlier than the base's start.
-Result<WallTime> window_start(RepositoryView& view, const HistoryRecord& history, const pb::BackupInfo& oldest) {
+// The oldest moment whose state a base proves. A transaction before its stop whose WAL is stored
+// without a hole up to the base shows the state from its own time on; else nothing earlier than the
+// base's start.
+Result<WallTime> window_start(RepositoryView& view, const HistoryRecord& history,
+                              const pb::BackupInfo& oldest) {
     WV_TRY(auto last, view.last_commit_before(history.id, stop_of(oldest)));
     const WallTime started = time_of(oldest.started_at_us());
     if (!last) return started;
@@ -40,34 +42,47 @@ Result<WallTime> window_start(RepositoryView& view, const HistoryRecord& history
 
 // What a target means in one history, before a base is looked for.
 struct Cut {
-    Lsn lsn;                             // records that start before it are kept
-    std::optional<WalFinding> keep;      // a record that replay must not stop short of
-    std::optional<WallTime> moment;      // time targets: the state at this moment must be proven
+    Lsn lsn;                         // records that start before it are kept
+    std::optional<WalFinding> keep;  // a record that replay must not stop short of
+    std::optional<WallTime> moment;  // time targets: the state at this moment must be proven
 };
 
 class Resolver {
 public:
     Resolver(RepositoryView& view, const Target& target, const ResolveContext& context,
              std::vector<Window> windows)
-        : view_(view), target_(target), context_(context), windows_(std::move(windows)),
+        : view_(view),
+          target_(target),
+          context_(context),
+          windows_(std::move(windows)),
           say_{view_, target_, context_, windows_} {}
 
     Result<StopPoint> resolve() {
         switch (target_.kind) {
-            case Target::Kind::latest: return finish(windows_.back(), latest_cut(windows_.back()));
-            case Target::Kind::earliest: return at_base(windows_.front(), windows_.front().bases.front());
-            case Target::Kind::immediate: return at_base(windows_.back(), windows_.back().bases.back());
-            case Target::Kind::time: return resolve_time();
-            case Target::Kind::lsn: return resolve_lsn();
-            case Target::Kind::xid: return resolve_xid();
-            case Target::Kind::name: return resolve_name();
-            case Target::Kind::backup: return resolve_backup();
+            case Target::Kind::latest:
+                return finish(windows_.back(), latest_cut(windows_.back()));
+            case Target::Kind::earliest:
+                return at_base(windows_.front(), windows_.front().bases.front());
+            case Target::Kind::immediate:
+                return at_base(windows_.back(), windows_.back().bases.back());
+            case Target::Kind::time:
+                return resolve_time();
+            case Target::Kind::lsn:
+                return resolve_lsn();
+            case Target::Kind::xid:
+                return resolve_xid();
+            case Target::Kind::name:
+                return resolve_name();
+            case Target::Kind::backup:
+                return resolve_backup();
         }
         return fail(Errc::invalid_argument, "unknown kind of target");
     }
 
 private:
-    static Cut latest_cut(const Window& window) { return Cut{.lsn = window.history.end_lsn, .keep = {}, .moment = {}}; }
+    static Cut latest_cut(const Window& window) {
+        return Cut{.lsn = window.history.end_lsn, .keep = {}, .moment = {}};
+    }
 
     Result<StopPoint> resolve_time() {
         const WallTime moment = target_.before ? target_.at - kOneMicrosecond : target_.at;
@@ -81,7 +96,8 @@ private:
         WV_TRY(auto next, view_.first_transaction_after(window.history.id, moment));
         if (!next && moment > context_.now) return say_.in_future(window);
         if (!next && moment > window.until) return say_.after_window(window);
-        Cut cut{.lsn = next ? next->start_lsn : window.history.end_lsn, .keep = {}, .moment = moment};
+        Cut cut{
+            .lsn = next ? next->start_lsn : window.history.end_lsn, .keep = {}, .moment = moment};
         WV_CHECK(refuse_clock_step(window, moment, cut.lsn));
         return finish(window, cut);
     }
@@ -111,13 +127,14 @@ private:
 
     Result<Lsn> cut_after_step(const Window& window, Lsn from, WallTime moment) {
         Lsn cut = window.history.end_lsn;
-        WV_CHECK(view_.scan(window.history.id, from, window.history.end_lsn, [&](const WalFinding& found) {
-            const bool transaction =
-                found.kind == WalFinding::Kind::commit || found.kind == WalFinding::Kind::abort;
-            if (!transaction || found.at <= moment) return true;
-            cut = found.start_lsn;
-            return false;
-        }));
+        WV_CHECK(view_.scan(
+            window.history.id, from, window.history.end_lsn, [&](const WalFinding& found) {
+                const bool transaction =
+                    found.kind == WalFinding::Kind::commit || found.kind == WalFinding::Kind::abort;
+                if (!transaction || found.at <= moment) return true;
+                cut = found.start_lsn;
+                return false;
+            }));
         return cut;
     }
 
@@ -137,33 +154,41 @@ private:
             WV_TRY(auto found, view_.find_xid(window->history.id, target_.xid));
             std::vector<WalFinding> commits;
             for (auto& finding : found)
-                if (finding.kind == WalFinding::Kind::commit) commits.push_back(std::move(finding));
-                else aborted = true;
+                if (finding.kind == WalFinding::Kind::commit)
+                    commits.push_back(std::move(finding));
+                else
+                    aborted = true;
             if (commits.empty()) continue;
             if (commits.size() > 1) return say_.several(commits);
             const WalFinding& commit = commits.front();
-            if (target_.before) return finish(*window, Cut{.lsn = commit.start_lsn, .keep = {}, .moment = {}});
-            return finish(*window, Cut{.lsn = next_record_lsn(commit.end_lsn), .keep = commit, .moment = {}});
+            if (target_.before)
+                return finish(*window, Cut{.lsn = commit.start_lsn, .keep = {}, .moment = {}});
+            return finish(
+                *window, Cut{.lsn = next_record_lsn(commit.end_lsn), .keep = commit, .moment = {}});
         }
         return say_.no_such_transaction(aborted);
     }
 
     Result<StopPoint> resolve_name() {
-        WV_TRY(auto marks, view_.marks(context_.cluster, WallTime{}, WallTime{}, {pb::MarkEntry::RESTORE_POINT}));
+        WV_TRY(auto marks, view_.marks(context_.cluster, WallTime{}, WallTime{},
+                                       {pb::MarkEntry::RESTORE_POINT}));
         std::vector<storage::MarkRecord> named;
         for (auto& mark : marks)
             if (mark.mark.name() == target_.name) named.push_back(std::move(mark));
         if (named.empty()) return say_.no_such_name(marks);
         if (named.size() > 1) {
             std::vector<WalFinding> points;
-            for (const auto& mark : named) points.push_back(finding_of(mark.mark));
+            for (const auto& mark : named)
+                points.push_back(finding_of(mark.mark));
             return say_.several(points);
         }
         const WalFinding point = finding_of(named.front().mark);
         for (const Window& window : windows_) {
             if (window.history.id != named.front().history_id) continue;
-            if (target_.before) return finish(window, Cut{.lsn = point.start_lsn, .keep = {}, .moment = {}});
-            return finish(window, Cut{.lsn = next_record_lsn(point.end_lsn), .keep = point, .moment = {}});
+            if (target_.before)
+                return finish(window, Cut{.lsn = point.start_lsn, .keep = {}, .moment = {}});
+            return finish(window,
+                          Cut{.lsn = next_record_lsn(point.end_lsn), .keep = point, .moment = {}});
         }
         return say_.before_window();
     }
@@ -171,7 +196,7 @@ private:
     static WalFinding finding_of(const pb::MarkEntry& mark) {
         WalFinding finding;
         finding.kind = mark.kind() == pb::MarkEntry::PREPARED ? WalFinding::Kind::prepare
-                                                             : WalFinding::Kind::restore_point;
+                                                              : WalFinding::Kind::restore_point;
         finding.start_lsn = Lsn{mark.start_lsn()};
         finding.end_lsn = Lsn{mark.end_lsn()};
         finding.xid = mark.xid();
@@ -190,7 +215,8 @@ private:
     Result<StopPoint> at_base(const Window& window, const pb::BackupInfo& base) {
         StopPoint stop = begin(window, base, stop_of(base));
         WV_TRY(stop.last_kept, view_.last_commit_before(window.history.id, stop.cut_lsn));
-        return complete(window, std::move(stop), Cut{.lsn = stop_of(base), .keep = {}, .moment = {}});
+        return complete(window, std::move(stop),
+                        Cut{.lsn = stop_of(base), .keep = {}, .moment = {}});
     }
 
     StopPoint begin(const Window& window, const pb::BackupInfo& base, Lsn cut) {
@@ -203,8 +229,9 @@ private:
     }
 
     Result<StopPoint> finish(const Window& window, const Cut& cut) {
-        auto base = std::find_if(window.bases.rbegin(), window.bases.rend(),
-                                 [&](const pb::BackupInfo& each) { return stop_of(each) <= cut.lsn; });
+        auto base =
+            std::find_if(window.bases.rbegin(), window.bases.rend(),
+                         [&](const pb::BackupInfo& each) { return stop_of(each) <= cut.lsn; });
         if (base == window.bases.rend()) return say_.before_window();
         StopPoint stop = begin(window, *base, cut.lsn);
         WV_TRY(stop.last_kept, view_.last_commit_before(window.history.id, cut.lsn));
@@ -212,8 +239,9 @@ private:
         return complete(window, std::move(stop), cut);
     }
 
-    // A base shows the state at its own stop. For an earlier moment, the WAL between the last transaction
-    // before that moment and the base must be whole, or something in between may be unknown.
+    // A base shows the state at its own stop. For an earlier moment, the WAL between the last
+    // transaction before that moment and the base must be whole, or something in between may be
+    // unknown.
     Result<> require_state_known(const Window& window, const StopPoint& stop, WallTime moment) {
         if (moment >= time_of(stop.base.started_at_us())) return {};
         if (!stop.last_kept) return say_.before_window();
@@ -247,19 +275,22 @@ private:
         WV_TRY(stop.first_left_out, view_.first_transaction_from(window.history.id, cut.lsn));
         if (!stop.first_left_out) return stop;
         WV_TRY(stop.left_out_commits,
-               view_.count_commits(window.history.id, stop.first_left_out->start_lsn, window.history.end_lsn));
+               view_.count_commits(window.history.id, stop.first_left_out->start_lsn,
+                                   window.history.end_lsn));
         return stop;
     }
 
-    // The base of a primary becomes consistent with the record that ends its backup, so that is where to
-    // stop. 'immediate' stops only before the record that follows, which may not exist yet; it is left for
-    // the base of a standby, whose backup has no such record, with the WAL that follows as far as it goes.
+    // The base of a primary becomes consistent with the record that ends its backup, so that is
+    // where to stop. 'immediate' stops only before the record that follows, which may not exist
+    // yet; it is left for the base of a standby, whose backup has no such record, with the WAL that
+    // follows as far as it goes.
     Result<> stop_at_consistency(StopPoint& stop, std::uint64_t segment_bytes) {
         const Lsn base_stop = stop_of(stop.base);
         const Lsn near{base_stop.value - std::min(base_stop.value, kBackupEndBytesMax)};
         WV_CHECK(view_.scan(stop.history.id, std::max(near, start_of(stop.base)), base_stop,
                             [&](const WalFinding& found) {
-                                if (found.kind == WalFinding::Kind::backup_end) stop.recovery_lsn = found.start_lsn;
+                                if (found.kind == WalFinding::Kind::backup_end)
+                                    stop.recovery_lsn = found.start_lsn;
                                 return true;
                             }));
         if (stop.recovery_lsn) return {};
@@ -275,20 +306,23 @@ private:
     // A commit on the far side of a gap says nothing about the state of the base.
     Result<> forget_unconnected(const Window& window, StopPoint& stop) {
         if (!stop.last_kept || stop.last_kept->start_lsn >= start_of(stop.base)) return {};
-        auto covered = view_.require_coverage(window.history.id, stop.last_kept->start_lsn, start_of(stop.base));
+        auto covered = view_.require_coverage(window.history.id, stop.last_kept->start_lsn,
+                                              start_of(stop.base));
         if (!covered && covered.error().code != Errc::gap) return fail(covered.error());
         if (!covered) stop.last_kept.reset();
         return {};
     }
 
-    // The last record replay must reach: the last commit, a later PREPARE (its transaction holds locks
-    // and may still be committed), or the restore point itself.
+    // The last record replay must reach: the last commit, a later PREPARE (its transaction holds
+    // locks and may still be committed), or the restore point itself.
     Result<std::optional<WalFinding>> last_needed(const StopPoint& stop, const Cut& cut) {
         std::optional<WalFinding> last = stop.last_kept;
         const WallTime since = last ? last->at - std::chrono::hours(1) : WallTime{};
-        WV_TRY(auto prepared, view_.marks(context_.cluster, since, WallTime{}, {pb::MarkEntry::PREPARED}));
+        WV_TRY(auto prepared,
+               view_.marks(context_.cluster, since, WallTime{}, {pb::MarkEntry::PREPARED}));
         for (const auto& mark : prepared) {
-            if (mark.history_id != stop.history.id || Lsn{mark.mark.start_lsn()} >= cut.lsn) continue;
+            if (mark.history_id != stop.history.id || Lsn{mark.mark.start_lsn()} >= cut.lsn)
+                continue;
             if (!last || last->start_lsn < Lsn{mark.mark.start_lsn()}) last = finding_of(mark.mark);
         }
         if (cut.keep && (!last || last->start_lsn < cut.keep->start_lsn)) last = cut.keep;
@@ -298,7 +332,8 @@ private:
     Result<std::uint64_t> segment_bytes_of_cluster() {
         WV_TRY(auto clusters, view_.clusters());
         for (const auto& cluster : clusters)
-            if (cluster.name == context_.cluster && cluster.segment_bytes > 0) return cluster.segment_bytes;
+            if (cluster.name == context_.cluster && cluster.segment_bytes > 0)
+                return cluster.segment_bytes;
         return fail(Errc::corrupt, "the repository does not say how large WAL segments of " +
                                        context_.cluster + " are");
     }
@@ -331,11 +366,14 @@ Result<std::vector<Window>> restore_windows(RepositoryView& view, const std::str
     return windows;
 }
 
-Result<StopPoint> resolve_target(RepositoryView& view, const Target& target, const ResolveContext& context) {
+Result<StopPoint> resolve_target(RepositoryView& view, const Target& target,
+                                 const ResolveContext& context) {
     WV_TRY(auto windows, restore_windows(view, context.cluster));
     if (windows.empty())
-        return fail(Errc::outside_window, context.cluster + " has no complete base backup yet, so nothing can be restored",
-                    "take one: walvault backup");
+        return fail(
+            Errc::outside_window,
+            context.cluster + " has no complete base backup yet, so nothing can be restored",
+            "take one: walvault backup");
     return Resolver(view, target, context, std::move(windows)).resolve();
 }
 

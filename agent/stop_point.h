@@ -15,13 +15,14 @@ namespace walvault::agent {
 struct StopPoint {
     Target target;
     storage::HistoryRecord history;
-    pb::BackupInfo base;            // the newest complete one whose stop is not after cut_lsn
-    Lsn cut_lsn;                    // records that start before it are kept; nothing else is
-    std::optional<WalFinding> last_kept;       // the last commit before cut_lsn
+    pb::BackupInfo base;                  // the newest complete one whose stop is not after cut_lsn
+    Lsn cut_lsn;                          // records that start before it are kept; nothing else is
+    std::optional<WalFinding> last_kept;  // the last commit before cut_lsn
     std::optional<WalFinding> first_left_out;  // the first commit or abort from cut_lsn on
     std::uint64_t left_out_commits = 0;        // all that follow, rounded to frames
-    // What PostgreSQL is told: stop after the record that starts here. None, for the base of a standby
-    // with nothing to keep after it: stop as soon as it is consistent (recovery_target = 'immediate').
+    // What PostgreSQL is told: stop after the record that starts here. None, for the base of a
+    // standby with nothing to keep after it: stop as soon as it is consistent (recovery_target =
+    // 'immediate').
     std::optional<Lsn> recovery_lsn;
     // WAL that replay reads: from the segment of the base's start to the end of the last record.
     Lsn wal_from_lsn;
@@ -39,7 +40,8 @@ struct Window {
 };
 
 // Newest history last; histories without a complete base are left out.
-Result<std::vector<Window>> restore_windows(storage::RepositoryView& view, const std::string& cluster);
+Result<std::vector<Window>> restore_windows(storage::RepositoryView& view,
+                                            const std::string& cluster);
 
 struct ResolveContext {
     std::string cluster;

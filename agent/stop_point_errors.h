@@ -5,7 +5,8 @@
 
 namespace walvault::agent {
 
-// Every function gives an Error whose message says what is wrong and whose hint names targets that work.
+// Every function gives an Error whose message says what is wrong and whose hint names targets that
+// work.
 struct StopPointErrors {
     storage::RepositoryView& view;
     const Target& target;
@@ -18,7 +19,8 @@ struct StopPointErrors {
     tl::unexpected<Error> after_history_end(const Window& window) const;
     tl::unexpected<Error> in_gap(const Window& window, const storage::GapRecord& gap) const;
     // [from, to) is not whole; `cause` is the view's error.
-    tl::unexpected<Error> missing_wal(const Window& window, Lsn from, Lsn to, const Error& cause) const;
+    tl::unexpected<Error> missing_wal(const Window& window, Lsn from, Lsn to,
+                                      const Error& cause) const;
     tl::unexpected<Error> clock_step(const Window& window, const std::vector<Lsn>& cuts) const;
     // Restore points of one name, or commits of one transaction number.
     tl::unexpected<Error> several(const std::vector<WalFinding>& found) const;

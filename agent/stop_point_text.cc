@@ -10,27 +10,37 @@ namespace walvault::agent {
 namespace {
 
 std::string line(const std::string& label, const std::string& text) {
-    return "  " + label + std::string(11 - std::min<std::size_t>(10, label.size()), ' ') + text + "\n";
+    return "  " + label + std::string(11 - std::min<std::size_t>(10, label.size()), ' ') + text +
+           "\n";
 }
 
 std::string target_text(const StopPoint& stop, const std::string& zone) {
     std::string text = stop.target.before ? "just before " : "";
     switch (stop.target.kind) {
-        case Target::Kind::time: return text + format_both(stop.target.at, zone, 6);
-        case Target::Kind::lsn: return text + "LSN " + to_string(stop.target.lsn);
-        case Target::Kind::xid: return text + "transaction " + std::to_string(stop.target.xid);
-        case Target::Kind::name: return text + "restore point " + printable(stop.target.name);
-        case Target::Kind::backup: return text + "the base backup " + printable(stop.target.name);
-        case Target::Kind::latest: return text + "everything stored";
-        case Target::Kind::immediate: return text + "the newest base backup";
-        case Target::Kind::earliest: return text + "the oldest base backup";
+        case Target::Kind::time:
+            return text + format_both(stop.target.at, zone, 6);
+        case Target::Kind::lsn:
+            return text + "LSN " + to_string(stop.target.lsn);
+        case Target::Kind::xid:
+            return text + "transaction " + std::to_string(stop.target.xid);
+        case Target::Kind::name:
+            return text + "restore point " + printable(stop.target.name);
+        case Target::Kind::backup:
+            return text + "the base backup " + printable(stop.target.name);
+        case Target::Kind::latest:
+            return text + "everything stored";
+        case Target::Kind::immediate:
+            return text + "the newest base backup";
+        case Target::Kind::earliest:
+            return text + "the oldest base backup";
     }
     return text;
 }
 
-std::string transaction_text(const WalFinding& finding, const std::string& zone, const RelationNames& names) {
-    std::string text = "xid " + std::to_string(finding.xid) + "  " + format_both(finding.at, zone, 6) + "  LSN " +
-                       to_string(finding.start_lsn);
+std::string transaction_text(const WalFinding& finding, const std::string& zone,
+                             const RelationNames& names) {
+    std::string text = "xid " + std::to_string(finding.xid) + "  " +
+                       format_both(finding.at, zone, 6) + "  LSN " + to_string(finding.start_lsn);
     if (finding.kind == WalFinding::Kind::abort) text += "  rolled back";
     const std::string what = describe_transaction(finding, names);
     return what.empty() ? text : text + "  " + what;
@@ -45,7 +55,8 @@ nlohmann::ordered_json transaction_json(const std::optional<WalFinding>& finding
             {"committed", finding->kind == WalFinding::Kind::commit}};
 }
 
-Task<> ask_names(const std::string& conninfo, const std::vector<std::string>& files, RelationNames& names) {
+Task<> ask_names(const std::string& conninfo, const std::vector<std::string>& files,
+                 RelationNames& names) {
     wal::Connection::Options options;
     options.conninfo = conninfo;
     options.connect_timeout = std::chrono::seconds(1);
@@ -83,22 +94,26 @@ std::string describe_transaction(const WalFinding& finding, const RelationNames&
     return text;
 }
 
-std::string stop_point_text(const StopPoint& stop, const std::string& zone, const RelationNames& names) {
+std::string stop_point_text(const StopPoint& stop, const std::string& zone,
+                            const RelationNames& names) {
     std::string text = line("target", target_text(stop, zone));
-    text += line("", "= WAL records that start before " + to_string(stop.cut_lsn) + " on timeline " +
-                         std::to_string(stop.timeline()));
-    text += line("kept", stop.last_kept ? transaction_text(*stop.last_kept, zone, names) + "  (the last)"
-                                        : "no transaction after the base");
+    text += line("", "= WAL records that start before " + to_string(stop.cut_lsn) +
+                         " on timeline " + std::to_string(stop.timeline()));
+    text += line("kept", stop.last_kept
+                             ? transaction_text(*stop.last_kept, zone, names) + "  (the last)"
+                             : "no transaction after the base");
     if (stop.first_left_out) {
         text += line("left out", transaction_text(*stop.first_left_out, zone, names));
         if (stop.left_out_commits > 1)
-            text += line("", "and about " + format_count(stop.left_out_commits - 1) + " more transactions");
+            text += line(
+                "", "and about " + format_count(stop.left_out_commits - 1) + " more transactions");
     } else {
         text += line("left out", "nothing that is stored");
     }
-    text += line("base", stop.base.backup_id() + ", timeline " + std::to_string(stop.base.timeline()) + ", " +
-                             format_size(stop.base.plain_bytes()) + "     + " +
-                             format_size(stop.wal_to_lsn - stop.wal_from_lsn) + " of WAL");
+    text +=
+        line("base", stop.base.backup_id() + ", timeline " + std::to_string(stop.base.timeline()) +
+                         ", " + format_size(stop.base.plain_bytes()) + "     + " +
+                         format_size(stop.wal_to_lsn - stop.wal_from_lsn) + " of WAL");
     return text;
 }
 
@@ -124,7 +139,8 @@ nlohmann::ordered_json stop_point_json(const StopPoint& stop) {
     return json;
 }
 
-RelationNames ask_relation_names(const std::string& conninfo, const std::vector<std::string>& files) {
+RelationNames ask_relation_names(const std::string& conninfo,
+                                 const std::vector<std::string>& files) {
     RelationNames names;
     if (files.empty()) return names;
     asio::io_context loop;

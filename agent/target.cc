@@ -21,13 +21,16 @@ bool is_all_digits(std::string_view text) {
     return !text.empty();
 }
 std::string_view trim(std::string_view text) {
-    while (!text.empty() && text.front() == ' ') text.remove_prefix(1);
-    while (!text.empty() && text.back() == ' ') text.remove_suffix(1);
+    while (!text.empty() && text.front() == ' ')
+        text.remove_prefix(1);
+    while (!text.empty() && text.back() == ' ')
+        text.remove_suffix(1);
     return text;
 }
 
 tl::unexpected<Error> not_a_time(std::string_view text, const std::string& why) {
-    return fail(Errc::invalid_argument, "'" + std::string(text.substr(0, 80)) + "' is not a time; " + why,
+    return fail(Errc::invalid_argument,
+                "'" + std::string(text.substr(0, 80)) + "' is not a time; " + why,
                 "write it as '2026-08-22 14:02:58+02', '14:02', '5m' or @EPOCH");
 }
 
@@ -56,7 +59,8 @@ public:
     }
     std::string_view digits() {
         std::size_t count = 0;
-        while (count < rest_.size() && is_digit(rest_[count])) ++count;
+        while (count < rest_.size() && is_digit(rest_[count]))
+            ++count;
         std::string_view found = rest_.substr(0, count);
         rest_.remove_prefix(count);
         return found;
@@ -65,7 +69,8 @@ public:
     std::optional<unsigned> number(std::size_t count) {
         if (rest_.size() < count || !is_all_digits(rest_.substr(0, count))) return {};
         unsigned value = 0;
-        for (char c : rest_.substr(0, count)) value = value * 10 + static_cast<unsigned>(c - '0');
+        for (char c : rest_.substr(0, count))
+            value = value * 10 + static_cast<unsigned>(c - '0');
         rest_.remove_prefix(count);
         return value;
     }
@@ -84,7 +89,8 @@ Result<Micros> parse_fraction(Scanner& scan) {
         return scan.error("PostgreSQL's times have at most 6 digits after the point, not " +
                           std::to_string(digits.size()));
     std::int64_t micros = 0;
-    for (std::size_t i = 0; i < 6; ++i) micros = micros * 10 + (i < digits.size() ? digits[i] - '0' : 0);
+    for (std::size_t i = 0; i < 6; ++i)
+        micros = micros * 10 + (i < digits.size() ? digits[i] - '0' : 0);
     return Micros(micros);
 }
 
@@ -107,8 +113,8 @@ Result<Micros> parse_clock(Scanner& scan) {
     if (*hours > 23) return scan.error("hours run to 23");
     if (*minutes > 59) return scan.error("minutes run to 59");
     if (seconds > 59) return scan.error("seconds run to 59");
-    return std::chrono::hours(*hours) + std::chrono::minutes(*minutes) + std::chrono::seconds(seconds) +
-           fraction;
+    return std::chrono::hours(*hours) + std::chrono::minutes(*minutes) +
+           std::chrono::seconds(seconds) + fraction;
 }
 
 // YYYY-MM-DD
@@ -119,7 +125,8 @@ Result<date::local_days> parse_day(Scanner& scan) {
     if (!month || !scan.take('-')) return scan.error("a date is written as 2026-08-22");
     auto day = scan.number(2);
     if (!day || is_digit(scan.peek())) return scan.error("a date is written as 2026-08-22");
-    date::year_month_day found{date::year(static_cast<int>(*year)), date::month(*month), date::day(*day)};
+    date::year_month_day found{date::year(static_cast<int>(*year)), date::month(*month),
+                               date::day(*day)};
     if (!found.ok()) return scan.error("there is no such day");
     return date::local_days(found);
 }
@@ -148,13 +155,15 @@ std::string offset_text(std::chrono::seconds offset) {
     const auto minutes = std::chrono::duration_cast<std::chrono::minutes>(offset).count();
     const long long size = minutes < 0 ? -minutes : minutes;
     char text[16];
-    std::snprintf(text, sizeof text, "%c%02lld:%02lld", minutes < 0 ? '-' : '+', size / 60 % 100, size % 60);
+    std::snprintf(text, sizeof text, "%c%02lld:%02lld", minutes < 0 ? '-' : '+', size / 60 % 100,
+                  size % 60);
     return text;
 }
 
 std::string candidate(LocalMicros local, const date::sys_info& info) {
     WallTime at(local.time_since_epoch() - std::chrono::duration_cast<Micros>(info.offset));
-    return date::format("%F %T", local) + offset_text(info.offset) + " (" + info.abbrev + ", " + to_utc_text(at) + ")";
+    return date::format("%F %T", local) + offset_text(info.offset) + " (" + info.abbrev + ", " +
+           to_utc_text(at) + ")";
 }
 
 // The instants just around a local time that the clock jumped over.
@@ -162,12 +171,13 @@ tl::unexpected<Error> never_happened(std::string_view whole, const date::local_i
                                      const std::string& zone) {
     const auto jump = std::chrono::time_point_cast<Micros>(info.first.end);
     auto edge = [&](const date::sys_info& side) {
-        LocalMicros local(jump.time_since_epoch() + std::chrono::duration_cast<Micros>(side.offset));
+        LocalMicros local(jump.time_since_epoch() +
+                          std::chrono::duration_cast<Micros>(side.offset));
         return date::format("%F %T", local) + offset_text(side.offset) + " (" + side.abbrev + ")";
     };
     return fail(Errc::outside_window, "'" + std::string(whole) + "' never happened in " + zone,
-                "the clock went from " + edge(info.first) + " to " + edge(info.second) +
-                    ", both " + to_utc_text(jump) + "; give the offset");
+                "the clock went from " + edge(info.first) + " to " + edge(info.second) + ", both " +
+                    to_utc_text(jump) + "; give the offset");
 }
 
 WallTime at_offset(LocalMicros local, std::chrono::seconds offset) {
@@ -182,29 +192,35 @@ const date::time_zone* find_zone(const std::string& name) {
     }
 }
 
-Result<WallTime> local_to_instant(std::string_view whole, LocalMicros local, const std::string& zone_name) {
+Result<WallTime> local_to_instant(std::string_view whole, LocalMicros local,
+                                  const std::string& zone_name) {
     const date::time_zone* zone = find_zone(zone_name);
     if (zone == nullptr)
-        return not_a_time(whole, "'" + zone_name.substr(0, 40) + "' is not a time zone this system knows");
+        return not_a_time(whole,
+                          "'" + zone_name.substr(0, 40) + "' is not a time zone this system knows");
     const date::local_info info = zone->get_info(local);
     if (info.result == date::local_info::unique) return at_offset(local, info.first.offset);
     if (info.result == date::local_info::nonexistent) return never_happened(whole, info, zone_name);
     return fail(Errc::ambiguous, "'" + std::string(whole) + "' happened twice in " + zone_name,
-                "give the offset: " + candidate(local, info.first) + " or " + candidate(local, info.second));
+                "give the offset: " + candidate(local, info.first) + " or " +
+                    candidate(local, info.second));
 }
 
 // "CEST": taken only if it is what the clocks of `zone_name` showed then.
 Result<WallTime> abbreviation_to_instant(std::string_view whole, LocalMicros local,
-                                         const std::string& abbreviation, const std::string& zone_name) {
+                                         const std::string& abbreviation,
+                                         const std::string& zone_name) {
     const date::time_zone* zone = find_zone(zone_name);
-    if (zone == nullptr) return not_a_time(whole, "'" + zone_name + "' is not a time zone this system knows");
+    if (zone == nullptr)
+        return not_a_time(whole, "'" + zone_name + "' is not a time zone this system knows");
     const date::local_info info = zone->get_info(local);
     if (info.result == date::local_info::nonexistent) return never_happened(whole, info, zone_name);
     if (info.first.abbrev == abbreviation) return at_offset(local, info.first.offset);
     if (info.result == date::local_info::ambiguous && info.second.abbrev == abbreviation)
         return at_offset(local, info.second.offset);
-    return not_a_time(whole, abbreviation.substr(0, 20) + " was not in force in " + zone_name + " then, " +
-                                 info.first.abbrev + " was; give an offset such as +02:00 or a zone such "
+    return not_a_time(whole, abbreviation.substr(0, 20) + " was not in force in " + zone_name +
+                                 " then, " + info.first.abbrev +
+                                 " was; give an offset such as +02:00 or a zone such "
                                  "as Europe/Berlin");
 }
 
@@ -214,7 +230,8 @@ Result<WallTime> parse_zone(Scanner& scan, LocalMicros local, const std::string&
     if (scan.at_end()) return local_to_instant(scan.whole(), local, context_zone);
     if (scan.peek() == '+' || scan.peek() == '-') {
         WV_TRY(std::chrono::minutes offset, parse_offset(scan));
-        if (!scan.at_end()) return scan.error("'" + std::string(scan.rest()) + "' after it is not understood");
+        if (!scan.at_end())
+            return scan.error("'" + std::string(scan.rest()) + "' after it is not understood");
         return at_offset(local, offset);
     }
     const std::string zone(scan.rest());
@@ -228,9 +245,11 @@ Result<WallTime> parse_zone(Scanner& scan, LocalMicros local, const std::string&
 }
 
 // The day it is (or was, `days_ago`) in the zone of the context.
-Result<date::local_days> day_in_zone(std::string_view whole, const TimeContext& context, int days_ago) {
+Result<date::local_days> day_in_zone(std::string_view whole, const TimeContext& context,
+                                     int days_ago) {
     const date::time_zone* zone = find_zone(context.zone);
-    if (zone == nullptr) return not_a_time(whole, "'" + context.zone + "' is not a time zone this system knows");
+    if (zone == nullptr)
+        return not_a_time(whole, "'" + context.zone + "' is not a time zone this system knows");
     return date::floor<date::days>(zone->to_local(context.now)) - date::days(days_ago);
 }
 
@@ -238,9 +257,11 @@ Result<WallTime> parse_epoch(std::string_view text) {
     Scanner scan(text);
     scan.take('@');
     std::string_view digits = scan.digits();
-    if (digits.empty() || digits.size() > 11) return scan.error("an epoch is written as @1787391791.25");
+    if (digits.empty() || digits.size() > 11)
+        return scan.error("an epoch is written as @1787391791.25");
     std::int64_t seconds = 0;
-    for (char c : digits) seconds = seconds * 10 + (c - '0');
+    for (char c : digits)
+        seconds = seconds * 10 + (c - '0');
     Micros fraction{0};
     if (scan.take('.')) {
         WV_TRY(fraction, parse_fraction(scan));
@@ -264,7 +285,8 @@ std::optional<Micros> unit_of(std::string_view unit) {
                                                  {" w week weeks ", 7 * 24h}}};
     const std::string wanted = " " + std::string(unit) + " ";
     for (const Unit& candidate_unit : kUnits)
-        if (candidate_unit.names.find(wanted) != std::string_view::npos) return candidate_unit.length;
+        if (candidate_unit.names.find(wanted) != std::string_view::npos)
+            return candidate_unit.length;
     return {};
 }
 
@@ -278,14 +300,16 @@ Result<std::optional<WallTime>> parse_relative(std::string_view text, const Time
         std::string_view digits = scan.digits();
         scan.skip_blanks();
         std::size_t length = 0;
-        while (length < scan.rest().size() && is_letter(scan.rest()[length])) ++length;
+        while (length < scan.rest().size() && is_letter(scan.rest()[length]))
+            ++length;
         const std::string_view unit = scan.rest().substr(0, length);
         if (unit.empty()) return std::nullopt;
         const auto unit_length = unit_of(unit);
         if (!unit_length) return std::nullopt;
         if (digits.size() > 9) return scan.error("the number is too large");
         std::int64_t count = 0;
-        for (char c : digits) count = count * 10 + (c - '0');
+        for (char c : digits)
+            count = count * 10 + (c - '0');
         if (count > std::chrono::hours(24 * 36525) / *unit_length)
             return scan.error("that is more than a hundred years ago");
         back += count * *unit_length;
@@ -306,8 +330,10 @@ bool starts_like_date(std::string_view text) {
 Result<WallTime> parse_clock_of_day(std::string_view text, const TimeContext& context) {
     Scanner scan(text);
     int days_ago = 0;
-    if (scan.take_word("yesterday")) days_ago = 1;
-    else scan.take_word("today");
+    if (scan.take_word("yesterday"))
+        days_ago = 1;
+    else
+        scan.take_word("today");
     scan.skip_blanks();
     WV_TRY(date::local_days day, day_in_zone(text, context, days_ago));
     WV_TRY(Micros clock, parse_clock(scan));
@@ -335,7 +361,8 @@ bool looks_like_lsn(std::string_view text) {
     const std::size_t slash = text.find('/');
     if (slash == std::string_view::npos || slash == 0 || slash > 8) return false;
     for (char c : text)
-        if (!is_digit(c) && c != '/' && !((c >= 'A' && c <= 'F') || (c >= 'a' && c <= 'f'))) return false;
+        if (!is_digit(c) && c != '/' && !((c >= 'A' && c <= 'F') || (c >= 'a' && c <= 'f')))
+            return false;
     return true;
 }
 
@@ -344,7 +371,8 @@ Result<Xid> parse_xid(std::string_view digits) {
     auto [end, code] = std::from_chars(digits.data(), digits.data() + digits.size(), xid);
     if (code != std::errc{} || end != digits.data() + digits.size() || xid < 3)
         return fail(Errc::invalid_argument,
-                    "'" + std::string(digits.substr(0, 40)) + "' is not a transaction id; they run from 3 to 4294967295",
+                    "'" + std::string(digits.substr(0, 40)) +
+                        "' is not a transaction id; they run from 3 to 4294967295",
                     "use the 32-bit xid, as in the server log and `walvault log`");
     return xid;
 }
@@ -367,7 +395,8 @@ Result<Target> parse_named(std::string_view text, Target target) {
         target.kind = Target::Kind::backup;
         target.name = std::string(*backup);
     }
-    const bool needs_name = target.kind == Target::Kind::name || target.kind == Target::Kind::backup;
+    const bool needs_name =
+        target.kind == Target::Kind::name || target.kind == Target::Kind::backup;
     if (needs_name && (target.name.empty() || target.name.size() > 63))
         return fail(Errc::invalid_argument, "'" + std::string(text.substr(0, 80)) +
                                                 "' needs a name of 1 to 63 bytes after the colon");
@@ -382,9 +411,11 @@ Result<Target> parse_bare(std::string_view text, Target target, const TimeContex
         return target;
     }
     if (is_all_digits(text))
-        return fail(Errc::invalid_argument, "'" + std::string(text.substr(0, 40)) +
-                                                "' could be a transaction, an epoch or a minute",
-                    "say xid:" + std::string(text.substr(0, 40)) + " or @" + std::string(text.substr(0, 40)));
+        return fail(Errc::invalid_argument,
+                    "'" + std::string(text.substr(0, 40)) +
+                        "' could be a transaction, an epoch or a minute",
+                    "say xid:" + std::string(text.substr(0, 40)) + " or @" +
+                        std::string(text.substr(0, 40)));
     if (looks_like_lsn(text)) {
         target.kind = Target::Kind::lsn;
         WV_TRY(target.lsn, parse_lsn(text));
@@ -400,7 +431,8 @@ Result<> require_meaning(const Target& target) {
     const bool has_before = target.kind == Target::Kind::time || target.kind == Target::Kind::lsn ||
                             target.kind == Target::Kind::xid || target.kind == Target::Kind::name;
     if (!target.before || has_before) return {};
-    return fail(Errc::invalid_argument, "--before takes a time, lsn:, xid: or name:, not '" + target.text + "'",
+    return fail(Errc::invalid_argument,
+                "--before takes a time, lsn:, xid: or name:, not '" + target.text + "'",
                 "say --to " + target.text);
 }
 
@@ -421,7 +453,9 @@ Result<WallTime> parse_time(std::string_view given, const TimeContext& context) 
 
 Result<Target> parse_target(std::string_view given, bool before, const TimeContext& context) {
     const std::string_view text = trim(given);
-    if (text.empty()) return fail(Errc::invalid_argument, "the target is empty", "say --to latest or --to '14:02'");
+    if (text.empty())
+        return fail(Errc::invalid_argument, "the target is empty",
+                    "say --to latest or --to '14:02'");
     Target target;
     target.before = before;
     target.text = std::string(text.substr(0, 200));

@@ -36,8 +36,9 @@ struct TimeContext {
     std::string zone = "UTC";  // a name of the zone database, as display_zone() gives it
 };
 
-// Errors: invalid_argument for anything outside the grammar (exit 2); ambiguous for a local time that
-// happened twice and outside_window for one that never did (exit 3), with the instants around it.
+// Errors: invalid_argument for anything outside the grammar (exit 2); ambiguous for a local time
+// that happened twice and outside_window for one that never did (exit 3), with the instants around
+// it.
 Result<Target> parse_target(std::string_view text, bool before, const TimeContext& context);
 
 // The TIME and RELATIVE forms alone, as --since and --until take them. Errors: as parse_target.

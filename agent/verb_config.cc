@@ -14,25 +14,32 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 int print(std::string_view text) {
-    bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
+    bool written =
+        std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
     return written ? kExitDone : kExitFailed;
 }
 
-int print_json(const Json& json) { return print(json.dump(2, ' ', false, Json::error_handler_t::replace) + '\n'); }
+int print_json(const Json& json) {
+    return print(json.dump(2, ' ', false, Json::error_handler_t::replace) + '\n');
+}
 
 int check(const Globals& globals) {
     auto config = load_config(globals);
     if (!config) return report(globals, config.error(), kExitUsage);
     if (globals.output != Output::text) {
         Json servers = Json::array();
-        for (const ServerConfig& server : config->servers) servers.push_back(server.name);
-        return print_json(Json{{"ok", true}, {"config", globals.config_path}, {"servers", servers},
-                          {"warnings", config->warnings}});
+        for (const ServerConfig& server : config->servers)
+            servers.push_back(server.name);
+        return print_json(Json{{"ok", true},
+                               {"config", globals.config_path},
+                               {"servers", servers},
+                               {"warnings", config->warnings}});
     }
     std::string names;
-    for (const ServerConfig& server : config->servers) names += (names.empty() ? "" : ", ") + server.name;
-    return print(fmt::format("{} is good. Servers: {}. Repository: {}\n", globals.config_path, names,
-                             config->repo.root));
+    for (const ServerConfig& server : config->servers)
+        names += (names.empty() ? "" : ", ") + server.name;
+    return print(fmt::format("{} is good. Servers: {}. Repository: {}\n", globals.config_path,
+                             names, config->repo.root));
 }
 
 int show(const Globals& globals, bool with_origin) {
@@ -69,13 +76,16 @@ int explain(const Globals& globals, const std::string& key) {
                                          "walvault config default prints every key"});
     }
     if (globals.output != Output::text)
-        return print_json(Json{{"key", row->pattern}, {"required", row->required}, {"default", row->fallback},
-                          {"bounds", row->bounds}, {"explanation", row->explanation}});
-    std::string fallback = row->required          ? "none, it must be given"
+        return print_json(Json{{"key", row->pattern},
+                               {"required", row->required},
+                               {"default", row->fallback},
+                               {"bounds", row->bounds},
+                               {"explanation", row->explanation}});
+    std::string fallback = row->required           ? "none, it must be given"
                            : row->fallback.empty() ? "empty"
                                                    : std::string(row->fallback);
-    return print(fmt::format("{}\n  {}\n  value    {}\n  default  {}\n", row->pattern, row->explanation,
-                             row->bounds, fallback));
+    return print(fmt::format("{}\n  {}\n  value    {}\n  default  {}\n", row->pattern,
+                             row->explanation, row->bounds, fallback));
 }
 
 }  // namespace

@@ -39,7 +39,8 @@ Result<Facts> read_facts(OpenedView& opened) {
 std::string ratio_text(std::uint64_t plain, std::uint64_t stored) {
     if (stored == 0) return "";
     char text[32];
-    std::snprintf(text, sizeof text, " (%.1f times smaller)", static_cast<double>(plain) / static_cast<double>(stored));
+    std::snprintf(text, sizeof text, " (%.1f times smaller)",
+                  static_cast<double>(plain) / static_cast<double>(stored));
     return text;
 }
 
@@ -48,35 +49,43 @@ std::string version_text(unsigned number) {
 }
 
 std::string summary_text(const OpenedView& opened, const Facts& facts) {
-    std::string text = opened.cluster.name + "  PostgreSQL " + version_text(opened.cluster.server_version_num) +
-                       ", system id " + std::to_string(opened.cluster.system_identifier) + "\n";
-    if (facts.windows.empty()) text += "  restorable  nothing: there is no complete base backup yet\n";
+    std::string text = opened.cluster.name + "  PostgreSQL " +
+                       version_text(opened.cluster.server_version_num) + ", system id " +
+                       std::to_string(opened.cluster.system_identifier) + "\n";
+    if (facts.windows.empty())
+        text += "  restorable  nothing: there is no complete base backup yet\n";
     for (const Window& window : facts.windows)
         text += "  restorable  " + format_local(window.from, opened.zone, 6) + " to " +
-                format_local(window.until, opened.zone, 6) + "  (" + format_duration(window.until - window.from) +
-                ", timeline " + std::to_string(window.history.timeline) + ", WAL to " +
+                format_local(window.until, opened.zone, 6) + "  (" +
+                format_duration(window.until - window.from) + ", timeline " +
+                std::to_string(window.history.timeline) + ", WAL to " +
                 to_string(window.history.end_lsn) + ")\n";
-    text += "  gaps        " + (facts.gaps.empty() ? std::string("none") : format_count(facts.gaps.size())) + "\n";
+    text += "  gaps        " +
+            (facts.gaps.empty() ? std::string("none") : format_count(facts.gaps.size())) + "\n";
     const auto& totals = facts.totals;
-    text += "  WAL         " + format_size(totals.wal_plain_bytes) + " in " + format_size(totals.wal_stored_bytes) +
+    text += "  WAL         " + format_size(totals.wal_plain_bytes) + " in " +
+            format_size(totals.wal_stored_bytes) +
             ratio_text(totals.wal_plain_bytes, totals.wal_stored_bytes) + "\n";
-    text += "  bases       " + format_count(facts.backups.size()) + ": " + format_size(totals.base_plain_bytes) + " in " +
-            format_size(totals.base_stored_bytes) + ratio_text(totals.base_plain_bytes, totals.base_stored_bytes) +
-            ", each chunk once\n";
-    text += "  repository  " + opened.store->url() + ", " + format_count(totals.pack_count) + " packs\n";
+    text += "  bases       " + format_count(facts.backups.size()) + ": " +
+            format_size(totals.base_plain_bytes) + " in " + format_size(totals.base_stored_bytes) +
+            ratio_text(totals.base_plain_bytes, totals.base_stored_bytes) + ", each chunk once\n";
+    text += "  repository  " + opened.store->url() + ", " + format_count(totals.pack_count) +
+            " packs\n";
     return text;
 }
 
 std::string backups_text(const OpenedView& opened, const Facts& facts) {
     using Align = Table::Align;
     Table table({"BASE", "STARTED", "TOOK", "SIZE", "NEW", "STORED", "CONSISTENT AT", "TIMELINE"},
-                {Align::left, Align::left, Align::right, Align::right, Align::right, Align::right, Align::left, Align::right});
+                {Align::left, Align::left, Align::right, Align::right, Align::right, Align::right,
+                 Align::left, Align::right});
     for (const auto& base : facts.backups) {
         const WallTime started = time_of(base.started_at_us());
         table.add_row({base.backup_id(), format_local(started, opened.zone, 0),
-                       format_duration(time_of(base.stopped_at_us()) - started), format_size(base.plain_bytes()),
-                       format_size(base.new_chunk_bytes()), format_size(base.stored_bytes()),
-                       to_string(Lsn{base.stop_lsn()}), std::to_string(base.timeline())});
+                       format_duration(time_of(base.stopped_at_us()) - started),
+                       format_size(base.plain_bytes()), format_size(base.new_chunk_bytes()),
+                       format_size(base.stored_bytes()), to_string(Lsn{base.stop_lsn()}),
+                       std::to_string(base.timeline())});
     }
     return table.text();
 }
@@ -84,9 +93,11 @@ std::string backups_text(const OpenedView& opened, const Facts& facts) {
 std::string timelines_text(const OpenedView& opened, const Facts& facts) {
     Table table({"HISTORY", "TIMELINE", "FROM", "TO", "LAST COMMIT"});
     for (const auto& history : facts.histories)
-        table.add_row({to_hex(history.id).substr(0, 8), std::to_string(history.timeline), to_string(history.start_lsn),
-                       to_string(history.end_lsn),
-                       history.last_commit_at == WallTime{} ? "none" : format_local(history.last_commit_at, opened.zone, 6)});
+        table.add_row({to_hex(history.id).substr(0, 8), std::to_string(history.timeline),
+                       to_string(history.start_lsn), to_string(history.end_lsn),
+                       history.last_commit_at == WallTime{}
+                           ? "none"
+                           : format_local(history.last_commit_at, opened.zone, 6)});
     return table.text();
 }
 
@@ -94,8 +105,9 @@ std::string gaps_text(const OpenedView& opened, const Facts& facts) {
     if (facts.gaps.empty()) return "No gaps.\n";
     Table table({"FROM", "TO", "FROM LSN", "TO LSN", "CAUSE"});
     for (const auto& gap : facts.gaps)
-        table.add_row({format_local(gap.from_at, opened.zone, 3), format_local(gap.to_at, opened.zone, 3),
-                       to_string(gap.from_lsn), to_string(gap.to_lsn), printable(gap.cause)});
+        table.add_row({format_local(gap.from_at, opened.zone, 3),
+                       format_local(gap.to_at, opened.zone, 3), to_string(gap.from_lsn),
+                       to_string(gap.to_lsn), printable(gap.cause)});
     return table.text();
 }
 
@@ -103,7 +115,8 @@ std::string points_text(const OpenedView& opened, const Facts& facts) {
     if (facts.points.empty()) return "No restore points; walvault point NAME makes one.\n";
     Table table({"RESTORE POINT", "TIME", "LSN"});
     for (const auto& point : facts.points)
-        table.add_row({printable(point.mark.name()), format_local(time_of(point.mark.at_us()), opened.zone, 6),
+        table.add_row({printable(point.mark.name()),
+                       format_local(time_of(point.mark.at_us()), opened.zone, 6),
                        to_string(Lsn{point.mark.start_lsn()})});
     return table.text();
 }
@@ -111,37 +124,50 @@ std::string points_text(const OpenedView& opened, const Facts& facts) {
 Json backups_json(const Facts& facts) {
     Json list = Json::array();
     for (const auto& base : facts.backups)
-        list.push_back({{"backup_id", base.backup_id()}, {"label", base.label()}, {"timeline", base.timeline()},
-                        {"start_lsn", to_string(Lsn{base.start_lsn()})}, {"stop_lsn", to_string(Lsn{base.stop_lsn()})},
+        list.push_back({{"backup_id", base.backup_id()},
+                        {"label", base.label()},
+                        {"timeline", base.timeline()},
+                        {"start_lsn", to_string(Lsn{base.start_lsn()})},
+                        {"stop_lsn", to_string(Lsn{base.stop_lsn()})},
                         {"started_at", format_utc(time_of(base.started_at_us()), 6)},
                         {"stopped_at", format_utc(time_of(base.stopped_at_us()), 6)},
-                        {"file_count", base.file_count()}, {"bytes", base.plain_bytes()},
-                        {"new_bytes", base.new_chunk_bytes()}, {"stored_bytes", base.stored_bytes()}});
+                        {"file_count", base.file_count()},
+                        {"bytes", base.plain_bytes()},
+                        {"new_bytes", base.new_chunk_bytes()},
+                        {"stored_bytes", base.stored_bytes()}});
     return list;
 }
 
 Json windows_json(const Facts& facts) {
     Json list = Json::array();
     for (const auto& window : facts.windows)
-        list.push_back({{"history_id", to_hex(window.history.id)}, {"timeline", window.history.timeline},
-                        {"from", format_utc(window.from, 6)}, {"until", format_utc(window.until, 6)},
-                        {"start_lsn", to_string(window.history.start_lsn)}, {"end_lsn", to_string(window.history.end_lsn)}});
+        list.push_back({{"history_id", to_hex(window.history.id)},
+                        {"timeline", window.history.timeline},
+                        {"from", format_utc(window.from, 6)},
+                        {"until", format_utc(window.until, 6)},
+                        {"start_lsn", to_string(window.history.start_lsn)},
+                        {"end_lsn", to_string(window.history.end_lsn)}});
     return list;
 }
 
 Json gaps_json(const Facts& facts) {
     Json list = Json::array();
     for (const auto& gap : facts.gaps)
-        list.push_back({{"history_id", to_hex(gap.history_id)}, {"timeline", gap.timeline},
-                        {"from_lsn", to_string(gap.from_lsn)}, {"to_lsn", to_string(gap.to_lsn)},
-                        {"from", format_utc(gap.from_at, 6)}, {"to", format_utc(gap.to_at, 6)}, {"cause", gap.cause}});
+        list.push_back({{"history_id", to_hex(gap.history_id)},
+                        {"timeline", gap.timeline},
+                        {"from_lsn", to_string(gap.from_lsn)},
+                        {"to_lsn", to_string(gap.to_lsn)},
+                        {"from", format_utc(gap.from_at, 6)},
+                        {"to", format_utc(gap.to_at, 6)},
+                        {"cause", gap.cause}});
     return list;
 }
 
 Json info_json(const OpenedView& opened, const Facts& facts) {
     Json points = Json::array();
     for (const auto& point : facts.points)
-        points.push_back({{"name", point.mark.name()}, {"at", format_utc(time_of(point.mark.at_us()), 6)},
+        points.push_back({{"name", point.mark.name()},
+                          {"at", format_utc(time_of(point.mark.at_us()), 6)},
                           {"lsn", to_string(Lsn{point.mark.start_lsn()})}});
     const auto& totals = facts.totals;
     return {{"server", opened.cluster.name},
@@ -153,13 +179,19 @@ Json info_json(const OpenedView& opened, const Facts& facts) {
             {"gaps", gaps_json(facts)},
             {"backups", backups_json(facts)},
             {"points", points},
-            {"totals", {{"wal_bytes", totals.wal_plain_bytes}, {"wal_stored_bytes", totals.wal_stored_bytes},
-                        {"base_bytes", totals.base_plain_bytes}, {"base_stored_bytes", totals.base_stored_bytes},
-                        {"chunk_count", totals.chunk_count}, {"pack_count", totals.pack_count}}}};
+            {"totals",
+             {{"wal_bytes", totals.wal_plain_bytes},
+              {"wal_stored_bytes", totals.wal_stored_bytes},
+              {"base_bytes", totals.base_plain_bytes},
+              {"base_stored_bytes", totals.base_stored_bytes},
+              {"chunk_count", totals.chunk_count},
+              {"pack_count", totals.pack_count}}}};
 }
 
-std::string info_text(const OpenedView& opened, const Facts& facts, const InfoArguments& arguments) {
-    const bool all = !arguments.backups && !arguments.timelines && !arguments.gaps && !arguments.points;
+std::string info_text(const OpenedView& opened, const Facts& facts,
+                      const InfoArguments& arguments) {
+    const bool all =
+        !arguments.backups && !arguments.timelines && !arguments.gaps && !arguments.points;
     std::string text;
     auto section = [&](const std::string& part) { text += (text.empty() ? "" : "\n") + part; };
     if (all) section(summary_text(opened, facts));
@@ -173,10 +205,12 @@ std::string info_text(const OpenedView& opened, const Facts& facts, const InfoAr
 Result<> show(const Globals& globals, const InfoArguments& arguments) {
     WV_TRY(OpenedView opened, open_view(globals));
     WV_TRY(Facts facts, read_facts(opened));
-    const std::string text =
-        globals.output == Output::text
-            ? info_text(opened, facts, arguments)
-            : info_json(opened, facts).dump(globals.output == Output::json ? 2 : -1, ' ', false, Json::error_handler_t::replace) + "\n";
+    const std::string text = globals.output == Output::text
+                                 ? info_text(opened, facts, arguments)
+                                 : info_json(opened, facts)
+                                           .dump(globals.output == Output::json ? 2 : -1, ' ',
+                                                 false, Json::error_handler_t::replace) +
+                                       "\n";
     std::fwrite(text.data(), 1, text.size(), stdout);
     return {};
 }

@@ -1,6 +1,6 @@
 #include <algorithm>
-#include <cstdio>
 #include <array>
+#include <cstdio>
 #include <deque>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -20,19 +20,20 @@ struct KindName {
     pb::MarkEntry::Kind kind;
     const char* shown;
 };
-constexpr std::array<KindName, 9> kKinds{{{"drop", pb::MarkEntry::DROP, "DROP"},
-                                          {"truncate", pb::MarkEntry::TRUNCATE, "TRUNCATE or rewrite"},
-                                          {"point", pb::MarkEntry::RESTORE_POINT, "restore point"},
-                                          {"bulk", pb::MarkEntry::BULK, "bulk change"},
-                                          {"checkpoint", pb::MarkEntry::CHECKPOINT, "checkpoint"},
-                                          {"timeline", pb::MarkEntry::TIMELINE_SWITCH, "timeline switch"},
-                                          {"parameter", pb::MarkEntry::PARAMETER_CHANGE, "parameter change"},
-                                          {"clock", pb::MarkEntry::CLOCK_STEP, "clock set back"},
-                                          {"prepared", pb::MarkEntry::PREPARED, "PREPARE TRANSACTION"}}};
+constexpr std::array<KindName, 9> kKinds{
+    {{"drop", pb::MarkEntry::DROP, "DROP"},
+     {"truncate", pb::MarkEntry::TRUNCATE, "TRUNCATE or rewrite"},
+     {"point", pb::MarkEntry::RESTORE_POINT, "restore point"},
+     {"bulk", pb::MarkEntry::BULK, "bulk change"},
+     {"checkpoint", pb::MarkEntry::CHECKPOINT, "checkpoint"},
+     {"timeline", pb::MarkEntry::TIMELINE_SWITCH, "timeline switch"},
+     {"parameter", pb::MarkEntry::PARAMETER_CHANGE, "parameter change"},
+     {"clock", pb::MarkEntry::CLOCK_STEP, "clock set back"},
+     {"prepared", pb::MarkEntry::PREPARED, "PREPARE TRANSACTION"}}};
 
 // One line of the log: a mark, or a transaction.
 struct Event {
-    std::string kind;   // as --kind takes it
+    std::string kind;  // as --kind takes it
     std::string shown;
     Lsn start_lsn;
     Lsn end_lsn;
@@ -42,7 +43,9 @@ struct Event {
     std::vector<std::string> files;
     std::uint64_t inserted_rows = 0, updated_rows = 0, deleted_rows = 0;
     std::uint64_t rows() const { return inserted_rows + updated_rows + deleted_rows; }
-    bool can_be_undone() const { return xid != 0 && (kind == "drop" || kind == "truncate" || kind == "bulk"); }
+    bool can_be_undone() const {
+        return xid != 0 && (kind == "drop" || kind == "truncate" || kind == "bulk");
+    }
 };
 
 struct Wanted {
@@ -67,13 +70,18 @@ Result<Wanted> parse_arguments(const LogArguments& arguments, const TimeContext&
     wanted.min_rows = arguments.min_rows;
     wanted.limit = std::max<std::uint64_t>(1, arguments.limit);
     for (const std::string& kind : arguments.kinds) {
-        auto found = std::find_if(kKinds.begin(), kKinds.end(), [&](const KindName& each) { return kind == each.name; });
-        if (found != kKinds.end()) wanted.marks.push_back(found->kind);
-        else if (kind == "commit") wanted.commits = true;
-        else if (kind == "abort") wanted.aborts = true;
+        auto found = std::find_if(kKinds.begin(), kKinds.end(),
+                                  [&](const KindName& each) { return kind == each.name; });
+        if (found != kKinds.end())
+            wanted.marks.push_back(found->kind);
+        else if (kind == "commit")
+            wanted.commits = true;
+        else if (kind == "abort")
+            wanted.aborts = true;
         else
             return fail(Errc::invalid_argument, "'" + printable(kind) + "' is not a kind of event",
-                        "there are drop, truncate, point, bulk, commit, abort, checkpoint, timeline, parameter, clock, prepared");
+                        "there are drop, truncate, point, bulk, commit, abort, checkpoint, "
+                        "timeline, parameter, clock, prepared");
     }
     if (arguments.kinds.empty())
         for (const KindName& each : kKinds)
@@ -111,7 +119,8 @@ Event event_of(const WalFinding& finding) {
     event.updated_rows = finding.updated_rows;
     event.deleted_rows = finding.deleted_rows;
     if (finding.most_changed.relation != 0) event.files.push_back(to_string(finding.most_changed));
-    for (const auto& file : finding.dropped) event.files.push_back(to_string(file));
+    for (const auto& file : finding.dropped)
+        event.files.push_back(to_string(file));
     return event;
 }
 
@@ -127,7 +136,8 @@ public:
         ++dropped_;
     }
     std::vector<Event> take() {
-        std::vector<Event> events(std::make_move_iterator(events_.begin()), std::make_move_iterator(events_.end()));
+        std::vector<Event> events(std::make_move_iterator(events_.begin()),
+                                  std::make_move_iterator(events_.end()));
         return events;
     }
     std::uint64_t dropped() const { return dropped_; }
@@ -141,15 +151,18 @@ private:
 Result<> collect_transactions(OpenedView& opened, const Wanted& wanted, Collector& collector) {
     WV_TRY(auto histories, opened.view->histories(opened.cluster.name));
     for (const auto& history : histories) {
-        WV_TRY(auto first, opened.view->first_transaction_after(history.id, wanted.since - Micros(1)));
+        WV_TRY(auto first,
+               opened.view->first_transaction_after(history.id, wanted.since - Micros(1)));
         if (!first) continue;
-        WV_CHECK(opened.view->scan(history.id, first->start_lsn, history.end_lsn, [&](const WalFinding& found) {
-            const bool shown = (found.kind == WalFinding::Kind::commit && wanted.commits) ||
-                               (found.kind == WalFinding::Kind::abort && wanted.aborts);
-            const bool in_time = found.at >= wanted.since && (wanted.until == WallTime{} || found.at <= wanted.until);
-            if (shown && in_time) collector.add(event_of(found));
-            return true;
-        }));
+        WV_CHECK(opened.view->scan(
+            history.id, first->start_lsn, history.end_lsn, [&](const WalFinding& found) {
+                const bool shown = (found.kind == WalFinding::Kind::commit && wanted.commits) ||
+                                   (found.kind == WalFinding::Kind::abort && wanted.aborts);
+                const bool in_time = found.at >= wanted.since &&
+                                     (wanted.until == WallTime{} || found.at <= wanted.until);
+                if (shown && in_time) collector.add(event_of(found));
+                return true;
+            }));
     }
     return {};
 }
@@ -170,25 +183,29 @@ std::string what_text(const Event& event, const RelationNames& names) {
     std::string files;
     for (std::size_t i = 0; i < event.files.size() && i < 4; ++i)
         files += (i > 0 ? ", " : "") + relation_text(event.files[i], names);
-    if (event.files.size() > 4) files += ", and " + std::to_string(event.files.size() - 4) + " more";
+    if (event.files.size() > 4)
+        files += ", and " + std::to_string(event.files.size() - 4) + " more";
     return files.empty() ? text : text + "  " + files;
 }
 
-std::string log_text(const OpenedView& opened, const std::vector<Event>& events, std::uint64_t dropped,
-                     const RelationNames& names) {
+std::string log_text(const OpenedView& opened, const std::vector<Event>& events,
+                     std::uint64_t dropped, const RelationNames& names) {
     if (events.empty()) return "Nothing of that kind happened then.\n";
     Table table({"TIME (" + opened.zone + ")", "LSN", "XID", "WHAT"},
                 {Table::Align::left, Table::Align::left, Table::Align::right, Table::Align::left});
     for (const Event& event : events)
-        table.add_row({event.at == WallTime{} ? "" : format_local(event.at, opened.zone, 6), to_string(event.start_lsn),
-                       event.xid == 0 ? "" : std::to_string(event.xid), what_text(event, names)});
+        table.add_row({event.at == WallTime{} ? "" : format_local(event.at, opened.zone, 6),
+                       to_string(event.start_lsn), event.xid == 0 ? "" : std::to_string(event.xid),
+                       what_text(event, names)});
     std::string text = table.text();
-    if (dropped > 0) text += format_count(dropped) + " earlier ones are not shown; raise -L or narrow the time.\n";
+    if (dropped > 0)
+        text +=
+            format_count(dropped) + " earlier ones are not shown; raise -L or narrow the time.\n";
     std::set<Xid> told;
     for (const Event& event : events)
         if (event.can_be_undone() && told.insert(event.xid).second)
-            text += "To go back to just before the " + event.shown + " of " + std::to_string(event.xid) + ":   " +
-                    undo_command(event) + "\n";
+            text += "To go back to just before the " + event.shown + " of " +
+                    std::to_string(event.xid) + ":   " + undo_command(event) + "\n";
     return text;
 }
 
@@ -216,8 +233,9 @@ Json event_json(const Event& event, const RelationNames& names) {
     return json;
 }
 
-std::string log_json(const Globals& globals, const OpenedView& opened, const std::vector<Event>& events,
-                     std::uint64_t dropped, const RelationNames& names) {
+std::string log_json(const Globals& globals, const OpenedView& opened,
+                     const std::vector<Event>& events, std::uint64_t dropped,
+                     const RelationNames& names) {
     const auto replace = Json::error_handler_t::replace;
     if (globals.output == Output::jsonl) {
         std::string lines;
@@ -226,11 +244,16 @@ std::string log_json(const Globals& globals, const OpenedView& opened, const std
             line.update(event_json(event, names));
             lines += line.dump(-1, ' ', false, replace) + "\n";
         }
-        return lines + Json{{"type", "result"}, {"count", events.size()}, {"not_shown", dropped}}.dump() + "\n";
+        return lines +
+               Json{{"type", "result"}, {"count", events.size()}, {"not_shown", dropped}}.dump() +
+               "\n";
     }
     Json list = Json::array();
-    for (const Event& event : events) list.push_back(event_json(event, names));
-    return Json{{"server", opened.cluster.name}, {"events", list}, {"not_shown", dropped}}.dump(2, ' ', false, replace) + "\n";
+    for (const Event& event : events)
+        list.push_back(event_json(event, names));
+    return Json{{"server", opened.cluster.name}, {"events", list}, {"not_shown", dropped}}.dump(
+               2, ' ', false, replace) +
+           "\n";
 }
 
 Result<> show(const Globals& globals, const LogArguments& arguments) {
@@ -239,14 +262,18 @@ Result<> show(const Globals& globals, const LogArguments& arguments) {
     WV_TRY(Wanted wanted, parse_arguments(arguments, times));
     Collector collector(wanted);
     if (!wanted.marks.empty()) {
-        WV_TRY(auto marks, opened.view->marks(opened.cluster.name, wanted.since, wanted.until, wanted.marks));
-        for (const auto& mark : marks) collector.add(event_of(mark.mark));
+        WV_TRY(auto marks,
+               opened.view->marks(opened.cluster.name, wanted.since, wanted.until, wanted.marks));
+        for (const auto& mark : marks)
+            collector.add(event_of(mark.mark));
     }
     if (wanted.commits || wanted.aborts) WV_CHECK(collect_transactions(opened, wanted, collector));
     std::vector<Event> events = collector.take();
-    std::stable_sort(events.begin(), events.end(), [](const Event& a, const Event& b) { return a.start_lsn < b.start_lsn; });
+    std::stable_sort(events.begin(), events.end(),
+                     [](const Event& a, const Event& b) { return a.start_lsn < b.start_lsn; });
     std::vector<std::string> files;
-    for (const Event& event : events) files.insert(files.end(), event.files.begin(), event.files.end());
+    for (const Event& event : events)
+        files.insert(files.end(), event.files.begin(), event.files.end());
     std::sort(files.begin(), files.end());
     files.erase(std::unique(files.begin(), files.end()), files.end());
     const RelationNames names = ask_relation_names(opened.server.conninfo, files);

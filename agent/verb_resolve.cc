@@ -18,12 +18,14 @@ Result<> resolve_and_print(const Globals& globals, const ResolveArguments& argum
     std::string text;
     if (globals.output == Output::text) {
         text = stop_point_text(stop, opened.zone) + "  restore    walvault restore " +
-               (target.before ? "--before '" : "--to '") + printable(target.text) + "' --pgdata DIR\n";
+               (target.before ? "--before '" : "--to '") + printable(target.text) +
+               "' --pgdata DIR\n";
     } else {
         nlohmann::ordered_json json = stop_point_json(stop);
         json["server"] = opened.cluster.name;
         text = json.dump(globals.output == Output::json ? 2 : -1, ' ', false,
-                         nlohmann::ordered_json::error_handler_t::replace) + "\n";
+                         nlohmann::ordered_json::error_handler_t::replace) +
+               "\n";
     }
     std::fwrite(text.data(), 1, text.size(), stdout);
     return {};
@@ -32,7 +34,8 @@ Result<> resolve_and_print(const Globals& globals, const ResolveArguments& argum
 }  // namespace
 
 int verb_resolve(const Globals& globals, const ResolveArguments& arguments) {
-    if (auto done = resolve_and_print(globals, arguments); !done) return report(globals, done.error());
+    if (auto done = resolve_and_print(globals, arguments); !done)
+        return report(globals, done.error());
     return kExitDone;
 }
 

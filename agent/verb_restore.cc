@@ -6,9 +6,9 @@
 #include "agent/render.h"
 #include "agent/restore_directory.h"
 #include "agent/restore_job.h"
+#include "agent/restore_ledger.h"
 #include "agent/restore_settings.h"
 #include "agent/restore_start.h"
-#include "agent/restore_ledger.h"
 #include "agent/server_process.h"
 #include "agent/stop_point_text.h"
 #include "agent/verbs.h"
@@ -31,8 +31,8 @@ public:
         ProgressLine progress = ProgressLine::for_globals(globals_, "restore", system_clock());
         WV_TRY(RestoreOutcome outcome, run_restore(*opened_.view, plan, options, progress));
         if (!arguments_.start) return finish(plan, outcome, std::nullopt, options);
-        const StartRequest request{bin_directory_, arguments_.action, options.port, options.socket_directory,
-                                   options.owner};
+        const StartRequest request{bin_directory_, arguments_.action, options.port,
+                                   options.socket_directory, options.owner};
         WV_TRY(StartedServer started, start_and_confirm(plan, request, progress));
         return finish(plan, outcome, started, options);
     }
@@ -42,7 +42,8 @@ private:
         if (arguments_.to.empty() == arguments_.before.empty())
             return fail(Errc::invalid_argument, "restore needs one target: --to or --before",
                         "the newest there is: --to latest");
-        if (arguments_.action != "pause" && arguments_.action != "promote" && arguments_.action != "shutdown")
+        if (arguments_.action != "pause" && arguments_.action != "promote" &&
+            arguments_.action != "shutdown")
             return fail(Errc::invalid_argument, "--action is pause, promote or shutdown, not '" +
                                                     printable(arguments_.action) + "'");
         return {};
@@ -51,7 +52,8 @@ private:
     Result<RestorePlan> make_plan() {
         const bool before = arguments_.to.empty();
         const TimeContext times{system_clock().now(), opened_.zone};
-        WV_TRY(Target target, parse_target(before ? arguments_.before : arguments_.to, before, times));
+        WV_TRY(Target target,
+               parse_target(before ? arguments_.before : arguments_.to, before, times));
         const ResolveContext context{opened_.cluster.name, times.now, opened_.zone};
         RestoreInputs inputs;
         WV_TRY(inputs.stop, resolve_target(*opened_.view, target, context));
@@ -64,7 +66,8 @@ private:
             inputs.tablespace_facts.push_back(std::move(facts));
         }
         if (inputs.stop.timeline() > 1) {
-            WV_TRY(std::string text, opened_.view->timeline_history(opened_.cluster.name, inputs.stop.timeline()));
+            WV_TRY(std::string text,
+                   opened_.view->timeline_history(opened_.cluster.name, inputs.stop.timeline()));
             WV_TRY(inputs.switches, parse_timeline_history(text, inputs.stop.timeline()));
         }
         return plan_restore(std::move(inputs));
@@ -75,9 +78,11 @@ private:
         options.jobs = arguments_.jobs;
         options.action = arguments_.action;
         WV_TRY(options.owner, server_owner(plan.directory.path));
-        options.restore_command = fetch_command(globals_.program, globals_.config_path, opened_.cluster.name);
+        options.restore_command =
+            fetch_command(globals_.program, globals_.config_path, opened_.cluster.name);
         if (!arguments_.start) return options;
-        WV_TRY(bin_directory_, find_postgres(plan.cluster.server_version_num / 10000, arguments_.pg_bin));
+        WV_TRY(bin_directory_,
+               find_postgres(plan.cluster.server_version_num / 10000, arguments_.pg_bin));
         options.socket_directory = choose_socket_directory("", plan.directory.path, options.owner);
         options.port = arguments_.port;
         if (options.port == 0) {
@@ -90,20 +95,27 @@ private:
         std::string text = "Plan\n" + stop_point_text(plan.stop, opened_.zone);
         text += "  from       " + opened_.store->url() + "\n";
         text += "  into       " + printable(plan.directory.path) + " (" +
-                (plan.directory.state == DirectoryFacts::State::absent       ? "new"
-                 : plan.directory.state == DirectoryFacts::State::incomplete ? "an interrupted restore, starting over"
-                                                                             : "empty") +
-                (options.owner ? ", owner " + options.owner->name : "") + ", " + format_size(plan.free_bytes) +
-                " free, needs " + format_size(plan.needed_bytes) + ")\n";
+                (plan.directory.state == DirectoryFacts::State::absent ? "new"
+                 : plan.directory.state == DirectoryFacts::State::incomplete
+                     ? "an interrupted restore, starting over"
+                     : "empty") +
+                (options.owner ? ", owner " + options.owner->name : "") + ", " +
+                format_size(plan.free_bytes) + " free, needs " + format_size(plan.needed_bytes) +
+                ")\n";
         for (const auto& place : plan.tablespaces)
-            text += "             tablespace " + std::to_string(place.oid) + " into " + printable(place.location) + "\n";
-        text += "  WAL        " + std::string(plan.wal_in_place ? "copied into pg_wal" : "fetched by wal-get as replay asks for it") + "\n";
+            text += "             tablespace " + std::to_string(place.oid) + " into " +
+                    printable(place.location) + "\n";
+        text += "  WAL        " +
+                std::string(plan.wal_in_place ? "copied into pg_wal"
+                                              : "fetched by wal-get as replay asks for it") +
+                "\n";
         text += "  after      " + after_text(options) + ", archive_mode off\n";
         return text;
     }
 
     std::string after_text(const RestoreOptions& options) const {
-        const std::string then = arguments_.action == "pause"     ? "read-only at the target until you promote it"
+        const std::string then = arguments_.action == "pause"
+                                     ? "read-only at the target until you promote it"
                                  : arguments_.action == "promote" ? "promoted at the target"
                                                                   : "shut down at the target";
         if (!arguments_.start) return "not started; once it is, " + then;
@@ -121,30 +133,39 @@ private:
     }
 
     Result<ExitCode> finish_dry_run(const RestorePlan& plan) const {
-        if (globals_.output == Output::text) print("Nothing was changed (--dry-run).\n");
-        else print_json(nlohmann::ordered_json{{"dry_run", true}, {"plan", plan_json(plan)}});
+        if (globals_.output == Output::text)
+            print("Nothing was changed (--dry-run).\n");
+        else
+            print_json(nlohmann::ordered_json{{"dry_run", true}, {"plan", plan_json(plan)}});
         return kExitDone;
     }
 
     Result<ExitCode> finish(const RestorePlan& plan, const RestoreOutcome& outcome,
-                            const std::optional<StartedServer>& started, const RestoreOptions& options) {
-        const auto took = outcome.copy_time + (started ? started->replay_time : std::chrono::microseconds(0));
-        const RestoreReport entry{&plan, outcome.restored_bytes, took, started && started->confirmed};
+                            const std::optional<StartedServer>& started,
+                            const RestoreOptions& options) {
+        const auto took =
+            outcome.copy_time + (started ? started->replay_time : std::chrono::microseconds(0));
+        const RestoreReport entry{&plan, outcome.restored_bytes, took,
+                                  started && started->confirmed};
         if (auto recorded = record_restore(opened_, entry); !recorded)
             std::fprintf(stderr, "warning: the restore is not in the ledger: %s\n",
                          printable(recorded.error().message).c_str());
-        if (globals_.output == Output::text) print(done_text(plan, took, started, options));
-        else print_json(done_json(plan, outcome, took, started, options));
+        if (globals_.output == Output::text)
+            print(done_text(plan, took, started, options));
+        else
+            print_json(done_json(plan, outcome, took, started, options));
         if (started && !started->confirmed) return kExitUnconfirmed;
         return kExitDone;
     }
 
     std::string done_text(const RestorePlan& plan, std::chrono::microseconds took,
-                          const std::optional<StartedServer>& started, const RestoreOptions& options) const {
+                          const std::optional<StartedServer>& started,
+                          const RestoreOptions& options) const {
         const std::string& directory = plan.directory.path;
         const std::string done = "Restored in " + format_duration(took) + ". ";
         if (!started)
-            return done + "Not started.\n  start    pg_ctl -D " + directory + " start\n  drop it  rm -r " + directory + "\n";
+            return done + "Not started.\n  start    pg_ctl -D " + directory +
+                   " start\n  drop it  rm -r " + directory + "\n";
         std::string text = started->confirmed ? "check   ok  " + started->detail + "\n"
                                               : "check   NOT CONFIRMED  " + started->detail + "\n";
         const std::string port = std::to_string(options.port);
@@ -155,11 +176,13 @@ private:
         if (started->paused)
             text += "  keep it  psql -p " + port + " -h " + options.socket_directory +
                     " postgres -c 'SELECT pg_wal_replay_resume()'      (promotes it)\n";
-        return text + "  drop it  " + bin_directory_ + "/pg_ctl -D " + directory + " stop && rm -r " + directory + "\n";
+        return text + "  drop it  " + bin_directory_ + "/pg_ctl -D " + directory +
+               " stop && rm -r " + directory + "\n";
     }
 
     nlohmann::ordered_json done_json(const RestorePlan& plan, const RestoreOutcome& outcome,
-                                     std::chrono::microseconds took, const std::optional<StartedServer>& started,
+                                     std::chrono::microseconds took,
+                                     const std::optional<StartedServer>& started,
                                      const RestoreOptions& options) const {
         nlohmann::ordered_json json{{"type", "result"}};
         json["plan"] = plan_json(plan);
@@ -183,7 +206,8 @@ private:
     }
     void print_json(const nlohmann::ordered_json& json) const {
         print(json.dump(globals_.output == Output::json ? 2 : -1, ' ', false,
-                        nlohmann::ordered_json::error_handler_t::replace) + "\n");
+                        nlohmann::ordered_json::error_handler_t::replace) +
+              "\n");
     }
 
     const Globals& globals_;

@@ -16,17 +16,20 @@ constexpr std::uint64_t kRecordBytesMax = 64_KiB;
 // restore_command runs; without it, the history being followed.
 Result<storage::HistoryRecord> wanted_history(OpenedView& opened) {
     WV_TRY(auto histories, opened.view->histories(opened.cluster.name));
-    if (histories.empty()) return fail(Errc::gap, "the repository has no WAL of " + opened.cluster.name);
+    if (histories.empty())
+        return fail(Errc::gap, "the repository has no WAL of " + opened.cluster.name);
     auto bytes = read_file(posix_file_system(), kRestoreRecord, kRecordBytesMax);
     if (!bytes && bytes.error().code == Errc::not_found) return histories.back();
     if (!bytes) return fail(bytes.error());
     const auto record = nlohmann::json::parse(as_text(*bytes), nullptr, false);
     const std::string wanted =
         record.is_object() && record.contains("history_id") && record["history_id"].is_string()
-            ? record["history_id"].get<std::string>() : "";
+            ? record["history_id"].get<std::string>()
+            : "";
     for (const auto& history : histories)
         if (to_hex(history.id) == wanted) return history;
-    return fail(Errc::corrupt, std::string(kRestoreRecord) + " names no history of " + opened.cluster.name);
+    return fail(Errc::corrupt,
+                std::string(kRestoreRecord) + " names no history of " + opened.cluster.name);
 }
 
 Result<> write_whole(const std::string& path, const std::function<Result<>(File&)>& fill) {
@@ -55,12 +58,14 @@ Result<Fetched> fetch_history(OpenedView& opened, TimelineId timeline, const std
 }
 
 // Absent only where the history proves that there is nothing: before its end every hole is a gap.
-Result<Fetched> fetch_segment(OpenedView& opened, const WalFileName& name, const std::string& path) {
+Result<Fetched> fetch_segment(OpenedView& opened, const WalFileName& name,
+                              const std::string& path) {
     WV_TRY(storage::HistoryRecord history, wanted_history(opened));
     const std::uint64_t size = opened.cluster.segment_bytes;
     std::vector<TimelineSwitch> switches;
     if (history.timeline > 1) {
-        WV_TRY(std::string text, opened.view->timeline_history(opened.cluster.name, history.timeline));
+        WV_TRY(std::string text,
+               opened.view->timeline_history(opened.cluster.name, history.timeline));
         WV_TRY(switches, parse_timeline_history(text, history.timeline));
     }
     const Lsn from = name.start_lsn(size);
@@ -70,7 +75,8 @@ Result<Fetched> fetch_segment(OpenedView& opened, const WalFileName& name, const
     const Lsn to = std::min(from + size, history.end_lsn);
     WV_CHECK(opened.view->require_coverage(history.id, from, to));
     const auto fill = [&](File& file) -> Result<> {
-        WV_CHECK(opened.view->read_wal(history.id, from, to, [&](ByteSpan bytes) { return file.write(bytes); }));
+        WV_CHECK(opened.view->read_wal(history.id, from, to,
+                                       [&](ByteSpan bytes) { return file.write(bytes); }));
         // PostgreSQL takes segments of full size only; zeros end the WAL.
         return file.truncate(size);
     };
@@ -81,15 +87,16 @@ Result<Fetched> fetch_segment(OpenedView& opened, const WalFileName& name, const
 Result<Fetched> fetch(const Globals& globals, const WalGetArguments& arguments) {
     WV_TRY(OpenedView opened, open_view(globals));
     WV_TRY(WalFileName name, parse_wal_file_name(arguments.file, opened.cluster.segment_bytes));
-    if (name.kind == WalFileName::Kind::history) return fetch_history(opened, name.timeline, arguments.path);
+    if (name.kind == WalFileName::Kind::history)
+        return fetch_history(opened, name.timeline, arguments.path);
     if (name.kind == WalFileName::Kind::segment) return fetch_segment(opened, name, arguments.path);
     return Fetched::absent;  // .partial and .backup files: PostgreSQL asks for none, we keep none
 }
 
 }  // namespace
 
-// PostgreSQL takes 1 to 125 for "end of WAL" and promotes with data missing; so 1 means proven absent,
-// and an error of any kind, also one that says not_found, is fatal to the recovery.
+// PostgreSQL takes 1 to 125 for "end of WAL" and promotes with data missing; so 1 means proven
+// absent, and an error of any kind, also one that says not_found, is fatal to the recovery.
 int verb_wal_get(const Globals& globals, const WalGetArguments& arguments) {
     auto fetched = fetch(globals, arguments);
     if (!fetched) return report(globals, fetched.error(), kExitWalGetFatal);

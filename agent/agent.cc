@@ -1,0 +1,166 @@
+#include "agent/agent.h"
+
+#include <unistd.h>
+
+#include <csignal>
+
+#include "agent/agent_state.h"
+#include "agent/open_view.h"
+#include "agent/version.h"
+#include "base/log.h"
+
+namespace walvault::agent {
+namespace {
+
+using namespace std::chrono_literals;
+
+std::string host_name() {
+    char name[256] = {};
+    return ::gethostname(name, sizeof name - 1) == 0 ? name : "?";
+}
+
+Task<> watch_signals(AgentState& state, asio::signal_set& signals, bool& interrupted);
+
+void reload(AgentState& state) {
+    auto loaded = load_config(state.globals);
+    auto server = loaded ? loaded->server(state.server.name) : tl::unexpected(loaded.error());
+    if (!server) {
+        state.metrics.config_last_reload_successful.set(0);
+        log::error("config.refused", server.error().message, {{"config", state.globals.config_path}});
+        return;
+    }
+    // Connection, slot, repository and key are what the running stream hangs on: they need a restart.
+    if ((*server)->conninfo != state.server.conninfo || (*server)->slot != state.server.slot ||
+        loaded->repo.root != state.config.repo.root || loaded->key_path != state.config.key_path)
+        log::warn("config.restart_needed", "conninfo, slot, repository and key change at the next start");
+    state.server.backup = (*server)->backup;
+    state.server.rpo_target = (*server)->rpo_target;
+    state.server.slot_limit_bytes = (*server)->slot_limit_bytes;
+    state.metrics.rpo_target_seconds.set(std::chrono::duration<double>(state.server.rpo_target).count());
+    state.metrics.slot_retained_limit_bytes.set(static_cast<double>(state.server.slot_limit_bytes));
+    state.metrics.backup_interval_seconds.set(static_cast<double>(state.server.backup.every.count()));
+    log::set_level(loaded->log_level);
+    state.metrics.config_last_reload_successful.set(1);
+    state.metrics.config_last_reload_success_timestamp_seconds.set(to_seconds(state.clock.now()));
+    log::info("config.reloaded", "the configuration was read again", {{"config", state.globals.config_path}});
+    state.changed.notify();
+}
+
+void stop(AgentState& state) {
+    if (state.stopping) return;
+    state.stopping = true;
+    notify_systemd("STOPPING=1");
+    state.capture.stop();
+    state.changed.notify();
+}
+
+Task<> watch_signals(AgentState& state, asio::signal_set& signals, bool& interrupted) {
+    while (!state.stopping) {
+        boost::system::error_code error;
+        int signal = co_await signals.async_wait(asio::redirect_error(asio::use_awaitable, error));
+        if (error) co_return;
+        if (signal == SIGHUP) {
+            reload(state);
+            continue;
+        }
+        log::info("agent.stopping", "draining and closing", {{"signal", signal}});
+        interrupted = true;
+        stop(state);
+    }
+}
+
+Task<> capture_until_done(AgentState& state, bool catch_up, Result<>& result) {
+    auto captured = co_await state.capture.run(catch_up);
+    if (!captured) result = captured;
+    stop(state);
+}
+
+Task<> one_backup(AgentState& state, AgentRequest request, Result<>& result) {
+    while (!state.stopping && !(state.capture.connected() && state.progress.history()))
+        co_await wait_for(state.changed, 100ms);
+    if (state.stopping) co_return;
+    BackupRequest wanted;
+    wanted.label = request.backup_label;
+    wanted.fast_checkpoint = request.fast_checkpoint;
+    result = start_backup(state, std::move(wanted));
+    while (result && state.backup.running) co_await wait_for(state.changed, 1s);
+    if (result && state.backup.last_error) result = fail(*state.backup.last_error);
+    stop(state);
+}
+
+Task<> serve(AgentState& state, AgentRequest request, asio::signal_set& signals, Result<>& result,
+             bool& interrupted) {
+    TaskGroup outer(state.executor);
+    outer.spawn(watch_signals(state, signals, interrupted));
+    state.tasks.spawn(keep_watch(state));
+    if (request.mode == AgentMode::serve) state.tasks.spawn(keep_backups(state));
+    if (request.mode == AgentMode::backup) state.tasks.spawn(one_backup(state, request, result));
+    co_await capture_until_done(state, request.mode == AgentMode::catch_up, result);
+    co_await state.tasks.join();
+    signals.cancel();
+    co_await outer.join();
+    if (state.http) co_await state.http->stop();
+}
+
+Result<std::unique_ptr<storage::Repository>> open_repository(const Config& config) {
+    WV_TRY(storage::MasterKey master, read_master_key(config));
+    storage::RepositoryOptions options;
+    options.host = host_name();
+    options.version = kVersion;
+    options.wal_level = config.repo.wal_level;
+    options.base_level = config.repo.base_level;
+    return storage::Repository::open(posix_file_system(), config.repo.root, master, system_clock(), options);
+}
+
+Result<> listen(AgentState& state) {
+    HttpServer::Options options;
+    options.socket = state.config.web.socket;
+    options.address = state.config.web.address;
+    options.port = state.config.web.port;
+    auto handler = [&state](HttpRequest request) { return answer(state, std::move(request)); };
+    auto listening = HttpServer::listen(state.executor, options, handler);
+    if (!listening) return fail(listening.error());
+    state.http = std::move(*listening);
+    return {};
+}
+
+}  // namespace
+
+AgentState::AgentState(asio::io_context& loop, const Globals& chosen, Config configured,
+                       const ServerConfig& served, std::unique_ptr<storage::Repository> opened)
+    : executor(loop.get_executor()), globals(chosen), config(std::move(configured)), server(served),
+      repository(std::move(opened)), metrics(registry, server, "primary"), progress(executor),
+      capture(executor, pools, *repository, progress, metrics, clock, server, config.repo),
+      changed(executor), tasks(executor) {}
+
+Result<> run_agent(const Globals& globals, const AgentRequest& request) {
+    WV_TRY(Config config, load_config(globals));
+    for (const std::string& warning : config.warnings) log::warn("config.unknown_variable", warning);
+    WV_TRY(const ServerConfig* found, config.server(globals.server));
+    ServerConfig server = *found;
+    WV_TRY(auto repository, open_repository(config));
+    asio::io_context loop(1);
+    AgentState state(loop, globals, std::move(config), server, std::move(repository));
+    asio::signal_set signals(loop, SIGTERM, SIGINT, SIGHUP);
+    WV_CHECK(listen(state));
+    log::info("agent.started", "walvault runs",
+              {{"server", state.server.name}, {"repository", state.config.repo.root}, {"version", kVersion},
+               {"port", state.http->port()}, {"memory_budget_mib", 64}});
+    state.metrics.config_last_reload_successful.set(1);
+    state.metrics.config_last_reload_success_timestamp_seconds.set(to_seconds(state.clock.now()));
+    notify_systemd("READY=1\nSTATUS=attaching to the server");
+    Result<> result;
+    bool interrupted = false;
+    asio::co_spawn(loop, serve(state, request, signals, result, interrupted), [](std::exception_ptr failed) {
+        if (failed) std::terminate();
+    });
+    loop.run();
+    auto synced = state.repository->sync();
+    if (result && !synced) result = synced;
+    if (result && interrupted && request.mode != AgentMode::serve)
+        result = fail(Errc::cancelled, "stopped by a signal before it was done");
+    log::info("agent.stopped", "everything received is flushed", {{"flushed_lsn", to_string(state.progress.flushed_lsn())}});
+    return result;
+}
+
+}  // namespace walvault::agent

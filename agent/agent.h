@@ -1,0 +1,28 @@
+// Agent: everything of one server put together: repository, capture, base backups, slot watch, HTTP.
+#pragma once
+
+#include <memory>
+
+#include "agent/config.h"
+#include "agent/verbs.h"
+
+namespace walvault::agent {
+
+enum class AgentMode {
+    serve,     // until SIGTERM
+    catch_up,  // until everything the server had at the start is flushed
+    backup,    // until one base backup is complete or failed
+};
+
+struct AgentRequest {
+    AgentMode mode = AgentMode::serve;
+    std::string backup_label = "walvault";
+    bool fast_checkpoint = false;
+};
+
+// Runs in the foreground on the calling thread. SIGTERM and SIGINT drain and close; SIGHUP reads the
+// configuration again. Returns when done. Errors: busy (another agent), wrong_key, refused, forked, … as
+// the parts give them; cancelled when a signal ended a request that was not complete.
+Result<> run_agent(const Globals& globals, const AgentRequest& request);
+
+}  // namespace walvault::agent

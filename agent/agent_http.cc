@@ -1,0 +1,198 @@
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
+#include "agent/agent_state.h"
+#include "agent/render.h"
+#include "agent/version.h"
+#include "base/blocking.h"
+
+namespace walvault::agent {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::chrono::seconds kLoopMayPause{30};
+
+HttpResponse respond(const json& body, unsigned status = 200) {
+    return {.status = status, .body = body.dump(-1, ' ', false, json::error_handler_t::replace) + "\n"};
+}
+
+HttpResponse respond_error(const Error& error) {
+    unsigned status = error.code == Errc::busy ? 409 : error.code == Errc::unavailable ? 503 : 400;
+    return respond({{"error", {{"code", to_string(error.code)}, {"message", error.message}, {"hint", error.hint}}}},
+                   status);
+}
+
+// Positions and times change with every message; they are copied to their gauges when somebody looks.
+void publish_positions(AgentState& state) {
+    AgentMetrics& metrics = state.metrics;
+    const Progress& progress = state.progress;
+    auto number = [](Lsn lsn) { return static_cast<double>(lsn.value); };
+    metrics.upstream_lsn_bytes.set(number(progress.upstream_lsn()));
+    metrics.received_lsn_bytes.set(number(progress.received_lsn()));
+    metrics.written_lsn_bytes.set(number(progress.written_lsn()));
+    metrics.durable_lsn_bytes.set(number(progress.flushed_lsn()));
+    metrics.acknowledged_lsn_bytes.set(number(progress.acknowledged_lsn()));
+    metrics.closed_lsn_bytes.set(number(progress.closed_lsn()));
+    bool behind = progress.upstream_lsn() > progress.flushed_lsn();
+    metrics.durable_lag_bytes.set(behind ? static_cast<double>(progress.upstream_lsn() - progress.flushed_lsn()) : 0);
+    metrics.recoverable_until_timestamp_seconds.set(to_seconds(progress.recoverable_until()));
+    metrics.sync_log_counts();
+}
+
+Task<Result<>> append_entry(AgentState& state, pb::LedgerEntry entry) {
+    auto enter = [&state, entry] { return state.repository->append_to_ledger(entry); };
+    co_return co_await run_on(state.pools.store, std::move(enter));
+}
+
+Result<pb::LedgerEntry> restore_entry(const json& body) {
+    pb::LedgerEntry entry;
+    entry.set_actor(body.value("actor", "restore"));
+    pb::RestoreDone& done = *entry.mutable_restore_done();
+    done.set_cluster(body.value("cluster", ""));
+    done.set_target(body.value("target", ""));
+    done.set_backup_id(body.value("backup_id", ""));
+    Id16 history{};
+    if (from_hex(body.value("history_id", ""), history)) done.set_history_id(storage::text_of(history));
+    WV_TRY(Lsn stop, parse_lsn(body.value("stop_lsn", "0/0")));
+    done.set_stop_lsn(stop.value);
+    done.set_confirmed(body.value("confirmed", false));
+    done.set_restored_bytes(body.value("restored_bytes", std::uint64_t{0}));
+    done.set_duration_ms(body.value("duration_ms", std::uint64_t{0}));
+    return entry;
+}
+
+Result<pb::LedgerEntry> verify_entry(const json& body) {
+    pb::LedgerEntry entry;
+    entry.set_actor(body.value("actor", "verify"));
+    entry.mutable_verify_done()->set_level(body.value("level", ""));
+    entry.mutable_verify_done()->set_checked_bytes(body.value("checked_bytes", std::uint64_t{0}));
+    entry.mutable_verify_done()->set_failed_count(body.value("failed_count", std::uint64_t{0}));
+    return entry;
+}
+
+Result<pb::LedgerEntry> entry_of(const HttpRequest& request) {
+    json body = json::parse(request.body, nullptr, false);
+    if (!body.is_object()) return fail(Errc::invalid_argument, "the body is not a JSON object");
+    try {
+        return request.path == "/v1/restore-done" ? restore_entry(body) : verify_entry(body);
+    } catch (const json::exception& error) {
+        return fail(Errc::invalid_argument, std::string("the body has a field of another type: ") + error.what());
+    }
+}
+
+Task<HttpResponse> answer_post(AgentState& state, HttpRequest request) {
+    if (request.path == "/v1/backup") {
+        json body = json::parse(request.body.empty() ? "{}" : request.body, nullptr, false);
+        BackupRequest wanted;
+        if (body.is_object() && body.contains("label") && body["label"].is_string())
+            wanted.label = body["label"].get<std::string>();
+        wanted.fast_checkpoint = body.is_object() && body.contains("fast") && body["fast"] == true;
+        auto started = start_backup(state, std::move(wanted));
+        if (!started) co_return respond_error(started.error());
+        co_return respond(backup_json(state), 202);
+    }
+    if (request.path == "/v1/restore-done" || request.path == "/v1/verify-done") {
+        auto entry = entry_of(request);
+        if (!entry) co_return respond_error(entry.error());
+        auto entered = co_await append_entry(state, std::move(*entry));
+        if (!entered) co_return respond_error(entered.error());
+        co_return respond({{"recorded", true}});
+    }
+    co_return respond({{"error", {{"code", "not_found"}, {"message", "no such path"}}}}, 404);
+}
+
+}  // namespace
+
+json json_of(const pb::BackupInfo& backup) {
+    return {{"id", backup.backup_id()},
+            {"label", backup.label()},
+            {"start_lsn", to_string(Lsn{backup.start_lsn()})},
+            {"stop_lsn", to_string(Lsn{backup.stop_lsn()})},
+            {"started_at", to_utc_text(WallTime(Micros(backup.started_at_us())))},
+            {"stopped_at", to_utc_text(WallTime(Micros(backup.stopped_at_us())))},
+            {"timeline", backup.timeline()},
+            {"plain_bytes", backup.plain_bytes()},
+            {"new_chunk_bytes", backup.new_chunk_bytes()},
+            {"stored_bytes", backup.stored_bytes()}};
+}
+
+json backup_json(const AgentState& state) {
+    json body{{"running", state.backup.running != nullptr}, {"started_count", state.backup.started_count}};
+    if (state.backup.running) {
+        body["done_bytes"] = state.backup.running->done_bytes();
+        body["expected_bytes"] = state.backup.running->expected_bytes();
+    }
+    if (state.backup.last) body["last"] = json_of(*state.backup.last);
+    if (state.backup.last_error)
+        body["last_error"] = {{"code", to_string(state.backup.last_error->code)},
+                              {"message", state.backup.last_error->message},
+                              {"hint", state.backup.last_error->hint}};
+    return body;
+}
+
+json status_json(const AgentState& state) {
+    const Progress& progress = state.progress;
+    json body{{"server", state.server.name},
+              {"version", kVersion},
+              {"pid", ::getpid()},
+              {"connected", state.capture.connected()},
+              {"last_error", state.capture.last_error()},
+              {"repository", state.config.repo.root},
+              {"slot", state.server.slot},
+              {"upstream_lsn", to_string(progress.upstream_lsn())},
+              {"received_lsn", to_string(progress.received_lsn())},
+              {"written_lsn", to_string(progress.written_lsn())},
+              {"flushed_lsn", to_string(progress.flushed_lsn())},
+              {"acknowledged_lsn", to_string(progress.acknowledged_lsn())},
+              {"closed_lsn", to_string(progress.closed_lsn())},
+              {"recoverable_until", to_utc_text(progress.recoverable_until())},
+              {"rpo_target_ms", state.server.rpo_target.count()},
+              {"backup_count", state.backups.size()},
+              {"gap_count", state.gap_count + (state.capture.gap_at() ? 1 : 0)},
+              {"wal_plain_bytes", state.totals.wal_plain_bytes},
+              {"wal_stored_bytes", state.totals.wal_stored_bytes},
+              {"base_stored_bytes", state.totals.base_stored_bytes},
+              {"backup", backup_json(state)}};
+    if (!state.backups.empty()) {
+        body["recoverable_from"] = to_utc_text(WallTime(Micros(state.backups.front().stopped_at_us())));
+        body["last_backup"] = json_of(state.backups.back());
+    }
+    if (progress.history()) {
+        body["history"] = to_hex(progress.history()->id);
+        body["timeline"] = progress.history()->timeline;
+    }
+    if (state.capture.identity())
+        body["system_identifier"] = std::to_string(state.capture.identity()->system.system_identifier);
+    if (state.slot) {
+        body["slot_active"] = state.slot->active;
+        body["slot_retained_bytes"] = state.slot->retained_bytes;
+        body["slot_wal_status"] = state.slot->wal_status;
+    }
+    return body;
+}
+
+Task<HttpResponse> answer(AgentState& state, HttpRequest request) {
+    if (request.method == "POST") co_return co_await answer_post(state, std::move(request));
+    if (request.path == "/metrics") {
+        publish_positions(state);
+        HttpResponse response;
+        response.content_type = "text/plain; version=0.0.4; charset=utf-8";
+        response.body = state.registry.exposition();
+        co_return response;
+    }
+    if (request.path == "/livez") {
+        bool turns = state.clock.steady_now() - state.loop_turned_at < kLoopMayPause;
+        co_return respond({{"live", turns}}, turns ? 200 : 503);
+    }
+    if (request.path == "/readyz") {
+        bool ready = state.capture.connected();
+        co_return respond({{"ready", ready}, {"reason", state.capture.last_error()}}, ready ? 200 : 503);
+    }
+    if (request.path == "/v1/status") co_return respond(status_json(state));
+    if (request.path == "/v1/backup") co_return respond(backup_json(state));
+    co_return respond({{"error", {{"code", "not_found"}, {"message", "no such path"}}}}, 404);
+}
+
+}  // namespace walvault::agent

@@ -1,0 +1,70 @@
+// What the parts of the agent share, and what they tell of it.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "agent/agent.h"
+#include "agent/base_backup_job.h"
+#include "agent/capture.h"
+#include "agent/control.h"
+#include "storage/repository_files.h"
+#include "wal/server_facts.h"
+
+namespace walvault::agent {
+
+// The base backup that runs, and how the last one ended.
+struct BackupState {
+    std::unique_ptr<BaseBackupJob> running;
+    std::uint64_t started_count = 0;
+    std::optional<pb::BackupInfo> last;
+    std::optional<Error> last_error;
+};
+
+struct AgentState {
+    AgentState(asio::io_context& loop, const Globals& chosen, Config configured, const ServerConfig& served,
+               std::unique_ptr<storage::Repository> opened);
+
+    asio::any_io_executor executor;
+    Globals globals;
+    Config config;
+    ServerConfig server;
+    const Clock& clock = system_clock();
+    Pools pools;
+    std::unique_ptr<storage::Repository> repository;
+    Metrics registry;
+    AgentMetrics metrics;
+    Progress progress;
+    Capture capture;
+    BackupState backup;
+    std::optional<wal::SlotFacts> slot;
+    std::vector<pb::BackupInfo> backups;  // complete ones, as of the last look
+    std::size_t gap_count = 0;
+    storage::RepositoryView::Totals totals;
+    bool stopping = false;
+    Event changed;     // stopping, or a backup was asked for or ended
+    TaskGroup tasks;
+    std::unique_ptr<HttpServer> http;
+    SteadyTime loop_turned_at{};
+};
+
+nlohmann::json status_json(const AgentState& state);
+nlohmann::json backup_json(const AgentState& state);
+nlohmann::json json_of(const pb::BackupInfo& backup);
+
+// Answers GET /metrics /livez /readyz /v1/status /v1/backup, and from the socket POST /v1/backup
+// /v1/restore-done /v1/verify-done.
+Task<HttpResponse> answer(AgentState& state, HttpRequest request);
+
+// Starts a base backup unless one runs. Errors: busy; unavailable while nothing is streamed yet.
+Result<> start_backup(AgentState& state, BackupRequest request);
+// Takes base backups when they are due, until stopping.
+Task<> keep_backups(AgentState& state);
+// Looks at slot, store and clocks every few seconds, until stopping.
+Task<> keep_watch(AgentState& state);
+// Reads what the index knows of backups, gaps and sizes.
+Task<> refresh_facts(AgentState& state);
+
+// Protocol of systemd's sd_notify; nothing where NOTIFY_SOCKET is not set.
+void notify_systemd(const std::string& text);
+
+}  // namespace walvault::agent

@@ -1,0 +1,219 @@
+#include <sys/socket.h>
+#include <sys/statvfs.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+#include "agent/agent_state.h"
+#include "base/blocking.h"
+#include "base/log.h"
+
+namespace walvault::agent {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr std::chrono::seconds kWatchEvery{5};
+constexpr std::chrono::seconds kBackupRetryFirst{30};
+constexpr std::chrono::seconds kBackupRetryMost{900};
+
+struct StoreFacts {
+    std::vector<pb::BackupInfo> backups;
+    std::size_t gap_count = 0;
+    storage::RepositoryView::Totals totals;
+    std::uint64_t available_bytes = 0;
+    std::uint64_t size_bytes = 0;
+};
+
+Result<StoreFacts> look_at_store(storage::Repository& repository, const std::string& cluster) {
+    StoreFacts facts;
+    WV_TRY(facts.backups, repository.backups(cluster));
+    WV_TRY(auto gaps, repository.gaps(cluster));
+    facts.gap_count = gaps.size();
+    WV_TRY(facts.totals, repository.totals(cluster));
+    struct statvfs status {};
+    if (::statvfs(repository.root().c_str(), &status) == 0) {
+        facts.available_bytes = static_cast<std::uint64_t>(status.f_bavail) * status.f_frsize;
+        facts.size_bytes = static_cast<std::uint64_t>(status.f_blocks) * status.f_frsize;
+    }
+    return facts;
+}
+
+void publish_store(AgentState& state, const StoreFacts& facts) {
+    AgentMetrics& metrics = state.metrics;
+    metrics.store_wal.logical_bytes.set(static_cast<double>(facts.totals.wal_plain_bytes));
+    metrics.store_wal.stored_bytes.set(static_cast<double>(facts.totals.wal_stored_bytes));
+    std::uint64_t logical = 0;
+    for (const pb::BackupInfo& backup : facts.backups) logical += backup.plain_bytes();
+    metrics.store_base.logical_bytes.set(static_cast<double>(logical));
+    metrics.store_base.stored_bytes.set(static_cast<double>(facts.totals.base_stored_bytes));
+    metrics.store_chunks.set(static_cast<double>(facts.totals.chunk_count));
+    metrics.store_avail_bytes.set(static_cast<double>(facts.available_bytes));
+    metrics.store_size_bytes.set(static_cast<double>(facts.size_bytes));
+    metrics.recoverable_gaps.set(static_cast<double>(facts.gap_count) + (state.capture.gap_at() ? 1 : 0));
+    metrics.backups_complete.set(static_cast<double>(facts.backups.size()));
+    if (facts.backups.empty()) return;
+    metrics.recoverable_from_timestamp_seconds.set(static_cast<double>(facts.backups.front().stopped_at_us()) / 1e6);
+    const pb::BackupInfo& last = facts.backups.back();
+    metrics.backup_last_success_timestamp_seconds.set(static_cast<double>(last.stopped_at_us()) / 1e6);
+    metrics.backup_last_duration_seconds.set(static_cast<double>(last.stopped_at_us() - last.started_at_us()) / 1e6);
+    metrics.backup_last_logical_bytes.set(static_cast<double>(last.plain_bytes()));
+    metrics.backup_last_stored_bytes.set(static_cast<double>(last.stored_bytes()));
+}
+
+void publish_slot(AgentState& state) {
+    if (!state.slot) return;
+    state.metrics.slot_active.set(state.slot->active ? 1 : 0);
+    state.metrics.slot_retained_bytes.set(static_cast<double>(state.slot->retained_bytes));
+    state.metrics.set_slot_status(state.slot->exists ? state.slot->wal_status : "");
+    state.metrics.set_slot_safe_wal_bytes(state.slot->safe_wal_bytes);
+}
+
+Task<Result<wal::SlotFacts>> look_at_slot(AgentState& state, std::unique_ptr<wal::Connection>& sql) {
+    if (!sql) {
+        wal::Connection::Options options;
+        options.conninfo = state.server.conninfo;
+        options.application_name = "walvault watch";
+        WV_CO_TRY(sql, co_await wal::Connection::connect(std::move(options)));
+    }
+    co_return co_await wal::slot_facts(*sql, state.server.slot);
+}
+
+// What the last look at the slot says that somebody must hear of; once for each change.
+void warn_of_slot(const wal::SlotFacts& now, const std::optional<wal::SlotFacts>& before, const ServerConfig& server) {
+    if (now.wal_status == "lost" && (!before || before->wal_status != "lost"))
+        log::error("slot.lost", "the server has invalidated the slot; WAL may be missing", {{"slot", server.slot}});
+    bool over = now.retained_bytes > server.slot_limit_bytes;
+    bool was_over = before && before->retained_bytes > server.slot_limit_bytes;
+    if (over && !was_over)
+        log::warn("slot.retains_wal", "the slot holds more WAL on the primary than slot_limit",
+                  {{"slot", server.slot}, {"retained_bytes", now.retained_bytes}, {"limit_bytes", server.slot_limit_bytes}});
+}
+
+bool backup_due(const AgentState& state) {
+    if (state.backup.running || !state.capture.connected() || !state.progress.history()) return false;
+    std::string history = storage::text_of(state.progress.history()->id);
+    const pb::BackupInfo* last = nullptr;
+    for (const pb::BackupInfo& backup : state.backups)
+        if (backup.history_id() == history) last = &backup;
+    if (last == nullptr) return true;
+    if (state.server.backup.every.count() == 0) return false;
+    WallTime started{Micros(last->started_at_us())};
+    return state.clock.now() - started >= state.server.backup.every;
+}
+
+Task<> run_backup(AgentState& state, BackupRequest request) {
+    auto taken = co_await state.backup.running->run(std::move(request));
+    if (taken) {
+        state.backup.last = *taken;
+        state.backup.last_error.reset();
+        state.backups.push_back(*taken);
+    } else {
+        state.backup.last_error = taken.error();
+        state.metrics.backups_failed.set(state.metrics.backups_failed.value() + 1);
+    }
+    state.backup.running.reset();
+    co_await refresh_facts(state);
+    state.changed.notify();
+}
+
+}  // namespace
+
+Result<> start_backup(AgentState& state, BackupRequest request) {
+    if (state.backup.running)
+        return fail(Errc::busy, "a base backup is running already", "`walvault status` shows how far it is");
+    if (!state.capture.connected() || !state.progress.history() || !state.capture.cluster())
+        return fail(Errc::unavailable, "the WAL stream is not running, and a base backup is worth nothing without it",
+                    state.capture.last_error().empty() ? "try again in a moment" : state.capture.last_error());
+    ++state.backup.started_count;
+    state.backup.running = std::make_unique<BaseBackupJob>(
+        state.executor, state.pools, *state.repository, state.progress, state.metrics, state.clock, state.server,
+        state.config.repo, *state.capture.cluster());
+    state.tasks.spawn(run_backup(state, std::move(request)));
+    return {};
+}
+
+Task<> keep_backups(AgentState& state) {
+    co_await refresh_facts(state);
+    std::chrono::seconds retry = kBackupRetryFirst;
+    SteadyTime not_before{};
+    std::uint64_t started = 0;
+    while (!state.stopping) {
+        co_await wait_for(state.changed, 500ms);
+        if (state.stopping || state.backup.running) continue;
+        if (started != 0 && started == state.backup.started_count) {
+            started = 0;
+            if (state.backup.last_error) {
+                not_before = state.clock.steady_now() + retry;
+                retry = std::min(retry * 2, kBackupRetryMost);
+            } else {
+                retry = kBackupRetryFirst;
+            }
+        }
+        if (state.clock.steady_now() < not_before || !backup_due(state)) continue;
+        BackupRequest request;
+        // The first one is what makes anything restorable: it does not wait for a spread checkpoint.
+        request.fast_checkpoint = state.server.backup.fast_checkpoint || state.backups.empty();
+        if (start_backup(state, std::move(request))) started = state.backup.started_count;
+    }
+}
+
+Task<> refresh_facts(AgentState& state) {
+    auto look = [&state] { return look_at_store(*state.repository, state.server.name); };
+    auto facts = co_await run_on(state.pools.store, std::move(look));
+    if (!facts) {
+        log::error("store.unreadable", facts.error().message);
+        state.metrics.store_errors_total.at(StoreOperation::index).add();
+        co_return;
+    }
+    state.backups = facts->backups;
+    state.gap_count = facts->gap_count;
+    state.totals = facts->totals;
+    publish_store(state, *facts);
+}
+
+Task<> keep_watch(AgentState& state) {
+    std::unique_ptr<wal::Connection> sql;
+    SteadyTime next{};
+    while (!state.stopping) {
+        state.loop_turned_at = state.clock.steady_now();
+        if (state.loop_turned_at >= next) {
+            next = state.loop_turned_at + kWatchEvery;
+            co_await refresh_facts(state);
+            auto slot = co_await look_at_slot(state, sql);
+            if (slot) {
+                warn_of_slot(*slot, state.slot, state.server);
+                state.slot = *slot;
+                publish_slot(state);
+            } else {
+                sql.reset();
+            }
+            notify_systemd("WATCHDOG=1\nSTATUS=" +
+                           std::string(state.capture.connected() ? "streaming, flushed " : "not connected, flushed ") +
+                           to_string(state.progress.flushed_lsn()));
+        }
+        co_await wait_for(state.changed, 1s);
+    }
+}
+
+void notify_systemd(const std::string& text) {
+    const char* path = std::getenv("NOTIFY_SOCKET");
+    if (path == nullptr || (path[0] != '/' && path[0] != '@')) return;
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::size_t length = std::strlen(path);
+    if (length >= sizeof address.sun_path) return;
+    std::memcpy(address.sun_path, path, length);
+    if (address.sun_path[0] == '@') address.sun_path[0] = '\0';
+    int fd = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return;
+    // Losing one is harmless: systemd hears the next.
+    (void)::sendto(fd, text.data(), text.size(), MSG_NOSIGNAL, reinterpret_cast<const sockaddr*>(&address),
+                   static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length));
+    ::close(fd);
+}
+
+}  // namespace walvault::agent

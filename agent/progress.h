@@ -1,0 +1,49 @@
+// Progress: how far WAL has come, one position for each step, in one place that asserts their order.
+#pragma once
+
+#include <optional>
+
+#include "base/event.h"
+#include "proto/lsn.h"
+#include "storage/repository_view.h"
+
+namespace walvault::agent {
+
+// acknowledged <= flushed <= written <= received, and closed <= flushed. Each is the first byte not yet
+// done. On the loop thread.
+class Progress {
+public:
+    explicit Progress(asio::any_io_executor executor) : changed_(std::move(executor)) {}
+
+    // Begins again at what is stored, after start or reconnection: [start of history, `stored`).
+    void reset(const storage::HistoryRecord& history, Lsn stored);
+    void set_upstream(Lsn lsn);
+    void set_received(Lsn lsn);
+    void set_written(Lsn lsn);
+    void set_flushed(Lsn lsn);
+    void set_acknowledged(Lsn lsn);
+    void set_closed(Lsn lsn);
+    // Everything committed up to this moment is flushed.
+    void set_recoverable_until(WallTime at);
+
+    const std::optional<storage::HistoryRecord>& history() const { return history_; }
+    Lsn upstream_lsn() const { return upstream_; }
+    Lsn received_lsn() const { return received_; }
+    Lsn written_lsn() const { return written_; }
+    Lsn flushed_lsn() const { return flushed_; }
+    Lsn acknowledged_lsn() const { return acknowledged_; }
+    Lsn closed_lsn() const { return closed_; }
+    WallTime recoverable_until() const { return recoverable_until_; }
+
+    // Wakes whoever waits for a position; re-check after.
+    Event& changed() { return changed_; }
+
+private:
+    void check_order() const;
+    std::optional<storage::HistoryRecord> history_;
+    Lsn upstream_, received_, written_, flushed_, acknowledged_, closed_;
+    WallTime recoverable_until_{};
+    Event changed_;
+};
+
+}  // namespace walvault::agent

@@ -1,0 +1,17 @@
+// One conversation with the server from a one-shot command: a loop, a connection, a coroutine.
+#pragma once
+
+#include <functional>
+#include <optional>
+
+#include "agent/config.h"
+#include "wal/connection.h"
+
+namespace walvault::agent {
+
+// Connects as `server.conninfo` says and runs `talk` to its end. Blocking. Errors: those of connecting,
+// or what `talk` returned.
+Result<> call_server(const ServerConfig& server, wal::Connection::Mode mode,
+                     std::function<Task<Result<>>(wal::Connection&)> talk);
+
+}  // namespace walvault::agent

@@ -1,0 +1,89 @@
+// walvault backup: a base backup now, by the running agent, or by one that lives as long as it takes.
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "agent/agent.h"
+#include "agent/control.h"
+#include "agent/progress_line.h"
+#include "agent/render.h"
+#include "base/log.h"
+
+namespace walvault::agent {
+namespace {
+
+using nlohmann::json;
+
+Result<json> ask(const std::string& socket, const std::string& method, const std::string& body = {}) {
+    WV_TRY(std::string text, call_agent(socket, method, "/v1/backup", body));
+    json parsed = json::parse(text, nullptr, false);
+    if (!parsed.is_object()) return fail(Errc::corrupt, "the agent's answer cannot be read");
+    return parsed;
+}
+
+// Follows the agent's base backup to its end.
+Result<json> follow(const Globals& globals, const std::string& socket) {
+    ProgressLine progress = ProgressLine::for_globals(globals, "backup", system_clock());
+    progress.begin("copy", 0);
+    for (;;) {
+        WV_TRY(json now, ask(socket, "GET"));
+        if (!now.value("running", false)) {
+            if (now.contains("last_error"))
+                return fail(Errc::unavailable, "the base backup failed: " + now["last_error"].value("message", ""),
+                            now["last_error"].value("hint", ""));
+            progress.finish();
+            return now["last"];
+        }
+        progress.set_total(now.value("expected_bytes", std::uint64_t{0}));
+        progress.update(now.value("done_bytes", std::uint64_t{0}));
+        std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    }
+}
+
+int print(const Globals& globals, const json& backup) {
+    if (globals.output != Output::text) {
+        std::printf("%s\n", backup.dump(2).c_str());
+        return kExitDone;
+    }
+    std::printf("Base backup %s is complete: %s, %s of it new, %s stored.\n",
+                backup.value("id", "").c_str(), format_size(backup.value("plain_bytes", std::uint64_t{0})).c_str(),
+                format_size(backup.value("new_chunk_bytes", std::uint64_t{0})).c_str(),
+                format_size(backup.value("stored_bytes", std::uint64_t{0})).c_str());
+    return kExitDone;
+}
+
+int run_alone(const Globals& globals, const BackupArguments& arguments) {
+    if (!globals.quiet) std::fprintf(stderr, "No agent runs here: streaming WAL for as long as the base backup takes.\n");
+    AgentRequest request;
+    request.mode = AgentMode::backup;
+    if (!arguments.label.empty()) request.backup_label = arguments.label;
+    request.fast_checkpoint = arguments.fast;
+    log::configure(log::Level::warn, log::Format::text);
+    auto ran = run_agent(globals, request);
+    if (!ran) return report(globals, ran.error());
+    if (!globals.quiet) std::printf("The base backup is complete. `walvault info --backups` shows it.\n");
+    return kExitDone;
+}
+
+}  // namespace
+
+int verb_backup(const Globals& globals, const BackupArguments& arguments) {
+    auto config = load_config(globals);
+    if (!config) return report(globals, config.error(), kExitUsage);
+    json body{{"fast", arguments.fast}};
+    if (!arguments.label.empty()) body["label"] = arguments.label;
+    if (globals.dry_run) {
+        std::printf("Would take a base backup of %s into %s.\n", config->servers.front().name.c_str(),
+                    config->repo.root.c_str());
+        return kExitDone;
+    }
+    auto started = ask(config->web.socket, "POST", body.dump(-1, ' ', false, json::error_handler_t::replace));
+    if (!started && started.error().code == Errc::unavailable && started.error().message.find("stream") == std::string::npos)
+        return run_alone(globals, arguments);
+    if (!started) return report(globals, started.error());
+    auto done = follow(globals, config->web.socket);
+    if (!done) return report(globals, done.error(), kExitFailed);
+    return print(globals, *done);
+}
+
+}  // namespace walvault::agent

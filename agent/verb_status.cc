@@ -1,0 +1,135 @@
+// walvault status: how protected the server is now, once or again and again.
+#include <poll.h>
+
+#include <csignal>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "agent/control.h"
+#include "agent/open_view.h"
+#include "agent/render.h"
+#include "agent/target.h"
+
+namespace walvault::agent {
+namespace {
+
+using nlohmann::json;
+
+WallTime time_of(const json& status, const char* key) {
+    std::string text = status.value(key, "");
+    if (text.empty()) return {};
+    auto parsed = parse_time(text, {system_clock().now(), "UTC"});
+    return parsed ? *parsed : WallTime{};
+}
+
+std::string age_text(WallTime at) {
+    if (at == WallTime{}) return "never";
+    return format_duration(system_clock().now() - at) + " ago";
+}
+
+std::string protection_line(const json& status, const Style& style) {
+    WallTime until = time_of(status, "recoverable_until");
+    if (status.value("backup_count", 0) == 0) return style.bad("not restorable yet: no base backup is complete");
+    auto loss = std::max(Micros(0), system_clock().now() - until);
+    std::string goal = format_duration(std::chrono::milliseconds(status.value("rpo_target_ms", 0)));
+    bool kept = loss <= std::chrono::milliseconds(status.value("rpo_target_ms", 0));
+    std::string text = "a crash now would lose " + format_duration(loss) + "   (goal " + goal + ")";
+    return kept ? style.good("protected") + "   " + text : style.bad("behind") + "   " + text;
+}
+
+std::string stream_line(const json& status) {
+    if (!status.value("connected", false)) return "not connected: " + printable(status.value("last_error", ""));
+    return status.value("flushed_lsn", "") + " flushed, timeline " + std::to_string(status.value("timeline", 0)) +
+           "   slot " + printable(status.value("slot", "")) + " " + status.value("slot_wal_status", "") + ", retains " +
+           format_size(status.value("slot_retained_bytes", std::uint64_t{0}));
+}
+
+std::string text_of(const json& status, const std::string& zone, const Style& style) {
+    std::string name = printable(status.value("server", ""));
+    auto line = [&](const char* label, const std::string& text) {
+        return "       " + std::string(label) + std::string(14 - std::min<std::size_t>(13, std::string_view(label).size()), ' ') + text + "\n";
+    };
+    std::string out = style.strong(name) + "\n" + line("state", protection_line(status, style));
+    if (status.contains("recoverable_from"))
+        out += line("restorable", format_local(time_of(status, "recoverable_from"), zone, 0) + " → " +
+                                      format_local(time_of(status, "recoverable_until"), zone, 1) +
+                                      (status.value("gap_count", 0) > 0 ? ", with gaps" : ", no gaps"));
+    out += line("stream", stream_line(status));
+    out += line("repository", format_size(status.value("wal_stored_bytes", std::uint64_t{0})) + " for " +
+                                  format_size(status.value("wal_plain_bytes", std::uint64_t{0})) + " of WAL, " +
+                                  format_size(status.value("base_stored_bytes", std::uint64_t{0})) + " of base backups");
+    const json backup = status.value("backup", json::object());
+    if (backup.value("running", false))
+        out += line("base backup", "running, " + format_percent(backup.value("done_bytes", std::uint64_t{0}),
+                                                                 backup.value("expected_bytes", std::uint64_t{0})));
+    if (status.contains("last_backup"))
+        out += line("last base", status["last_backup"].value("id", "") + ", " +
+                                     age_text(time_of(status["last_backup"], "stopped_at")) + ", " +
+                                     format_size(status["last_backup"].value("plain_bytes", std::uint64_t{0})));
+    return out;
+}
+
+// Without an agent, what the repository says; and that nobody streams.
+Result<json> offline_status(const Globals& globals) {
+    WV_TRY(OpenedView opened, open_view(globals));
+    WV_TRY(auto histories, opened.view->histories(opened.cluster.name));
+    WV_TRY(auto backups, opened.view->backups(opened.cluster.name));
+    WV_TRY(auto gaps, opened.view->gaps(opened.cluster.name));
+    WV_TRY(auto totals, opened.view->totals(opened.cluster.name));
+    json status{{"server", opened.cluster.name},
+                {"connected", false},
+                {"last_error", "no agent runs for this repository; start it with `walvault run`"},
+                {"rpo_target_ms", opened.server.rpo_target.count()},
+                {"backup_count", backups.size()},
+                {"gap_count", gaps.size()},
+                {"wal_plain_bytes", totals.wal_plain_bytes},
+                {"wal_stored_bytes", totals.wal_stored_bytes},
+                {"base_stored_bytes", totals.base_stored_bytes}};
+    if (!histories.empty()) {
+        status["flushed_lsn"] = to_string(histories.back().end_lsn);
+        status["timeline"] = histories.back().timeline;
+        status["recoverable_until"] = to_utc_text(histories.back().covered_until);
+    }
+    if (!backups.empty())
+        status["recoverable_from"] = to_utc_text(WallTime(Micros(backups.front().stopped_at_us())));
+    return status;
+}
+
+Result<json> read_status(const Globals& globals, const Config& config, bool& agent_runs) {
+    auto text = call_agent(config.web.socket, "GET", "/v1/status");
+    agent_runs = text.has_value();
+    if (!text && text.error().code == Errc::unavailable) return offline_status(globals);
+    if (!text) return fail(text.error());
+    json status = json::parse(*text, nullptr, false);
+    if (!status.is_object()) return fail(Errc::corrupt, "the agent's answer cannot be read");
+    return status;
+}
+
+void print(const Globals& globals, const json& status, const std::string& zone, const Style& style) {
+    if (globals.output == Output::text) std::fputs(text_of(status, zone, style).c_str(), stdout);
+    else std::printf("%s\n", status.dump(globals.output == Output::json ? 2 : -1, ' ', false,
+                                         json::error_handler_t::replace).c_str());
+    std::fflush(stdout);
+}
+
+}  // namespace
+
+int verb_status(const Globals& globals, const StatusArguments& arguments) {
+    auto config = load_config(globals);
+    if (!config) return report(globals, config.error(), kExitUsage);
+    auto server = config->server(globals.server);
+    if (!server) return report(globals, server.error(), kExitUsage);
+    std::string zone = display_zone((*server)->time_zone);
+    Style style = Style::of(globals, 1);
+    for (;;) {
+        bool agent_runs = false;
+        auto status = read_status(globals, *config, agent_runs);
+        if (!status) return report(globals, status.error());
+        if (arguments.watch_seconds && style.colored()) std::fputs("\x1b[H\x1b[2J", stdout);
+        print(globals, *status, zone, style);
+        if (!arguments.watch_seconds) return agent_runs ? kExitDone : kExitFailed;
+        ::poll(nullptr, 0, std::max(1, *arguments.watch_seconds) * 1000);
+    }
+}
+
+}  // namespace walvault::agent

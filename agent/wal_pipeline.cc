@@ -1,0 +1,360 @@
+#include "agent/wal_pipeline.h"
+
+#include <algorithm>
+
+#include "base/blocking.h"
+#include "base/log.h"
+
+namespace walvault::agent {
+namespace {
+
+constexpr std::size_t kBatchFramesMax = 16;
+// After WAL stops, one proof of quiet soon, then few: an idle server costs less than 1 kB a minute.
+constexpr std::chrono::seconds kQuietAfter{1};
+constexpr std::chrono::seconds kQuietEvery{15};
+constexpr std::chrono::seconds kWitnessEvery{1};
+constexpr std::uint32_t kTailFramesMax = 1 << 16;
+
+double seconds_since(SteadyTime start, SteadyTime now) {
+    return std::chrono::duration<double>(now - start).count();
+}
+
+}  // namespace
+
+struct WalPipeline::Tail {
+    std::shared_ptr<const storage::TailPlan> plan;
+    std::unique_ptr<storage::TailWriter> writer;  // null until its first frame is written
+    pb::PackFooter footer;
+    pb::WalSummary summary;
+    std::uint32_t cut_frames = 0;
+    std::uint32_t synced_frames = 0;
+    std::uint64_t cut_bytes = 0;
+    Lsn end_lsn;
+    std::uint64_t end_offset = kFileHeaderBytes;
+    SteadyTime begun_at{};
+    bool complete = false;  // no further frame is cut for it
+};
+
+struct WalPipeline::Frame {
+    std::shared_ptr<Tail> tail;
+    FramePlace place;
+    ByteBuffer plain;
+    ByteBuffer sealed;
+    storage::FrameNotes notes;
+    WallTime quiet_until{};
+    bool is_sealed = false;
+};
+
+WalPipeline::WalPipeline(asio::any_io_executor executor, Pools& pools, storage::Repository& repository,
+                         Progress& progress, AgentMetrics& metrics, const Clock& clock,
+                         const Options& options, std::function<void(Lsn)> on_flushed)
+    : executor_(executor), pools_(pools), repository_(repository), progress_(progress),
+      metrics_(metrics), clock_(clock), options_(options), on_flushed_(std::move(on_flushed)),
+      work_(executor), room_(executor), filled_(executor), failed_(executor), tasks_(executor) {}
+
+WalPipeline::~WalPipeline() = default;
+
+void WalPipeline::begin(const storage::HistoryRecord& history, const storage::ClusterRecord& cluster,
+                        storage::WalTracker tracker) {
+    WV_ASSERT(!running_ && queue_.empty());
+    history_ = history;
+    cluster_ = cluster;
+    tracker_ = std::move(tracker);
+    WV_ASSERT(tracker_->end_lsn() == progress_.flushed_lsn());
+    open_start_ = tracker_->end_lsn();
+    open_.clear();
+    cutting_.reset();
+    tails_.clear();
+    error_.reset();
+    finishing_ = false;
+    running_ = true;
+    last_wal_at_ = last_witness_at_ = clock_.steady_now();
+    last_quiet_at_ = {};
+    tasks_.spawn(write_loop());
+    tasks_.spawn(flush_timer());
+}
+
+Task<Result<>> WalPipeline::append(ByteSpan wal) {
+    while (!error_ && in_flight_bytes_ >= kInFlightBytes) co_await room_.wait();
+    if (error_) co_return fail(*error_);
+    co_return feed(wal);
+}
+
+Result<> WalPipeline::feed(ByteSpan wal) {
+    last_wal_at_ = clock_.steady_now();
+    while (!wal.empty()) {
+        std::size_t count = std::min<std::size_t>(wal.size(), kFrameBytes - open_.size());
+        ByteSpan piece = wal.first(count);
+        WV_CHECK(tracker_->feed(piece));
+        if (open_.empty()) {
+            if (open_.capacity() < kFrameBytes && !spare_.empty()) {
+                open_ = std::move(spare_.back());
+                spare_.pop_back();
+            }
+            open_.reserve(kFrameBytes);
+            open_since_ = last_wal_at_;
+            filled_.notify();
+        }
+        walvault::append(open_, piece);
+        progress_.set_received(tracker_->end_lsn());
+        wal = wal.subspan(count);
+        if (open_.size() == kFrameBytes) cut_frame();
+    }
+    return {};
+}
+
+Result<> WalPipeline::plan_next_tail() {
+    if (cutting_) {
+        bool full = cutting_->cut_bytes >= options_.pack_bytes || cutting_->cut_frames >= kTailFramesMax;
+        bool old = cutting_->cut_bytes > 0 &&
+                   clock_.steady_now() - cutting_->begun_at >= options_.tail_age_max;
+        if (!full && !old) return {};
+        cutting_->complete = true;
+        if (cutting_->synced_frames == cutting_->cut_frames) tasks_.spawn(close_tail(cutting_));
+    }
+    WV_TRY(auto plan, repository_.plan_tail(history_, cluster_, open_start_));
+    cutting_ = std::make_shared<Tail>();
+    cutting_->plan = std::move(plan);
+    cutting_->end_lsn = open_start_;
+    cutting_->begun_at = clock_.steady_now();
+    tails_.push_back(cutting_);
+    return {};
+}
+
+void WalPipeline::cut_frame() {
+    if (open_.empty() || error_) return;
+    if (auto planned = plan_next_tail(); !planned) return break_with(planned.error());
+    auto frame = std::make_shared<Frame>();
+    frame->notes = tracker_->take_frame();
+    frame->place.start = open_start_.value;
+    frame->place.end = open_start_.value + open_.size();
+    frame->plain = std::move(open_);
+    open_ = {};
+    open_start_ = Lsn{frame->place.end};
+    cutting_->cut_bytes += frame->plain.size();
+    enqueue(std::move(frame));
+}
+
+void WalPipeline::cut_quiet_frame(WallTime at) {
+    if (auto planned = plan_next_tail(); !planned) return break_with(planned.error());
+    auto frame = std::make_shared<Frame>();
+    frame->place.kind = FrameKind::quiet;
+    frame->place.start = frame->place.end = open_start_.value;
+    frame->quiet_until = at;
+    append_le<std::int64_t>(frame->plain, at.time_since_epoch().count());
+    enqueue(std::move(frame));
+}
+
+void WalPipeline::enqueue(std::shared_ptr<Frame> frame) {
+    frame->tail = cutting_;
+    frame->place.frame_number = cutting_->cut_frames++;
+    frame->place.synced_frames = cutting_->synced_frames;
+    in_flight_bytes_ += frame->plain.size();
+    queue_.push_back(frame);
+    tasks_.spawn(seal_frame(std::move(frame)));
+}
+
+Task<> WalPipeline::seal_frame(std::shared_ptr<Frame> frame) {
+    auto work = [frame, level = options_.level] {
+        return frame->tail->plan->cipher.seal(frame->place, frame->plain, level);
+    };
+    frame->sealed = co_await run_on(pools_.cpu, std::move(work));
+    frame->is_sealed = true;
+    work_.notify();
+}
+
+void WalPipeline::note_quiet(Lsn lsn, WallTime at) {
+    if (error_ || !running_ || lsn != progress_.flushed_lsn() || !queue_.empty() || !open_.empty()) return;
+    progress_.set_recoverable_until(at);
+    SteadyTime now = clock_.steady_now();
+    bool noted_since = last_quiet_at_ > last_wal_at_;
+    if (now - last_wal_at_ < kQuietAfter || (noted_since && now - last_quiet_at_ < kQuietEvery)) return;
+    last_quiet_at_ = now;
+    cut_quiet_frame(at);
+}
+
+Task<> WalPipeline::flush_timer() {
+    while (!finishing_ && !error_) {
+        if (open_.empty()) {
+            co_await filled_.wait();
+            continue;
+        }
+        Lsn begun = open_start_;
+        co_await wait_for(failed_, options_.flush_interval);
+        if (!open_.empty() && open_start_ == begun) cut_frame();
+    }
+}
+
+std::vector<std::shared_ptr<WalPipeline::Frame>> WalPipeline::next_batch() {
+    std::vector<std::shared_ptr<Frame>> batch;
+    while (!queue_.empty() && batch.size() < kBatchFramesMax && queue_.front()->is_sealed &&
+           (batch.empty() || batch.front()->tail == queue_.front()->tail)) {
+        batch.push_back(std::move(queue_.front()));
+        queue_.pop_front();
+    }
+    return batch;
+}
+
+Task<> WalPipeline::write_loop() {
+    while (!error_) {
+        auto batch = next_batch();
+        if (batch.empty()) {
+            if (finishing_ && queue_.empty()) co_return;
+            co_await work_.wait();
+            continue;
+        }
+        auto tail = batch.front()->tail;
+        auto written = co_await write_batch(std::move(batch));
+        if (!written) {
+            break_with(written.error());
+            co_return;
+        }
+        if (tail->complete && tail->synced_frames == tail->cut_frames) tasks_.spawn(close_tail(tail));
+    }
+}
+
+Task<Result<>> WalPipeline::write_batch(std::vector<std::shared_ptr<Frame>> batch) {
+    Tail& tail = *batch.front()->tail;
+    if (!tail.writer) {
+        auto open = [this, plan = tail.plan] { return repository_.open_tail(plan); };
+        WV_CO_TRY(tail.writer, co_await run_on(pools_.store, std::move(open)));
+    }
+    WV_CO_CHECK(co_await sync_frames(batch));
+    note_flushed(batch);
+    SteadyTime now = clock_.steady_now();
+    if (now - last_witness_at_ >= kWitnessEvery) {
+        last_witness_at_ = now;
+        auto note = [this, path = tail.plan->path, synced = tail.synced_frames] {
+            return repository_.note_synced(path, synced);
+        };
+        WV_CO_CHECK(co_await run_on(pools_.store, std::move(note)));
+    }
+    co_return Result<>();
+}
+
+Task<Result<>> WalPipeline::sync_frames(const std::vector<std::shared_ptr<Frame>>& batch) {
+    SteadyTime start = clock_.steady_now();
+    auto write = [&batch]() -> Result<> {
+        for (const auto& frame : batch) WV_CHECK(frame->tail->writer->append(frame->sealed));
+        return {};
+    };
+    auto sync = [&batch] { return batch.front()->tail->writer->sync(); };
+    auto written = co_await run_on(pools_.tail, write);
+    if (!written) metrics_.store_errors_total.at(StoreOperation::append).add();
+    if (!written) co_return written;
+    progress_.set_written(Lsn{batch.back()->place.end});
+    auto synced = co_await run_on(pools_.tail, sync);
+    if (!synced) metrics_.store_errors_total.at(StoreOperation::flush).add();
+    metrics_.flush_duration_seconds.observe(seconds_since(start, clock_.steady_now()));
+    co_return synced;
+}
+
+void WalPipeline::note_flushed(const std::vector<std::shared_ptr<Frame>>& batch) {
+    double now = to_seconds(clock_.now());
+    std::uint64_t stored = 0;
+    WallTime newest{};
+    for (const auto& frame : batch) {
+        Tail& tail = *frame->tail;
+        stored += frame->sealed.size();
+        in_flight_bytes_ -= frame->plain.size();
+        if (frame->place.kind == FrameKind::quiet) {
+            tail.summary.set_covered_until_us(std::max<std::int64_t>(
+                tail.summary.covered_until_us(), frame->quiet_until.time_since_epoch().count()));
+        } else {
+            pb::FrameEntry& entry = *tail.footer.add_frames();
+            entry.set_frame_number(frame->place.frame_number);
+            entry.set_offset(tail.end_offset);
+            entry.set_stored_bytes(static_cast<std::uint32_t>(frame->sealed.size()));
+            entry.set_plain_bytes(static_cast<std::uint32_t>(frame->plain.size()));
+            entry.set_start_lsn(frame->place.start);
+            entry.set_record_start_lsn(frame->notes.record_start_lsn.value);
+            entry.set_tag(storage::tag_of(frame->sealed));
+            for (pb::MarkEntry& mark : frame->notes.marks) *tail.footer.add_marks() = std::move(mark);
+            storage::merge_summary(tail.summary, frame->notes.summary);
+            if (frame->notes.summary.commit_count() > 0) {
+                newest = std::max(newest, WallTime(Micros(frame->notes.summary.last_at_us())));
+                metrics_.commit_durable_seconds.observe(
+                    std::max(0.0, now - static_cast<double>(frame->notes.summary.first_at_us()) / 1e6));
+            }
+            *entry.mutable_summary() = std::move(frame->notes.summary);
+            if (spare_.size() < kBatchFramesMax && frame->plain.capacity() >= kFrameBytes) {
+                frame->plain.clear();
+                spare_.push_back(std::move(frame->plain));
+            }
+        }
+        tail.end_offset += frame->sealed.size();
+        tail.end_lsn = Lsn{frame->place.end};
+        ++tail.synced_frames;
+    }
+    metrics_.store_written_bytes_total.add(static_cast<double>(stored));
+    progress_.set_flushed(Lsn{batch.back()->place.end});
+    if (newest != WallTime{}) progress_.set_recoverable_until(newest);
+    on_flushed_(progress_.flushed_lsn());
+    room_.notify();
+}
+
+Task<> WalPipeline::close_tail(std::shared_ptr<Tail> tail) {
+    auto close = [this, tail]() -> Result<> {
+        storage::Repository::TailContent content{.footer = std::move(tail->footer),
+                                                 .frame_count = tail->cut_frames,
+                                                 .end_lsn = tail->end_lsn,
+                                                 .summary = tail->summary};
+        return repository_.close_tail(std::move(tail->writer), std::move(content));
+    };
+    std::erase(tails_, tail);
+    auto closed = co_await run_on(pools_.store, std::move(close));
+    if (closed) {
+        progress_.set_closed(tail->end_lsn);
+    } else {
+        metrics_.store_errors_total.at(StoreOperation::close).add();
+        break_with(closed.error());
+    }
+}
+
+Task<Result<>> WalPipeline::finish() {
+    if (!running_) co_return Result<>();
+    cut_frame();
+    finishing_ = true;
+    work_.notify();
+    filled_.notify();
+    // The flush timer and the writer end by themselves; closings of complete tails with them.
+    failed_.notify();
+    co_await tasks_.join();
+    running_ = false;
+    std::shared_ptr<Tail> last = std::move(cutting_);
+    cutting_.reset();
+    if (last && last->writer && !error_) {
+        tasks_.spawn(close_tail(last));
+        co_await tasks_.join();
+    }
+    queue_.clear();
+    in_flight_bytes_ = 0;
+    open_.clear();
+    co_await drop_tails();
+    if (error_) co_return fail(*error_);
+    co_return Result<>();
+}
+
+// What broke is left to the repository to read back.
+Task<> WalPipeline::drop_tails() {
+    std::vector<std::shared_ptr<Tail>> tails = std::move(tails_);
+    tails_.clear();
+    auto drop = [this, tails]() -> Result<> {
+        for (const auto& tail : tails)
+            if (tail->writer) repository_.drop_tail(std::move(tail->writer));
+        return {};
+    };
+    (void)co_await run_on(pools_.store, std::move(drop));
+}
+
+void WalPipeline::break_with(Error error) {
+    if (error_) return;
+    log::error("store.failed", error.message, {{"flushed_lsn", to_string(progress_.flushed_lsn())}});
+    error_ = std::move(error);
+    failed_.notify();
+    work_.notify();
+    filled_.notify();
+    room_.notify();
+}
+
+}  // namespace walvault::agent

@@ -1,0 +1,420 @@
+#include "storage/index.h"
+
+#include <rocksdb/iterator.h>
+
+#include <algorithm>
+
+#include "storage/index_store.h"
+
+namespace walvault::storage {
+namespace {
+
+// Keys end in big-endian numbers, so that RocksDB's byte order is the order of positions and times.
+void append_number(std::string& key, std::uint64_t number) {
+    std::array<std::byte, 8> bytes;
+    store_be(bytes.data(), number);
+    key += as_text(bytes);
+}
+// Signed times moved up by 2^63 to sort.
+void append_time(std::string& key, std::int64_t micros) {
+    append_number(key, static_cast<std::uint64_t>(micros) ^ (1ull << 63));
+}
+std::string text_of(const Id16& id) { return std::string(as_text(id)); }
+std::string wal_key(const std::string& history, std::uint64_t start) {
+    std::string key = history;
+    append_number(key, start);
+    return key;
+}
+std::string clock_key(const std::string& history, std::int64_t largest, std::uint64_t start) {
+    std::string key = history;
+    append_time(key, largest);
+    append_number(key, start);
+    return key;
+}
+std::string mark_key(const std::string& history, const pb::MarkEntry& mark) {
+    std::string key = wal_key(history, mark.start_lsn());
+    key += static_cast<char>(mark.kind());
+    return key;
+}
+std::string numbered_key(const std::string& prefix, std::uint64_t number) {
+    std::string key = prefix;
+    append_number(key, number);
+    return key;
+}
+
+template <class Message>
+Result<Message> parse(const std::string& value) {
+    Message message;
+    if (!message.ParseFromString(value)) return fail(Errc::corrupt, "index: a value cannot be read");
+    return message;
+}
+
+std::string encode_place(const Id16& file_id, const pb::FrameEntry& frame) {
+    ByteBuffer bytes;
+    append(bytes, file_id);
+    append_le<std::uint32_t>(bytes, frame.frame_number());
+    append_le<std::uint64_t>(bytes, frame.offset());
+    append_le<std::uint32_t>(bytes, frame.stored_bytes());
+    append_le<std::uint32_t>(bytes, frame.plain_bytes());
+    return std::string(as_text(bytes));
+}
+
+constexpr const char* kWatermark = "watermark";
+constexpr const char* kGeneration = "generation";
+constexpr const char* kFormat = "format";
+constexpr const char* kFormatValue = "walvault index 1";
+
+class RocksIndex final : public Index {
+public:
+    explicit RocksIndex(std::unique_ptr<IndexStore> store) : store_(std::move(store)) {}
+
+    Result<> require_format(bool create) {
+        WV_TRY(auto format, store_->get(Family::state, kFormat));
+        if (format && *format == kFormatValue) return {};
+        if (format || !create) return fail(Errc::corrupt, "index: format is not \"walvault index 1\"");
+        store_->begin();
+        store_->put(Family::state, kFormat, kFormatValue);
+        return store_->commit();
+    }
+
+    Result<LedgerHead> watermark() override {
+        WV_TRY(auto value, store_->get(Family::state, kWatermark));
+        LedgerHead head;
+        if (!value) return head;
+        ByteReader reader(as_bytes(*value));
+        head.sequence = reader.le<std::uint64_t>();
+        ByteSpan hash = reader.bytes(head.hash.size());
+        if (!reader.ok()) return fail(Errc::corrupt, "index: the watermark cannot be read");
+        std::copy(hash.begin(), hash.end(), head.hash.begin());
+        return head;
+    }
+
+    Result<> apply(const pb::LedgerEntry& entry, const LedgerHead& head,
+                   const pb::PackFooter* footer) override {
+        store_->begin();
+        WV_CHECK(apply_event(entry, footer));
+        ByteBuffer mark;
+        append_le<std::uint64_t>(mark, head.sequence);
+        append(mark, head.hash);
+        store_->put(Family::state, kWatermark, std::string(as_text(mark)));
+        return store_->commit();
+    }
+
+    Result<> note_synced(const std::string& tail_path, std::uint32_t synced_frames) override {
+        store_->begin();
+        std::string value;
+        append_number(value, synced_frames);
+        store_->put(Family::state, "witness/" + tail_path, value);
+        return store_->commit();
+    }
+
+    Result<> sync() override { return store_->sync(); }
+
+    Result<std::uint64_t> generation() override {
+        WV_TRY(auto value, store_->get(Family::state, kGeneration));
+        if (!value || value->size() != 8) return std::uint64_t{0};
+        return load_be<std::uint64_t>(as_bytes(*value).data());
+    }
+
+    Result<std::vector<ClusterRecord>> clusters() override {
+        std::vector<ClusterRecord> found;
+        WV_CHECK(each<pb::ClusterAdded>(Family::state, "cluster/", [&](const pb::ClusterAdded& cluster) {
+            found.push_back({.name = cluster.cluster(),
+                             .system_identifier = cluster.system_identifier(),
+                             .segment_bytes = cluster.segment_bytes(),
+                             .server_version_num = cluster.server_version_num()});
+        }));
+        return found;
+    }
+    Result<std::vector<pb::HistoryOpened>> histories(const std::string& cluster) override {
+        return all<pb::HistoryOpened>(Family::state, "history/" + cluster + "/");
+    }
+    Result<std::vector<pb::GapFound>> gaps(const std::string& cluster) override {
+        return all<pb::GapFound>(Family::state, "gap/" + cluster + "/");
+    }
+    Result<std::vector<OpenTail>> open_tails() override {
+        WV_TRY(auto opened, all<pb::TailOpened>(Family::state, "tail/"));
+        std::vector<OpenTail> tails;
+        for (pb::TailOpened& tail : opened) {
+            WV_TRY(auto witness, store_->get(Family::state, "witness/" + tail.path()));
+            std::uint32_t synced = 0;
+            if (witness && witness->size() == 8)
+                synced = static_cast<std::uint32_t>(load_be<std::uint64_t>(as_bytes(*witness).data()));
+            tails.push_back({std::move(tail), synced});
+        }
+        std::sort(tails.begin(), tails.end(), [](const OpenTail& a, const OpenTail& b) {
+            return a.opened.start_lsn() < b.opened.start_lsn();
+        });
+        return tails;
+    }
+    Result<std::optional<std::string>> timeline_history(const std::string& cluster,
+                                                        TimelineId timeline) override {
+        return store_->get(Family::state, numbered_key("timeline/" + cluster + "/", timeline));
+    }
+    Result<std::vector<pb::BackupInfo>> backups(const std::string& cluster) override {
+        return all<pb::BackupInfo>(Family::backups, cluster + "/");
+    }
+    Result<std::vector<pb::BackupStarted>> unfinished_backups() override {
+        return all<pb::BackupStarted>(Family::state, "backup/");
+    }
+
+    Result<std::optional<pb::PackInfo>> wal_pack_at(const Id16& history, Lsn lsn) override {
+        WV_TRY(auto pack, pack_before(history, wal_key(text_of(history), lsn.value)));
+        if (pack && lsn.value >= pack->end_lsn()) pack.reset();
+        return pack;
+    }
+    Result<std::optional<pb::PackInfo>> last_wal_pack(const Id16& history) override {
+        return pack_before(history, wal_key(text_of(history), ~0ull));
+    }
+    Result<std::int64_t> largest_at_us(const Id16& history) override {
+        return largest_at_of(text_of(history));
+    }
+    Result<std::optional<pb::PackInfo>> first_pack_later_than(const Id16& history,
+                                                              std::int64_t at_us) override {
+        std::string prefix = text_of(history);
+        auto at = store_->iterate(Family::clock);
+        at->Seek(clock_key(prefix, at_us + 1, 0));
+        if (at->Valid() && at->key().starts_with(prefix)) {
+            std::string key = at->key().ToString();
+            WV_TRY(auto value, store_->get(Family::wal, prefix + key.substr(key.size() - 8)));
+            if (!value) return fail(Errc::corrupt, "index: the commit clock names a pack that is not there");
+            WV_TRY(auto pack, parse<pb::PackInfo>(*value));
+            return std::optional<pb::PackInfo>(std::move(pack));
+        }
+        WV_CHECK(IndexStore::check(*at));
+        return std::optional<pb::PackInfo>{};
+    }
+    Result<> each_wal_pack(const Id16& history, Lsn from, bool reverse,
+                           const std::function<bool(const pb::PackInfo&)>& sink) override {
+        std::string prefix = text_of(history);
+        auto at = store_->iterate(Family::wal);
+        std::string key = wal_key(prefix, from.value);
+        at->SeekForPrev(key);
+        if (reverse) {
+            if (at->Valid() && at->key() == rocksdb::Slice(key)) at->Prev();
+        } else {
+            bool covers = false;
+            if (at->Valid() && at->key().starts_with(prefix)) {
+                WV_TRY(auto pack, parse<pb::PackInfo>(at->value().ToString()));
+                covers = pack.end_lsn() > from.value;
+            }
+            if (!covers) at->Seek(key);
+        }
+        for (; at->Valid() && at->key().starts_with(prefix); reverse ? at->Prev() : at->Next()) {
+            WV_TRY(auto pack, parse<pb::PackInfo>(at->value().ToString()));
+            if (!sink(pack)) return {};
+        }
+        return IndexStore::check(*at);
+    }
+    Result<std::vector<pb::MarkEntry>> marks(const Id16& history, std::int64_t since_us,
+                                             std::int64_t until_us) override {
+        WV_TRY(auto found, all<pb::MarkEntry>(Family::marks, text_of(history)));
+        std::erase_if(found, [&](const pb::MarkEntry& mark) {
+            return (since_us != 0 && mark.at_us() < since_us) || (until_us != 0 && mark.at_us() > until_us);
+        });
+        return found;
+    }
+    Result<std::optional<ChunkPlace>> chunk(const Id32& content_id) override {
+        WV_TRY(auto value, store_->get(Family::chunks, std::string(as_text(content_id))));
+        if (!value) return std::optional<ChunkPlace>{};
+        ByteReader reader(as_bytes(*value));
+        ChunkPlace place;
+        ByteSpan file_id = reader.bytes(16);
+        place.frame_number = reader.le<std::uint32_t>();
+        place.offset = reader.le<std::uint64_t>();
+        place.stored_bytes = reader.le<std::uint32_t>();
+        place.plain_bytes = reader.le<std::uint32_t>();
+        if (!reader.ok()) return fail(Errc::corrupt, "index: the place of a chunk cannot be read");
+        std::copy(file_id.begin(), file_id.end(), place.file_id.begin());
+        return std::optional<ChunkPlace>(place);
+    }
+    Result<std::optional<pb::PackInfo>> pack(const Id16& file_id) override {
+        WV_TRY(auto value, store_->get(Family::packs, text_of(file_id)));
+        if (!value) return std::optional<pb::PackInfo>{};
+        WV_TRY(auto info, parse<pb::PackInfo>(*value));
+        return std::optional<pb::PackInfo>(std::move(info));
+    }
+    Result<std::vector<pb::PackInfo>> base_packs(const std::string& cluster) override {
+        WV_TRY(auto found, all<pb::PackInfo>(Family::packs, ""));
+        std::erase_if(found, [&](const pb::PackInfo& pack) { return pack.cluster() != cluster; });
+        return found;
+    }
+    Result<RepositoryView::Totals> totals(const std::string& cluster) override {
+        WV_TRY(auto value, store_->get(Family::state, "totals/" + cluster));
+        RepositoryView::Totals totals;
+        if (!value) return totals;
+        ByteReader reader(as_bytes(*value));
+        totals.wal_plain_bytes = reader.le<std::uint64_t>();
+        totals.wal_stored_bytes = reader.le<std::uint64_t>();
+        totals.base_plain_bytes = reader.le<std::uint64_t>();
+        totals.base_stored_bytes = reader.le<std::uint64_t>();
+        totals.chunk_count = reader.le<std::uint64_t>();
+        totals.pack_count = reader.le<std::uint64_t>();
+        if (!reader.ok()) return fail(Errc::corrupt, "index: the totals cannot be read");
+        return totals;
+    }
+
+private:
+    Result<std::int64_t> largest_at_of(const std::string& prefix) {
+        auto at = store_->iterate(Family::clock);
+        at->SeekForPrev(prefix + std::string(16, '\xff'));
+        if (at->Valid() && at->key().starts_with(prefix)) {
+            std::uint64_t raw = load_be<std::uint64_t>(as_bytes(at->key().ToStringView()).data() + prefix.size());
+            return static_cast<std::int64_t>(raw ^ (1ull << 63));
+        }
+        WV_CHECK(IndexStore::check(*at));
+        return std::int64_t{0};
+    }
+    Result<std::optional<pb::PackInfo>> pack_before(const Id16& history, const std::string& key) {
+        auto at = store_->iterate(Family::wal);
+        at->SeekForPrev(key);
+        if (!at->Valid() || !at->key().starts_with(text_of(history))) {
+            WV_CHECK(IndexStore::check(*at));
+            return std::optional<pb::PackInfo>{};
+        }
+        WV_TRY(auto pack, parse<pb::PackInfo>(at->value().ToString()));
+        return std::optional<pb::PackInfo>(std::move(pack));
+    }
+    template <class Message, class Sink>
+    Result<> each(Family family, const std::string& prefix, Sink sink) {
+        auto at = store_->iterate(family);
+        for (at->Seek(prefix); at->Valid() && at->key().starts_with(prefix); at->Next()) {
+            WV_TRY(auto message, parse<Message>(at->value().ToString()));
+            sink(message);
+        }
+        return IndexStore::check(*at);
+    }
+    template <class Message>
+    Result<std::vector<Message>> all(Family family, const std::string& prefix) {
+        std::vector<Message> found;
+        WV_CHECK(each<Message>(family, prefix, [&](Message& message) { found.push_back(std::move(message)); }));
+        return found;
+    }
+
+    Result<> apply_event(const pb::LedgerEntry& entry, const pb::PackFooter* footer);
+    Result<> apply_pack(const pb::PackClosed& closed, const pb::PackFooter& footer);
+    Result<> add_to_totals(const pb::PackInfo& pack);
+
+    std::unique_ptr<IndexStore> store_;
+};
+
+Result<> RocksIndex::apply_event(const pb::LedgerEntry& entry, const pb::PackFooter* footer) {
+    using Event = pb::LedgerEntry;
+    switch (entry.event_case()) {
+        case Event::kWriterClaimed: {
+            std::string value;
+            append_number(value, entry.writer_claimed().generation());
+            store_->put(Family::state, kGeneration, value);
+            return {};
+        }
+        case Event::kClusterAdded:
+            store_->put(Family::state, "cluster/" + entry.cluster_added().cluster(),
+                        entry.cluster_added().SerializeAsString());
+            return {};
+        case Event::kHistoryOpened:
+            store_->put(Family::state,
+                        numbered_key("history/" + entry.history_opened().cluster() + "/", entry.sequence()),
+                        entry.history_opened().SerializeAsString());
+            return {};
+        case Event::kTimelineHistory:
+            store_->put(Family::state,
+                        numbered_key("timeline/" + entry.timeline_history().cluster() + "/",
+                                     entry.timeline_history().timeline()),
+                        entry.timeline_history().content());
+            return {};
+        case Event::kGapFound:
+            store_->put(Family::state,
+                        numbered_key("gap/" + entry.gap_found().cluster() + "/", entry.sequence()),
+                        entry.gap_found().SerializeAsString());
+            return {};
+        case Event::kTailOpened:
+            store_->put(Family::state, "tail/" + entry.tail_opened().path(),
+                        entry.tail_opened().SerializeAsString());
+            return {};
+        case Event::kTailAbandoned:
+            store_->remove(Family::state, "tail/" + entry.tail_abandoned().path());
+            store_->remove(Family::state, "witness/" + entry.tail_abandoned().path());
+            return {};
+        case Event::kPackClosed:
+            WV_ASSERT(footer != nullptr);
+            return apply_pack(entry.pack_closed(), *footer);
+        case Event::kBackupStarted:
+            store_->put(Family::state,
+                        "backup/" + entry.backup_started().cluster() + "/" + entry.backup_started().backup_id(),
+                        entry.backup_started().SerializeAsString());
+            return {};
+        case Event::kBackupFailed:
+            store_->remove(Family::state, "backup/" + entry.backup_failed().cluster() + "/" +
+                                              entry.backup_failed().backup_id());
+            return {};
+        case Event::kBackupCompleted: {
+            const pb::BackupInfo& backup = entry.backup_completed().backup();
+            store_->remove(Family::state, "backup/" + backup.cluster() + "/" + backup.backup_id());
+            store_->put(Family::backups, backup.cluster() + "/" + backup.backup_id(),
+                        backup.SerializeAsString());
+            return {};
+        }
+        default: return {};  // audit only
+    }
+}
+
+Result<> RocksIndex::apply_pack(const pb::PackClosed& closed, const pb::PackFooter& footer) {
+    const pb::PackInfo& pack = closed.pack();
+    std::string value = pack.SerializeAsString();
+    if (!closed.replaces_tail().empty()) {
+        store_->remove(Family::state, "tail/" + closed.replaces_tail());
+        store_->remove(Family::state, "witness/" + closed.replaces_tail());
+    }
+    if (pack.kind() == pb::PACK_KIND_WAL) {
+        WV_TRY(std::int64_t largest, largest_at_of(pack.history_id()));
+        store_->put(Family::wal, wal_key(pack.history_id(), pack.start_lsn()), value);
+        store_->put(Family::clock,
+                    clock_key(pack.history_id(), std::max(largest, pack.summary().last_at_us()),
+                              pack.start_lsn()),
+                    "");
+        for (const pb::MarkEntry& mark : footer.marks())
+            store_->put(Family::marks, mark_key(pack.history_id(), mark), mark.SerializeAsString());
+    } else {
+        store_->put(Family::packs, pack.file_id(), value);
+        Id16 file_id{};
+        std::copy_n(as_bytes(pack.file_id()).begin(), std::min<std::size_t>(pack.file_id().size(), 16),
+                    file_id.begin());
+        for (const pb::FrameEntry& frame : footer.frames())
+            if (!frame.content_id().empty())
+                store_->put(Family::chunks, frame.content_id(), encode_place(file_id, frame));
+    }
+    return add_to_totals(pack);
+}
+
+Result<> RocksIndex::add_to_totals(const pb::PackInfo& pack) {
+    WV_TRY(RepositoryView::Totals sums, totals(pack.cluster()));
+    bool wal = pack.kind() == pb::PACK_KIND_WAL;
+    (wal ? sums.wal_plain_bytes : sums.base_plain_bytes) += pack.plain_bytes();
+    (wal ? sums.wal_stored_bytes : sums.base_stored_bytes) += pack.stored_bytes();
+    if (pack.kind() == pb::PACK_KIND_BASE) sums.chunk_count += pack.frame_count();
+    ++sums.pack_count;
+    ByteBuffer bytes;
+    for (std::uint64_t number : {sums.wal_plain_bytes, sums.wal_stored_bytes, sums.base_plain_bytes,
+                                 sums.base_stored_bytes, sums.chunk_count, sums.pack_count})
+        append_le(bytes, number);
+    store_->put(Family::state, "totals/" + pack.cluster(), std::string(as_text(bytes)));
+    return {};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Index>> Index::open(const std::string& directory) {
+    WV_TRY(auto store, IndexStore::open(directory, false));
+    auto index = std::make_unique<RocksIndex>(std::move(store));
+    WV_CHECK(index->require_format(true));
+    return index;
+}
+
+Result<std::unique_ptr<Index>> Index::open_read_only(const std::string& directory) {
+    WV_TRY(auto store, IndexStore::open(directory, true));
+    auto index = std::make_unique<RocksIndex>(std::move(store));
+    WV_CHECK(index->require_format(false));
+    return index;
+}
+
+}  // namespace walvault::storage

@@ -1,0 +1,83 @@
+// Index: the RocksDB view of ledger and pack footers. Never the only copy of anything.
+//
+// Column families: state (watermark, clusters, histories, gaps, open tails, witnesses), wal (history,
+// start LSN -> pack), clock (history, largest commit time so far, start LSN -> nothing: the first pack
+// with a commit later than T is one seek away), marks, chunks (content id -> place), packs (file id ->
+// pack), backups. Keys: docs/formats.md.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "proto/repository.pb.h"
+#include "storage/ledger.h"
+#include "storage/repository_view.h"
+
+namespace walvault::storage {
+
+struct ChunkPlace {
+    Id16 file_id{};
+    std::uint32_t frame_number = 0;
+    std::uint64_t offset = 0;
+    std::uint32_t stored_bytes = 0;
+    std::uint32_t plain_bytes = 0;
+};
+
+struct OpenTail {
+    pb::TailOpened opened;
+    std::uint32_t synced_frames = 0;  // the witness: frames known to be synced, 0 when none was noted
+};
+
+// Reads may be called from any thread; apply() and note_synced() by one at a time.
+class Index {
+public:
+    // Read and write; created when missing. Errors: corrupt (RocksDB refuses it), busy, io.
+    static Result<std::unique_ptr<Index>> open(const std::string& directory);
+    // Beside a writer. What apply() adds stays in memory. Errors: not_found, corrupt, io.
+    static Result<std::unique_ptr<Index>> open_read_only(const std::string& directory);
+    virtual ~Index() = default;
+
+    virtual Result<LedgerHead> watermark() = 0;
+    // One ledger entry, in order; `head` is its place. `footer` is given for a closed pack. Atomic.
+    virtual Result<> apply(const pb::LedgerEntry& entry, const LedgerHead& head,
+                           const pb::PackFooter* footer) = 0;
+    // Remembers, not durably, that `synced_frames` frames of a tail are synced. Cheap.
+    virtual Result<> note_synced(const std::string& tail_path, std::uint32_t synced_frames) = 0;
+    // Everything applied so far is on disk. For shutdown.
+    virtual Result<> sync() = 0;
+
+    virtual Result<std::uint64_t> generation() = 0;
+    virtual Result<std::vector<ClusterRecord>> clusters() = 0;
+    virtual Result<std::vector<pb::HistoryOpened>> histories(const std::string& cluster) = 0;
+    virtual Result<std::vector<pb::GapFound>> gaps(const std::string& cluster) = 0;
+    virtual Result<std::vector<OpenTail>> open_tails() = 0;
+    virtual Result<std::optional<std::string>> timeline_history(const std::string& cluster,
+                                                                TimelineId timeline) = 0;
+    virtual Result<std::vector<pb::BackupInfo>> backups(const std::string& cluster) = 0;
+    // Started and neither completed nor failed.
+    virtual Result<std::vector<pb::BackupStarted>> unfinished_backups() = 0;
+
+    // The WAL pack that holds `lsn`, or nothing.
+    virtual Result<std::optional<pb::PackInfo>> wal_pack_at(const Id16& history, Lsn lsn) = 0;
+    virtual Result<std::optional<pb::PackInfo>> last_wal_pack(const Id16& history) = 0;
+    // Largest commit or abort time in the WAL packs of the history; 0 for none.
+    virtual Result<std::int64_t> largest_at_us(const Id16& history) = 0;
+    // The first WAL pack with a transaction later than `at_us`, or nothing.
+    virtual Result<std::optional<pb::PackInfo>> first_pack_later_than(const Id16& history,
+                                                                      std::int64_t at_us) = 0;
+    // WAL packs that end after `from`, in order; `sink` returns false to stop. Backwards with `reverse`,
+    // then from the last pack that starts before `from`.
+    virtual Result<> each_wal_pack(const Id16& history, Lsn from, bool reverse,
+                                   const std::function<bool(const pb::PackInfo&)>& sink) = 0;
+    virtual Result<std::vector<pb::MarkEntry>> marks(const Id16& history, std::int64_t since_us,
+                                                     std::int64_t until_us) = 0;
+    virtual Result<std::optional<ChunkPlace>> chunk(const Id32& content_id) = 0;
+    virtual Result<std::optional<pb::PackInfo>> pack(const Id16& file_id) = 0;  // base and manifest packs
+    virtual Result<std::vector<pb::PackInfo>> base_packs(const std::string& cluster) = 0;
+    virtual Result<RepositoryView::Totals> totals(const std::string& cluster) = 0;
+};
+
+}  // namespace walvault::storage

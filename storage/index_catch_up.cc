@@ -1,0 +1,55 @@
+#include "storage/index_catch_up.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "base/log.h"
+#include "storage/pack_reader.h"
+
+namespace walvault::storage {
+
+namespace {
+
+Result<> apply_entry(Index& index, ObjectStore& store, const Keyring& keyring, const pb::LedgerEntry& entry,
+                     const LedgerHead& head) {
+    if (!entry.has_pack_closed()) return index.apply(entry, head, nullptr);
+    const pb::PackInfo& pack = entry.pack_closed().pack();
+    auto reader = PackReader::open(store, pack, keyring);
+    if (reader) return index.apply(entry, head, &(*reader)->footer());
+    Errc code = reader.error().code;
+    if (code != Errc::corrupt && code != Errc::not_found) return fail(reader.error());
+    log::error("store.pack_damaged", reader.error().message, {{"pack", pack.path()}});
+    pb::PackFooter none;
+    return index.apply(entry, head, &none);
+}
+
+}  // namespace
+
+Result<LedgerHead> catch_up(Index& index, ObjectStore& store, const Id16& repository_id,
+                            const LedgerKeys& keys, const Keyring& keyring) {
+    WV_TRY(LedgerHead from, index.watermark());
+    // The hash of an entry is told by the one after it, so each is applied one step late.
+    std::optional<pb::LedgerEntry> held;
+    auto take = [&](const pb::LedgerEntry& entry) -> Result<> {
+        if (held) {
+            LedgerHead head{held->sequence(), {}};
+            std::copy_n(as_bytes(entry.previous_hash()).begin(),
+                        std::min(entry.previous_hash().size(), head.hash.size()), head.hash.begin());
+            WV_CHECK(apply_entry(index, store, keyring, *held, head));
+        }
+        held = entry;
+        return {};
+    };
+    WV_TRY(LedgerHead head, read_ledger(store, repository_id, keys, from, true, take));
+    if (held) WV_CHECK(apply_entry(index, store, keyring, *held, head));
+    return head;
+}
+
+Result<> remove_index(const std::string& directory) {
+    std::error_code error;
+    std::filesystem::remove_all(directory, error);
+    if (error) return fail(Errc::io, "remove index " + directory + ": " + error.message());
+    return {};
+}
+
+}  // namespace walvault::storage

@@ -1,0 +1,20 @@
+// Bringing an index up to the ledger's head, or making it anew from ledger and pack footers.
+#pragma once
+
+#include <string>
+
+#include "storage/index.h"
+#include "storage/keyring.h"
+
+namespace walvault::storage {
+
+// Applies every ledger entry after the index's watermark. A pack that is missing or damaged is indexed
+// without what only its footer tells, and logged: reading from it fails by name later. Returns the head.
+// Errors: invalid_argument if the watermark is not in this ledger; corrupt (the ledger), io.
+Result<LedgerHead> catch_up(Index& index, ObjectStore& store, const Id16& repository_id,
+                            const LedgerKeys& keys, const Keyring& keyring);
+
+// Removes an index directory and everything in it. It is a view: nothing is lost.
+Result<> remove_index(const std::string& directory);
+
+}  // namespace walvault::storage

@@ -1,0 +1,312 @@
+#include "storage/repository.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <ctime>
+
+#include "base/log.h"
+#include "storage/repository_state.h"
+
+namespace walvault::storage {
+namespace {
+
+// Data keys are cut by time, so that erasing one erases a slice.
+constexpr std::chrono::hours kKeySlice{30 * 24};
+
+Result<> write_keyring(ObjectStore& store, const Keyring& keyring, const MasterKey& master) {
+    return store.put(keyring_name(keyring.generation()), keyring.encode(master));
+}
+
+// True if `root` has nothing in it, or does not exist.
+Result<bool> is_empty_directory(FileSystem& files, const std::string& root) {
+    auto entries = files.list(root);
+    if (!entries && entries.error().code == Errc::not_found) return true;
+    if (!entries) return fail(entries.error());
+    std::erase_if(*entries, [](const FileInfo& entry) { return entry.name == "lost+found"; });
+    return entries->empty();
+}
+
+}  // namespace
+
+Result<> Repository::create(FileSystem& files, const std::string& root, const MasterKey& master,
+                            const Clock& clock) {
+    WV_TRY(bool empty, is_empty_directory(files, root));
+    auto store = make_directory_store(files, root);
+    if (!empty) {
+        auto opened = open_repository_files(*store, master);
+        if (opened) return {};
+        if (opened.error().code == Errc::not_found)
+            return fail(Errc::refused, root + " is not empty and is not a walvault repository",
+                        "name an empty directory, or one that does not exist yet");
+        return fail(opened.error());
+    }
+    WV_CHECK(files.make_directories(root));
+    Id16 id = random_id16();
+    Keyring keyring = Keyring::create(id, master);
+    for (pb::KeyPurpose purpose : {pb::KEY_PURPOSE_WAL, pb::KEY_PURPOSE_BASE, pb::KEY_PURPOSE_MANIFEST,
+                                   pb::KEY_PURPOSE_CONTENT_ID, pb::KEY_PURPOSE_LEDGER, pb::KEY_PURPOSE_INDEX})
+        keyring.add(purpose, {}, clock.now());
+    WV_CHECK(write_keyring(*store, keyring, master));
+    LedgerKeys keys = LedgerKeys::derive(*keyring.current(pb::KEY_PURPOSE_LEDGER));
+    pb::LedgerEntry first;
+    first.set_actor("init");
+    first.mutable_repository_created()->set_repository_id(text_of(id));
+    first.mutable_repository_created()->set_signing_public_key(text_of(keys.public_key));
+    WV_TRY(auto ledger, Ledger::open(files, root, id, std::move(keys), clock));
+    WV_TRY(auto entered, ledger->append(std::move(first)));
+    // The header comes last: until it is there, the directory is not a repository.
+    pb::RepositoryHeader header;
+    header.set_format_version(kFormatVersion);
+    header.set_repository_id(text_of(id));
+    header.set_created_at_us(entered.at_us());
+    header.set_key_derivation("keyfile-1");
+    header.set_master_key_id(text_of(master.id()));
+    return store->put(kHeaderName, encode_repository_header(header));
+}
+
+Repository::Repository(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Repository::~Repository() = default;
+
+Result<> Repository::State::enter(pb::LedgerEntry entry, const pb::PackFooter* footer) {
+    if (entry.actor().empty()) entry.set_actor("agent");
+    WV_TRY(pb::LedgerEntry entered, ledger->append(std::move(entry)));
+    return index->apply(entered, ledger->head(), footer);
+}
+
+Result<> Repository::State::open_index() {
+    std::string directory = root + "/" + kIndexName;
+    LedgerKeys keys = LedgerKeys::derive(*keyring.current(pb::KEY_PURPOSE_LEDGER));
+    for (bool rebuild = options.rebuild_index;; rebuild = true) {
+        if (rebuild) {
+            index.reset();
+            WV_CHECK(remove_index(directory));
+            ++index_rebuilds;
+        }
+        auto opened = Index::open(directory);
+        if (!opened && !rebuild && opened.error().code != Errc::no_space) {
+            log::warn("index.rebuild", opened.error().message, {{"directory", directory}});
+            continue;
+        }
+        if (!opened) return fail(opened.error());
+        index = std::move(*opened);
+        WV_TRY(LedgerHead watermark, index->watermark());
+        if (watermark.sequence > ledger->head().sequence)
+            return fail(Errc::corrupt, "the ledger ends at entry " + std::to_string(ledger->head().sequence) +
+                                           " but entry " + std::to_string(watermark.sequence) + " was seen before",
+                        "the repository was rolled back or its ledger cut; bring the newer ledger back, or accept "
+                        "what is there with `walvault repo rebuild-index`");
+        auto head = catch_up(*index, *store, id, keys, keyring);
+        if (head) return {};
+        Errc code = head.error().code;
+        if (rebuild || (code != Errc::invalid_argument && code != Errc::corrupt && code != Errc::io))
+            return fail(head.error());
+        log::warn("index.rebuild", head.error().message, {{"directory", directory}});
+    }
+}
+
+Result<> Repository::State::ensure_keys() {
+    std::vector<const DataKey*> made;
+    for (pb::KeyPurpose purpose : {pb::KEY_PURPOSE_WAL, pb::KEY_PURPOSE_BASE, pb::KEY_PURPOSE_MANIFEST}) {
+        const DataKey* current = keyring.current(purpose);
+        if (current == nullptr || current->made_at + kKeySlice < clock.now())
+            made.push_back(&keyring.add(purpose, {}, clock.now()));
+    }
+    if (made.empty()) return {};
+    WV_CHECK(write_keyring(*store, keyring, master));
+    for (const DataKey* key : made) {
+        pb::LedgerEntry entry;
+        entry.mutable_key_made()->set_key_id(text_of(key->id));
+        entry.mutable_key_made()->set_purpose(key->purpose);
+        entry.mutable_key_made()->set_keyring_generation(keyring.generation());
+        WV_CHECK(enter(std::move(entry)));
+    }
+    return {};
+}
+
+// A tail without ledger entry is younger than its first acknowledgement; one whose pack is in the
+// index was to be removed when the crash came. Anything else stays where it is.
+Result<bool> Repository::State::is_leftover_tail(const ObjectInfo& object, const std::vector<OpenTail>& open) {
+    for (const OpenTail& tail : open)
+        if (tail.opened.path() == object.name) return false;
+    if (object.size_bytes <= kFileHeaderBytes) return true;
+    WV_TRY(FileCipher cipher, open_cipher(*store, object.name, keyring));
+    WV_TRY(auto pack, index->wal_pack_at(cipher.header().history_id, cipher.header().start_lsn));
+    return pack && pack->start_lsn() == cipher.header().start_lsn.value;
+}
+
+Result<> Repository::State::remove_leftovers() {
+    WV_TRY(auto clusters, index->clusters());
+    WV_TRY(auto open, index->open_tails());
+    for (const ClusterRecord& cluster : clusters) {
+        for (const char* part : {"/wal", "/base"}) {
+            auto entries = files.list(root + "/" + cluster.name + part);
+            if (!entries && entries.error().code == Errc::not_found) continue;
+            if (!entries) return fail(entries.error());
+            for (const FileInfo& entry : *entries) {
+                ObjectInfo object{cluster.name + part + "/" + entry.name, entry.size_bytes};
+                bool leftover = entry.name.ends_with(".tmp");
+                if (entry.name.ends_with(".tail")) {
+                    WV_TRY(leftover, is_leftover_tail(object, open));
+                }
+                if (leftover) WV_CHECK(files.remove(root + "/" + object.name));
+            }
+        }
+    }
+    WV_TRY(auto unfinished, index->unfinished_backups());
+    for (const pb::BackupStarted& backup : unfinished) {
+        pb::LedgerEntry entry;
+        entry.mutable_backup_failed()->set_backup_id(backup.backup_id());
+        entry.mutable_backup_failed()->set_cluster(backup.cluster());
+        entry.mutable_backup_failed()->set_reason("the agent stopped while it ran");
+        WV_CHECK(enter(std::move(entry)));
+    }
+    return {};
+}
+
+Result<std::unique_ptr<Repository>> Repository::open(FileSystem& files, const std::string& root,
+                                                     const MasterKey& master, const Clock& clock,
+                                                     const RepositoryOptions& options) {
+    auto state = std::make_unique<State>(files, root, clock, options, master.clone());
+    state->store = make_directory_store(files, root);
+    WV_TRY(OpenedRepository opened, open_repository_files(*state->store, master));
+    auto lock = files.lock(root + "/" + kLockName);
+    if (!lock && lock.error().code == Errc::busy)
+        return fail(Errc::busy, "another walvault agent is using the repository " + root,
+                    "stop it first; one repository has one agent");
+    if (!lock) return fail(lock.error());
+    state->lock = std::move(*lock);
+    state->id = opened.id;
+    state->keyring = std::move(opened.keyring);
+    const DataKey* ledger_key = state->keyring.current(pb::KEY_PURPOSE_LEDGER);
+    if (ledger_key == nullptr) return fail(Errc::corrupt, "the keyring has no key for the ledger");
+    WV_TRY(state->ledger, Ledger::open(files, root, state->id, LedgerKeys::derive(*ledger_key), clock));
+    if (state->ledger->head().sequence == 0)
+        return fail(Errc::corrupt, "the repository " + root + " has no ledger",
+                    "copy the folder `ledger` from another copy of this repository");
+    WV_CHECK(state->open_index());
+    WV_TRY(std::uint64_t before, state->index->generation());
+    state->generation = before + 1;
+    state->ledger->set_generation(state->generation);
+    pb::LedgerEntry claim;
+    claim.mutable_writer_claimed()->set_generation(state->generation);
+    claim.mutable_writer_claimed()->set_host(options.host);
+    claim.mutable_writer_claimed()->set_pid(static_cast<std::uint32_t>(::getpid()));
+    claim.mutable_writer_claimed()->set_version(options.version);
+    WV_CHECK(state->enter(std::move(claim)));
+    WV_CHECK(state->ensure_keys());
+    WV_CHECK(state->remove_leftovers());
+    state->wal = std::make_unique<WalStore>(*state->store, state->keyring, *state->index);
+    std::unique_ptr<Repository> repository(new Repository(std::move(state)));
+    WV_CHECK(repository->recover_tails());
+    return repository;
+}
+
+const Id16& Repository::repository_id() const { return state_->id; }
+std::uint64_t Repository::generation() const { return state_->generation; }
+std::uint64_t Repository::index_rebuilds() const { return state_->index_rebuilds; }
+const std::string& Repository::root() const { return state_->root; }
+WalStore& Repository::wal() { return *state_->wal; }
+Result<> Repository::sync() { return state_->index->sync(); }
+Result<> Repository::append_to_ledger(pb::LedgerEntry entry) { return state_->enter(std::move(entry)); }
+
+std::optional<ClusterRecord> Repository::cluster(const std::string& name) {
+    auto known = state_->index->clusters();
+    if (!known) return std::nullopt;
+    for (ClusterRecord& record : *known)
+        if (record.name == name) return record;
+    return std::nullopt;
+}
+
+Result<ClusterRecord> Repository::ensure_cluster(const ClusterRecord& wanted) {
+    WV_TRY(auto known, state_->index->clusters());
+    for (const ClusterRecord& record : known) {
+        if (record.name != wanted.name) continue;
+        if (record.system_identifier != wanted.system_identifier)
+            return fail(Errc::refused,
+                        "the server has system identifier " + std::to_string(wanted.system_identifier) +
+                            " but \"" + wanted.name + "\" in this repository is " +
+                            std::to_string(record.system_identifier) + ": another cluster",
+                        "check conninfo, or protect the new cluster under another name");
+        if (record.segment_bytes != wanted.segment_bytes)
+            return fail(Errc::refused, "the server's WAL segments have " + std::to_string(wanted.segment_bytes) +
+                                           " bytes, those stored have " + std::to_string(record.segment_bytes));
+        if (record.server_version_num == wanted.server_version_num) return record;
+    }
+    pb::LedgerEntry entry;
+    entry.mutable_cluster_added()->set_cluster(wanted.name);
+    entry.mutable_cluster_added()->set_system_identifier(wanted.system_identifier);
+    entry.mutable_cluster_added()->set_segment_bytes(wanted.segment_bytes);
+    entry.mutable_cluster_added()->set_server_version_num(wanted.server_version_num);
+    WV_CHECK(state_->enter(std::move(entry)));
+    return wanted;
+}
+
+Result<std::optional<HistoryRecord>> Repository::current_history(const std::string& cluster) {
+    WV_TRY(auto opened, state_->index->histories(cluster));
+    if (opened.empty()) return std::optional<HistoryRecord>{};
+    const pb::HistoryOpened& last = opened.back();
+    HistoryRecord record{.cluster = cluster,
+                         .id = id_from<16>(last.history_id()),
+                         .timeline = last.timeline(),
+                         .start_lsn = Lsn{last.start_lsn()}};
+    WV_TRY(record.end_lsn, state_->wal->end_lsn(record.id, record.start_lsn));
+    WV_TRY(pb::WalSummary summary, state_->wal->last_summary(record.id));
+    WV_TRY(std::int64_t largest, state_->wal->largest_at_us(record.id));
+    record.last_commit_at = WallTime(Micros(largest));
+    record.covered_until = WallTime(Micros(std::max(summary.covered_until_us(), largest)));
+    return std::optional<HistoryRecord>(record);
+}
+
+Result<Id16> Repository::open_history(const std::string& cluster, TimelineId timeline, Lsn start,
+                                      const std::string& reason) {
+    Id16 id = random_id16();
+    pb::LedgerEntry entry;
+    entry.mutable_history_opened()->set_cluster(cluster);
+    entry.mutable_history_opened()->set_history_id(text_of(id));
+    entry.mutable_history_opened()->set_timeline(timeline);
+    entry.mutable_history_opened()->set_start_lsn(start.value);
+    entry.mutable_history_opened()->set_reason(reason);
+    WV_CHECK(state_->enter(std::move(entry)));
+    return id;
+}
+
+Result<> Repository::record_timeline_history(const std::string& cluster, const Id16& history,
+                                             TimelineId timeline, const std::string& content) {
+    WV_TRY(auto known, state_->index->timeline_history(cluster, timeline));
+    if (known && *known == content) return {};
+    if (known)
+        return fail(Errc::forked, "the server's history of timeline " + std::to_string(timeline) +
+                                      " is not the one stored: another promotion took the same number");
+    pb::LedgerEntry entry;
+    entry.mutable_timeline_history()->set_cluster(cluster);
+    entry.mutable_timeline_history()->set_history_id(text_of(history));
+    entry.mutable_timeline_history()->set_timeline(timeline);
+    entry.mutable_timeline_history()->set_content(content);
+    return state_->enter(std::move(entry));
+}
+
+Result<std::vector<pb::BackupInfo>> Repository::backups(const std::string& cluster) {
+    return state_->index->backups(cluster);
+}
+Result<std::vector<pb::GapFound>> Repository::gaps(const std::string& cluster) {
+    return state_->index->gaps(cluster);
+}
+Result<RepositoryView::Totals> Repository::totals(const std::string& cluster) {
+    return state_->index->totals(cluster);
+}
+
+Result<> append_to_ledger(FileSystem& files, const std::string& root, const MasterKey& master,
+                          const Clock& clock, pb::LedgerEntry entry) {
+    auto store = make_directory_store(files, root);
+    WV_TRY(OpenedRepository opened, open_repository_files(*store, master));
+    WV_TRY(auto lock, files.lock(root + "/" + kLockName));
+    const DataKey* key = opened.keyring.current(pb::KEY_PURPOSE_LEDGER);
+    if (key == nullptr) return fail(Errc::corrupt, "the keyring has no key for the ledger");
+    WV_TRY(auto ledger, Ledger::open(files, root, opened.id, LedgerKeys::derive(*key), clock));
+    WV_TRY(auto entered, ledger->append(std::move(entry)));
+    (void)entered;
+    return {};
+}
+
+}  // namespace walvault::storage

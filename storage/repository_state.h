@@ -1,0 +1,54 @@
+// What the parts of Repository share.
+#pragma once
+
+#include <map>
+#include <set>
+
+#include "storage/index_catch_up.h"
+#include "storage/repository.h"
+#include "storage/repository_files.h"
+
+namespace walvault::storage {
+
+struct Repository::State {
+    State(FileSystem& file_system, std::string directory, const Clock& time, RepositoryOptions chosen,
+          MasterKey key)
+        : files(file_system), root(std::move(directory)), clock(time), options(std::move(chosen)),
+          master(std::move(key)) {}
+
+    FileSystem& files;
+    std::string root;
+    const Clock& clock;
+    RepositoryOptions options;
+    MasterKey master;
+    std::unique_ptr<FileLock> lock;
+    std::unique_ptr<ObjectStore> store;
+    Id16 id{};
+    Keyring keyring;
+    std::unique_ptr<Ledger> ledger;
+    std::unique_ptr<Index> index;
+    std::unique_ptr<WalStore> wal;
+    std::uint64_t generation = 0;
+    std::uint64_t next_serial = 1;
+    std::uint64_t index_rebuilds = 0;
+    std::set<std::string> held_tails;  // paths of tails that a TailWriter holds
+
+    // Ledger first, synced; then the index.
+    Result<> enter(pb::LedgerEntry entry, const pb::PackFooter* footer = nullptr);
+    Result<> open_index();
+    Result<> ensure_keys();
+    Result<bool> is_leftover_tail(const ObjectInfo& object, const std::vector<OpenTail>& open);
+    Result<> remove_leftovers();
+    Result<FileCipher> new_cipher(pb::KeyPurpose purpose, FileHeader header);
+    FileHeader header_for(StreamKind stream, const ClusterRecord& cluster) const;
+    Result<> close_from(const PackReader& reader, const pb::TailOpened& opened, Lsn end,
+                        const pb::WalSummary& summary, const std::string& tail_path);
+    Result<> recover_tail(const OpenTail& tail);
+    Result<bool> adopt_pack(const OpenTail& tail, Lsn tail_end);
+};
+
+// What the ledger says of a WAL pack made from a tail.
+pb::PackInfo wal_pack_info(const std::string& cluster, const FileHeader& header, Lsn end,
+                           const pb::WalSummary& summary);
+
+}  // namespace walvault::storage

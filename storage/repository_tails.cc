@@ -1,0 +1,266 @@
+#include <algorithm>
+
+#include "base/log.h"
+#include "storage/repository_state.h"
+
+namespace walvault::storage {
+namespace {
+
+constexpr std::uint64_t kPackFrameBytes = 1 << 20;       // plain bytes of a rewritten frame
+constexpr std::uint64_t kLargeFrameBytesMin = 256 << 10;  // mean from which frames stay as they are
+
+std::uint64_t plain_bytes_of(const pb::PackFooter& footer) {
+    std::uint64_t sum = 0;
+    for (const pb::FrameEntry& frame : footer.frames()) sum += frame.plain_bytes();
+    return sum;
+}
+
+// Frames [first, last) of a tail as one: a union, so that nothing needs to be decoded again.
+pb::FrameEntry merged_entry(const pb::PackFooter& footer, int first, int last) {
+    pb::FrameEntry merged;
+    merged.set_start_lsn(footer.frames(first).start_lsn());
+    std::uint64_t plain = 0;
+    for (int i = first; i < last; ++i) {
+        const pb::FrameEntry& frame = footer.frames(i);
+        plain += frame.plain_bytes();
+        if (merged.record_start_lsn() == 0) merged.set_record_start_lsn(frame.record_start_lsn());
+        merge_summary(*merged.mutable_summary(), frame.summary());
+    }
+    merged.set_plain_bytes(static_cast<std::uint32_t>(plain));
+    return merged;
+}
+
+int group_end(const pb::PackFooter& footer, int first) {
+    std::uint64_t plain = footer.frames(first).plain_bytes();
+    int last = first + 1;
+    while (last < footer.frames_size() && plain + footer.frames(last).plain_bytes() <= kPackFrameBytes)
+        plain += footer.frames(last++).plain_bytes();
+    return last;
+}
+
+Result<> rewrite_frames(ObjectStore& store, const PackReader& from, PackWriter& to, int level) {
+    ByteBuffer piece;
+    ByteBuffer plain;
+    const pb::PackFooter& footer = from.footer();
+    for (int first = 0; first < footer.frames_size();) {
+        int last = group_end(footer, first);
+        plain.clear();
+        for (int i = first; i < last; ++i) {
+            WV_CHECK(from.read_frame(store, i, piece));
+            append(plain, piece);
+        }
+        pb::FrameEntry entry = merged_entry(footer, first, last);
+        entry.set_frame_number(to.next_frame_number());
+        FramePlace place = PackReader::place_of(entry, StreamKind::wal);
+        WV_CHECK(to.append(to.cipher().seal(place, plain, level), std::move(entry)));
+        first = last;
+    }
+    to.add_marks({footer.marks().begin(), footer.marks().end()});
+    return {};
+}
+
+}  // namespace
+
+pb::PackInfo wal_pack_info(const std::string& cluster, const FileHeader& header, Lsn end,
+                           const pb::WalSummary& summary) {
+    pb::PackInfo info;
+    info.set_kind(pb::PACK_KIND_WAL);
+    info.set_cluster(cluster);
+    info.set_history_id(text_of(header.history_id));
+    info.set_timeline(header.timeline);
+    info.set_start_lsn(header.start_lsn.value);
+    info.set_end_lsn(end.value);
+    info.set_plain_bytes(end - header.start_lsn);
+    *info.mutable_summary() = summary;
+    return info;
+}
+
+FileHeader Repository::State::header_for(StreamKind stream, const ClusterRecord& cluster) const {
+    FileHeader header;
+    header.stream = stream;
+    header.server_version_num = cluster.server_version_num;
+    header.segment_bytes = cluster.segment_bytes;
+    header.system_identifier = cluster.system_identifier;
+    header.generation = generation;
+    header.repository_id = id;
+    header.cluster_id = cluster_id_of(keyring, cluster.name);
+    header.file_id = random_id16();
+    return header;
+}
+
+Result<FileCipher> Repository::State::new_cipher(pb::KeyPurpose purpose, FileHeader header) {
+    const DataKey* key = keyring.current(purpose);
+    if (key == nullptr) return fail(Errc::corrupt, "the keyring has no key for this kind of data");
+    return FileCipher::for_new_file(*key, header);
+}
+
+Result<std::shared_ptr<const TailPlan>> Repository::plan_tail(const HistoryRecord& history,
+                                                              const ClusterRecord& cluster, Lsn start) {
+    FileHeader header = state_->header_for(StreamKind::wal, cluster);
+    header.timeline = history.timeline;
+    header.history_id = history.id;
+    header.start_lsn = start;
+    WV_TRY(FileCipher cipher, state_->new_cipher(pb::KEY_PURPOSE_WAL, header));
+    std::string path = tail_name(cluster.name, history.id, history.timeline, start, state_->generation,
+                                 state_->next_serial++);
+    return std::make_shared<const TailPlan>(TailPlan{std::move(path), cluster.name, std::move(cipher)});
+}
+
+Result<std::unique_ptr<TailWriter>> Repository::open_tail(std::shared_ptr<const TailPlan> plan) {
+    pb::LedgerEntry entry;
+    pb::TailOpened& opened = *entry.mutable_tail_opened();
+    opened.set_cluster(plan->cluster);
+    opened.set_history_id(text_of(plan->header().history_id));
+    opened.set_timeline(plan->header().timeline);
+    opened.set_start_lsn(plan->header().start_lsn.value);
+    opened.set_path(plan->path);
+    opened.set_file_id(text_of(plan->header().file_id));
+    WV_TRY(auto tail, TailWriter::create(state_->files, state_->root, plan));
+    WV_CHECK(state_->enter(std::move(entry)));
+    state_->held_tails.insert(plan->path);
+    return tail;
+}
+
+void Repository::drop_tail(std::unique_ptr<TailWriter> tail) {
+    state_->held_tails.erase(tail->plan().path);
+}
+
+Result<> Repository::note_synced(const std::string& tail_path, std::uint32_t synced_frames) {
+    return state_->index->note_synced(tail_path, synced_frames);
+}
+
+Result<> Repository::State::close_from(const PackReader& reader, const pb::TailOpened& opened, Lsn end,
+                                       const pb::WalSummary& summary, const std::string& pack_path) {
+    FileHeader header = reader.cipher().header();
+    header.file_id = random_id16();
+    header.generation = generation;
+    WV_TRY(FileCipher cipher, new_cipher(pb::KEY_PURPOSE_WAL, header));
+    // What a crash left of an earlier try.
+    if (auto removed = files.remove(root + "/" + pack_path + ".tmp");
+        !removed && removed.error().code != Errc::not_found)
+        return removed;
+    WV_TRY(auto writer, PackWriter::create(files, root, pack_path, std::move(cipher)));
+    WV_CHECK(rewrite_frames(*store, reader, *writer, options.wal_level));
+    WV_TRY(pb::PackInfo info, writer->finish(wal_pack_info(opened.cluster(), header, end, summary)));
+    pb::LedgerEntry entry;
+    *entry.mutable_pack_closed()->mutable_pack() = std::move(info);
+    entry.mutable_pack_closed()->set_replaces_tail(opened.path());
+    WV_CHECK(enter(std::move(entry), &writer->footer()));
+    return files.remove(root + "/" + opened.path());
+}
+
+Result<> Repository::close_tail(std::unique_ptr<TailWriter> tail, TailContent content) {
+    State& state = *state_;
+    std::shared_ptr<const TailPlan> plan(std::make_shared<const TailPlan>(tail->plan()));
+    const FileHeader& header = plan->header();
+    state.held_tails.erase(plan->path);
+    pb::TailOpened opened;
+    opened.set_cluster(plan->cluster);
+    opened.set_path(plan->path);
+    std::uint64_t plain = plain_bytes_of(content.footer);
+    auto frames = static_cast<std::uint64_t>(content.footer.frames_size());
+    if (frames == 0) {
+        tail.reset();
+        pb::LedgerEntry entry;
+        entry.mutable_tail_abandoned()->set_path(plan->path);
+        entry.mutable_tail_abandoned()->set_file_id(text_of(header.file_id));
+        entry.mutable_tail_abandoned()->set_end_lsn(header.start_lsn.value);
+        entry.mutable_tail_abandoned()->set_reason("nothing was written to it");
+        WV_CHECK(state.enter(std::move(entry)));
+        return state.files.remove(state.root + "/" + plan->path);
+    }
+    content.footer.set_format_version(kFormatVersion);
+    if (plain / frames < kLargeFrameBytesMin) {
+        tail.reset();
+        PackReader reader(plan->path, plan->cipher, std::move(content.footer));
+        return state.close_from(reader, opened, content.end_lsn, content.summary,
+                                pack_path_of_tail(plan->path));
+    }
+    WV_TRY(pb::PackInfo info,
+           tail->close_in_place(content.footer, content.frame_count,
+                                wal_pack_info(plan->cluster, header, content.end_lsn, content.summary)));
+    pb::LedgerEntry entry;
+    *entry.mutable_pack_closed()->mutable_pack() = std::move(info);
+    entry.mutable_pack_closed()->set_replaces_tail(plan->path);
+    return state.enter(std::move(entry), &content.footer);
+}
+
+// A crash may fall between the rename to ".pack" and the ledger entry: the pack is whole, so it counts.
+Result<bool> Repository::State::adopt_pack(const OpenTail& tail, Lsn tail_end) {
+    pb::PackInfo wanted;
+    wanted.set_path(pack_path_of_tail(tail.opened.path()));
+    auto info = store->info(wanted.path());
+    if (!info && info.error().code == Errc::not_found) return false;
+    if (!info) return fail(info.error());
+    WV_TRY(auto reader, PackReader::open(*store, wanted, keyring));
+    const pb::PackFooter& footer = reader->footer();
+    if (footer.frames_size() == 0) return false;
+    const pb::FrameEntry& last = footer.frames(footer.frames_size() - 1);
+    Lsn end{last.start_lsn() + last.plain_bytes()};
+    if (end < tail_end) return false;
+    pb::WalSummary summary;
+    for (const pb::FrameEntry& frame : footer.frames()) merge_summary(summary, frame.summary());
+    pb::PackInfo pack = wal_pack_info(tail.opened.cluster(), reader->cipher().header(), end, summary);
+    WV_TRY(ByteBuffer trailer_bytes, store->get(wanted.path(), info->size_bytes - kPackTrailerBytes, kPackTrailerBytes));
+    WV_TRY(PackTrailer trailer, decode_pack_trailer(trailer_bytes));
+    WV_TRY(ByteBuffer sealed, store->get(wanted.path(), trailer.footer_offset, trailer.footer_bytes));
+    pack.set_path(wanted.path());
+    pack.set_file_id(text_of(reader->cipher().header().file_id));
+    pack.set_stored_bytes(info->size_bytes);
+    pack.set_frame_count(static_cast<std::uint64_t>(footer.frames_size()));
+    pack.set_footer_offset(trailer.footer_offset);
+    pack.set_footer_hash(text_of(reader->cipher().keyed_hash(sealed)));
+    // Its sync may not have happened before the crash.
+    WV_TRY(auto file, files.open_append(root + "/" + wanted.path()));
+    WV_CHECK(file->sync_data());
+    WV_CHECK(files.sync_directory(parent_directory(root + "/" + wanted.path())));
+    pb::LedgerEntry entry;
+    *entry.mutable_pack_closed()->mutable_pack() = std::move(pack);
+    entry.mutable_pack_closed()->set_replaces_tail(tail.opened.path());
+    WV_CHECK(enter(std::move(entry), &footer));
+    return true;
+}
+
+Result<> Repository::State::recover_tail(const OpenTail& tail) {
+    const std::string& path = tail.opened.path();
+    auto info = store->info(path);
+    bool exists = info.has_value();
+    if (!exists && info.error().code != Errc::not_found) return fail(info.error());
+    std::optional<ScannedTail> scanned;
+    if (exists && info->size_bytes >= kFileHeaderBytes) {
+        WV_TRY(scanned, wal->scan_continuation(tail.opened, tail.synced_frames));
+        if (scanned->damage) log::error("store.tail_damaged", scanned->damage->message, {{"tail", path}});
+        if (scanned->torn_bytes > 0)
+            log::info("store.tail_torn", "bytes after the last whole frame were never acknowledged",
+                      {{"tail", path}, {"bytes", scanned->torn_bytes}});
+    }
+    Lsn start{tail.opened.start_lsn()};
+    Lsn end = scanned ? scanned->end_lsn : start;
+    WV_TRY(bool adopted, adopt_pack(tail, end));
+    if (adopted) return exists ? files.remove(root + "/" + path) : Result<>{};
+    if (!exists && tail.synced_frames > 0)
+        log::error("store.tail_missing", "the tail is gone; WAL from its start on is not stored",
+                   {{"tail", path}, {"from_lsn", to_string(start)}});
+    if (scanned && scanned->reader->frame_count() > 0) {
+        std::string pack_path = pack_path_of_tail(
+            tail_name(tail.opened.cluster(), scanned->header.history_id, scanned->header.timeline, start,
+                      generation, next_serial++));
+        return close_from(*scanned->reader, tail.opened, end, scanned->summary, pack_path);
+    }
+    pb::LedgerEntry entry;
+    entry.mutable_tail_abandoned()->set_path(path);
+    entry.mutable_tail_abandoned()->set_file_id(tail.opened.file_id());
+    entry.mutable_tail_abandoned()->set_end_lsn(start.value);
+    entry.mutable_tail_abandoned()->set_reason(exists ? "no whole frame in it" : "the file is missing");
+    WV_CHECK(enter(std::move(entry)));
+    return exists ? files.remove(root + "/" + path) : Result<>{};
+}
+
+Result<> Repository::recover_tails() {
+    WV_TRY(auto tails, state_->index->open_tails());
+    for (const OpenTail& tail : tails)
+        if (!state_->held_tails.contains(tail.opened.path())) WV_CHECK(state_->recover_tail(tail));
+    return {};
+}
+
+}  // namespace walvault::storage

@@ -1,0 +1,375 @@
+#include "storage/repository_view.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <mutex>
+
+#include "base/log.h"
+#include "storage/index_catch_up.h"
+#include "storage/repository_files.h"
+#include "storage/wal_store.h"
+
+namespace walvault::storage {
+namespace {
+
+// Removed with everything in it when the view goes.
+class ScratchDirectory {
+public:
+    explicit ScratchDirectory(std::string path) : path_(std::move(path)) {}
+    ~ScratchDirectory() {
+        std::error_code ignored;
+        if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
+    }
+    ScratchDirectory(const ScratchDirectory&) = delete;
+    ScratchDirectory& operator=(const ScratchDirectory&) = delete;
+
+private:
+    std::string path_;
+};
+
+class View final : public RepositoryView {
+public:
+    View(ObjectStore& store, OpenedRepository opened)
+        : store_(store), id_(opened.id), keyring_(std::move(opened.keyring)) {}
+
+    Result<> open_index(const Options& options);
+    Result<> scan_tails();
+
+    const Id16& repository_id() const override { return id_; }
+    Result<std::vector<ClusterRecord>> clusters() override { return index_->clusters(); }
+    Result<std::vector<HistoryRecord>> histories(const std::string& cluster) override;
+    Result<std::vector<pb::BackupInfo>> backups(const std::string& cluster) override {
+        return index_->backups(cluster);
+    }
+    Result<std::vector<GapRecord>> gaps(const std::string& cluster) override;
+    Result<std::vector<MarkRecord>> marks(const std::string& cluster, WallTime since, WallTime until,
+                                          const std::vector<pb::MarkEntry::Kind>& kinds) override;
+    Result<std::vector<ClockStep>> clock_steps(const Id16& history_id) override;
+    Result<std::string> timeline_history(const std::string& cluster, TimelineId timeline) override;
+    Result<Totals> totals(const std::string& cluster) override;
+    Result<std::vector<pb::PackInfo>> packs(const std::string& cluster) override;
+
+    Result<> require_coverage(const Id16& history_id, Lsn from, Lsn to) override {
+        return wal_->require_coverage(history_id, from, to);
+    }
+    Result<> read_wal(const Id16& history_id, Lsn from, Lsn to,
+                      const std::function<Result<>(ByteSpan)>& sink) override {
+        return wal_->read(history_id, from, to, sink);
+    }
+    Result<std::optional<WalFinding>> first_transaction_after(const Id16& history_id, WallTime at) override {
+        return wal_->first_transaction_after(history_id, at);
+    }
+    Result<std::optional<WalFinding>> first_transaction_from(const Id16& history_id, Lsn lsn) override {
+        return wal_->first_transaction_from(history_id, lsn);
+    }
+    Result<std::optional<WalFinding>> last_commit_before(const Id16& history_id, Lsn lsn) override {
+        return wal_->last_commit_before(history_id, lsn);
+    }
+    Result<std::vector<WalFinding>> find_xid(const Id16& history_id, Xid xid) override {
+        return wal_->find_xid(history_id, xid);
+    }
+    Result<> scan(const Id16& history_id, Lsn from, Lsn to,
+                  const std::function<bool(const WalFinding&)>& sink) override {
+        return wal_->scan(history_id, from, to, sink);
+    }
+    Result<std::uint64_t> count_commits(const Id16& history_id, Lsn from, Lsn to) override {
+        return wal_->count_commits(history_id, from, to);
+    }
+
+    Result<> read_manifest(const pb::BackupInfo& backup,
+                           const std::function<Result<>(const pb::ManifestHead&)>& on_head,
+                           const std::function<Result<>(pb::ManifestFile&)>& on_file) override;
+    Result<> read_chunk(const Id32& content_id, ByteBuffer& plain) override;
+    Result<std::uint64_t> verify_pack(const pb::PackInfo& pack, bool decode_wal) override;
+
+private:
+    Result<std::vector<pb::MarkEntry>> all_marks(const Id16& history);
+    Result<std::shared_ptr<const FileCipher>> base_cipher(const Id16& file_id, std::string& path);
+    Result<> verify_frames(const PackReader& reader, std::uint64_t& checked);
+
+    ObjectStore& store_;
+    Id16 id_;
+    Keyring keyring_;
+    std::unique_ptr<ScratchDirectory> scratch_;
+    std::unique_ptr<Index> index_;
+    std::unique_ptr<WalStore> wal_;
+    std::vector<ScannedTail> tails_;
+    std::vector<pb::PackInfo> tail_infos_;
+
+    struct BasePack {
+        std::string path;
+        std::shared_ptr<const FileCipher> cipher;
+    };
+    // read_chunk() runs on many threads; they share the ciphers of the packs they read from.
+    std::mutex base_packs_mutex_;
+    std::map<Id16, BasePack> base_packs_;
+};
+
+Result<> View::open_index(const Options& options) {
+    const DataKey* ledger_key = keyring_.current(pb::KEY_PURPOSE_LEDGER);
+    if (ledger_key == nullptr) return fail(Errc::corrupt, "the keyring has no key for the ledger");
+    LedgerKeys keys = LedgerKeys::derive(*ledger_key);
+    std::uint64_t seen = 0;
+    if (!options.index_directory.empty()) {
+        auto opened = Index::open_read_only(options.index_directory);
+        if (opened) {
+            index_ = std::move(*opened);
+            auto watermark = index_->watermark();
+            if (watermark) seen = watermark->sequence;
+            auto head = watermark ? catch_up(*index_, store_, id_, keys, keyring_) : tl::unexpected(watermark.error());
+            if (head) return {};
+            if (head.error().code != Errc::invalid_argument && head.error().code != Errc::corrupt &&
+                head.error().code != Errc::io)
+                return fail(head.error());
+            index_.reset();
+        }
+    }
+    std::string directory = options.scratch_directory + "/walvault-index-" + to_hex(random_id16());
+    std::filesystem::create_directories(options.scratch_directory);
+    scratch_ = std::make_unique<ScratchDirectory>(directory);
+    WV_TRY(index_, Index::open(directory));
+    WV_TRY(LedgerHead head, catch_up(*index_, store_, id_, keys, keyring_));
+    if (head.sequence == 0)
+        return fail(Errc::corrupt, "the repository has no ledger",
+                    "copy the folder `ledger` from another copy of this repository");
+    if (head.sequence < seen)
+        return fail(Errc::corrupt, "the ledger ends at entry " + std::to_string(head.sequence) + " but entry " +
+                                       std::to_string(seen) + " was seen before",
+                    "the repository was rolled back or its ledger cut");
+    return {};
+}
+
+Result<> View::scan_tails() {
+    wal_ = std::make_unique<WalStore>(store_, keyring_, *index_);
+    WV_TRY(auto open, index_->open_tails());
+    tails_.clear();
+    tail_infos_.clear();
+    for (const OpenTail& tail : open) {
+        WV_TRY(ScannedTail scanned, wal_->scan_continuation(tail.opened, tail.synced_frames));
+        if (scanned.damage) return fail(*scanned.damage);
+        pb::PackInfo info;
+        info.set_path(tail.opened.path());
+        info.set_kind(pb::PACK_KIND_WAL);
+        info.set_cluster(tail.opened.cluster());
+        info.set_start_lsn(tail.opened.start_lsn());
+        info.set_end_lsn(scanned.end_lsn.value);
+        info.set_history_id(tail.opened.history_id());
+        tail_infos_.push_back(std::move(info));
+        tails_.push_back(std::move(scanned));
+        wal_->set_tails(tails_);
+    }
+    return {};
+}
+
+Result<std::vector<HistoryRecord>> View::histories(const std::string& cluster) {
+    WV_TRY(auto opened, index_->histories(cluster));
+    std::vector<HistoryRecord> found;
+    for (const pb::HistoryOpened& history : opened) {
+        HistoryRecord record{.cluster = cluster,
+                             .id = id_from<16>(history.history_id()),
+                             .timeline = history.timeline(),
+                             .start_lsn = Lsn{history.start_lsn()}};
+        WV_TRY(record.end_lsn, wal_->end_lsn(record.id, record.start_lsn));
+        WV_TRY(pb::WalSummary summary, wal_->last_summary(record.id));
+        WV_TRY(std::int64_t largest, wal_->largest_at_us(record.id));
+        record.last_commit_at = WallTime(Micros(largest));
+        record.covered_until = WallTime(Micros(std::max(largest, summary.covered_until_us())));
+        found.push_back(record);
+    }
+    return found;
+}
+
+Result<std::vector<GapRecord>> View::gaps(const std::string& cluster) {
+    WV_TRY(auto entered, index_->gaps(cluster));
+    std::vector<GapRecord> found;
+    for (const pb::GapFound& gap : entered)
+        found.push_back({.cluster = cluster,
+                         .history_id = id_from<16>(gap.history_id()),
+                         .timeline = gap.timeline(),
+                         .from_lsn = Lsn{gap.from_lsn()},
+                         .to_lsn = Lsn{gap.to_lsn()},
+                         .from_at = WallTime(Micros(gap.from_at_us())),
+                         .to_at = WallTime(Micros(gap.to_at_us())),
+                         .cause = gap.cause()});
+    return found;
+}
+
+Result<std::vector<pb::MarkEntry>> View::all_marks(const Id16& history) {
+    WV_TRY(auto marks, index_->marks(history, 0, 0));
+    for (const ScannedTail& tail : tails_)
+        if (tail.header.history_id == history)
+            for (const pb::MarkEntry& mark : tail.reader->footer().marks()) marks.push_back(mark);
+    return marks;
+}
+
+Result<std::vector<MarkRecord>> View::marks(const std::string& cluster, WallTime since, WallTime until,
+                                            const std::vector<pb::MarkEntry::Kind>& kinds) {
+    WV_TRY(auto opened, index_->histories(cluster));
+    std::int64_t since_us = since.time_since_epoch().count();
+    std::int64_t until_us = until.time_since_epoch().count();
+    std::vector<MarkRecord> found;
+    for (const pb::HistoryOpened& history : opened) {
+        Id16 id = id_from<16>(history.history_id());
+        WV_TRY(auto marks, all_marks(id));
+        for (pb::MarkEntry& mark : marks) {
+            bool wanted = kinds.empty() || std::find(kinds.begin(), kinds.end(), mark.kind()) != kinds.end();
+            if (since_us != 0 && mark.at_us() < since_us) wanted = false;
+            if (until_us != 0 && mark.at_us() > until_us) wanted = false;
+            if (wanted) found.push_back({id, std::move(mark)});
+        }
+    }
+    return found;
+}
+
+Result<std::vector<ClockStep>> View::clock_steps(const Id16& history_id) {
+    WV_TRY(auto marks, all_marks(history_id));
+    std::vector<ClockStep> steps;
+    for (const pb::MarkEntry& mark : marks)
+        if (mark.kind() == pb::MarkEntry::CLOCK_STEP)
+            steps.push_back({.at_lsn = Lsn{mark.start_lsn()},
+                             .stepped_to = WallTime(Micros(mark.at_us())),
+                             .stepped_from = WallTime(Micros(mark.step_from_us()))});
+    return steps;
+}
+
+Result<std::string> View::timeline_history(const std::string& cluster, TimelineId timeline) {
+    WV_TRY(auto content, index_->timeline_history(cluster, timeline));
+    if (content) return std::move(*content);
+    return fail(Errc::not_found, "no history file of timeline " + std::to_string(timeline) + " is stored");
+}
+
+Result<RepositoryView::Totals> View::totals(const std::string& cluster) {
+    WV_TRY(Totals totals, index_->totals(cluster));
+    for (std::size_t i = 0; i < tails_.size(); ++i) {
+        if (tail_infos_[i].cluster() != cluster) continue;
+        totals.wal_plain_bytes += tails_[i].end_lsn - tails_[i].header.start_lsn;
+        for (const pb::FrameEntry& frame : tails_[i].reader->footer().frames())
+            totals.wal_stored_bytes += frame.stored_bytes();
+    }
+    return totals;
+}
+
+Result<std::vector<pb::PackInfo>> View::packs(const std::string& cluster) {
+    WV_TRY(auto found, index_->base_packs(cluster));
+    WV_TRY(auto opened, index_->histories(cluster));
+    for (const pb::HistoryOpened& history : opened)
+        WV_CHECK(index_->each_wal_pack(id_from<16>(history.history_id()), Lsn{}, false,
+                                       [&](const pb::PackInfo& pack) {
+                                           found.push_back(pack);
+                                           return true;
+                                       }));
+    for (const pb::PackInfo& tail : tail_infos_)
+        if (tail.cluster() == cluster) found.push_back(tail);
+    return found;
+}
+
+Result<> View::read_manifest(const pb::BackupInfo& backup,
+                             const std::function<Result<>(const pb::ManifestHead&)>& on_head,
+                             const std::function<Result<>(pb::ManifestFile&)>& on_file) {
+    WV_TRY(auto packs, index_->base_packs(backup.cluster()));
+    auto info = std::find_if(packs.begin(), packs.end(), [&](const pb::PackInfo& pack) {
+        return pack.path() == backup.manifest_path();
+    });
+    if (info == packs.end())
+        return fail(Errc::corrupt, "the manifest " + backup.manifest_path() + " is not in the ledger");
+    auto reader = PackReader::open(store_, *info, keyring_);
+    if (!reader) return fail_while("read the manifest of backup " + backup.backup_id(), reader.error());
+    ByteBuffer plain;
+    int count = (*reader)->frame_count();
+    // The head is the last frame, written when all files were known; it is wanted first.
+    for (int n = 0; n < count; ++n) {
+        WV_CHECK((*reader)->read_frame(store_, n == 0 ? count - 1 : n - 1, plain));
+        pb::ManifestBatch batch;
+        if (!batch.ParseFromArray(plain.data(), static_cast<int>(plain.size())) || batch.has_head() != (n == 0))
+            return fail(Errc::corrupt, "the manifest " + backup.manifest_path() + " cannot be read");
+        if (batch.has_head()) WV_CHECK(on_head(batch.head()));
+        for (pb::ManifestFile& file : *batch.mutable_files()) WV_CHECK(on_file(file));
+    }
+    return {};
+}
+
+Result<std::shared_ptr<const FileCipher>> View::base_cipher(const Id16& file_id, std::string& path) {
+    {
+        std::lock_guard guard(base_packs_mutex_);
+        auto found = base_packs_.find(file_id);
+        if (found != base_packs_.end()) {
+            path = found->second.path;
+            return found->second.cipher;
+        }
+    }
+    WV_TRY(auto info, index_->pack(file_id));
+    if (!info) return fail(Errc::corrupt, "the index names a pack " + to_hex(file_id) + " that the ledger does not");
+    path = info->path();
+    WV_TRY(FileCipher cipher, open_cipher(store_, path, keyring_));
+    auto shared = std::make_shared<const FileCipher>(std::move(cipher));
+    std::lock_guard guard(base_packs_mutex_);
+    base_packs_[file_id] = {path, shared};
+    return shared;
+}
+
+Result<> View::read_chunk(const Id32& content_id, ByteBuffer& plain) {
+    WV_TRY(auto place, index_->chunk(content_id));
+    if (!place) return fail(Errc::not_found, "chunk " + to_hex(content_id) + " is in no pack of this repository");
+    std::string path;
+    WV_TRY(auto cipher, base_cipher(place->file_id, path));
+    WV_TRY(ByteBuffer sealed, store_.get(path, place->offset, place->stored_bytes));
+    FramePlace at{.frame_number = place->frame_number, .content_id = content_id};
+    auto opened = cipher->unseal_into(at, sealed, plain);
+    if (!opened) return fail_while("chunk " + to_hex(content_id) + " in " + path, opened.error());
+    return {};
+}
+
+Result<> View::verify_frames(const PackReader& reader, std::uint64_t& checked) {
+    const DataKey* content_key = keyring_.current(pb::KEY_PURPOSE_CONTENT_ID);
+    WV_ASSERT(content_key != nullptr);
+    ByteBuffer plain;
+    for (int i = 0; i < reader.frame_count(); ++i) {
+        WV_CHECK(reader.read_frame(store_, i, plain));
+        checked += reader.footer().frames(i).stored_bytes();
+        const std::string& id = reader.footer().frames(i).content_id();
+        if (!id.empty() && id_from<32>(id) != content_id(*content_key, plain))
+            return fail(Errc::corrupt, reader.path() + ", frame " + std::to_string(i) + " does not hold chunk " +
+                                           to_hex(as_bytes(id)));
+    }
+    return {};
+}
+
+Result<std::uint64_t> View::verify_pack(const pb::PackInfo& pack, bool decode_wal) {
+    std::uint64_t checked = 0;
+    std::shared_ptr<const PackReader> reader;
+    for (const ScannedTail& tail : tails_)
+        if (tail.reader->path() == pack.path()) reader = tail.reader;
+    if (!reader) {
+        WV_TRY(reader, PackReader::open(store_, pack, keyring_));
+    }
+    WV_CHECK(verify_frames(*reader, checked));
+    if (!decode_wal || pack.kind() != pb::PACK_KIND_WAL) return checked;
+    Id16 history = id_from<16>(pack.history_id());
+    WV_CHECK(wal_->scan(history, Lsn{pack.start_lsn()}, Lsn{pack.end_lsn()},
+                        [](const WalFinding&) { return true; }));
+    return checked;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<RepositoryView>> RepositoryView::open(ObjectStore& store, const MasterKey& master,
+                                                             const Options& options) {
+    // The agent may close a tail between the reading of the ledger and of the tail: then look again.
+    constexpr int kTries = 5;
+    for (int tries = 1;; ++tries) {
+        WV_TRY(OpenedRepository opened, open_repository_files(store, master));
+        auto view = std::make_unique<View>(store, std::move(opened));
+        WV_CHECK(view->open_index(options));
+        auto scanned = view->scan_tails();
+        if (scanned) return view;
+        if (scanned.error().code != Errc::not_found) return fail(scanned.error());
+        if (tries == kTries)
+            return fail(Errc::corrupt, "a tail that the ledger names is missing: " + scanned.error().message,
+                        "copy it back from another copy of this repository; without it, WAL from there on is lost");
+    }
+}
+
+}  // namespace walvault::storage

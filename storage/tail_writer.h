@@ -1,0 +1,55 @@
+// TailWriter: the open pack of a history: WAL frames appended and synced as they come.
+//
+// Durability: append() hands frames to the kernel, sync() makes everything appended so far survive
+// power loss. After an error the object is broken for good: the tail is abandoned at what was synced,
+// and WAL is received again into a new one.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "storage/pack_writer.h"
+
+namespace walvault::storage {
+
+// What a tail will be, decided before it exists, so that frames for it can be sealed ahead of time.
+struct TailPlan {
+    std::string path;  // relative to the repository
+    std::string cluster;
+    FileCipher cipher;
+
+    const FileHeader& header() const { return cipher.header(); }
+};
+
+class TailWriter {
+public:
+    // Creates the file with its header, fdatasyncs it and its directory.
+    static Result<std::unique_ptr<TailWriter>> create(FileSystem& files, const std::string& root,
+                                                      std::shared_ptr<const TailPlan> plan);
+
+    const TailPlan& plan() const { return *plan_; }
+    Result<> append(ByteSpan sealed_frame);
+    // Blocks for one fdatasync.
+    Result<> sync();
+    std::uint64_t end_offset() const { return end_offset_; }
+
+    // Appends the footer, syncs, renames "….tail" to "….pack", syncs the directory. `footer` lists the
+    // frames as they are in the file.
+    Result<pb::PackInfo> close_in_place(const pb::PackFooter& footer, std::uint32_t frame_number,
+                                        pb::PackInfo info);
+
+private:
+    TailWriter(FileSystem& files, std::string root, std::shared_ptr<const TailPlan> plan)
+        : files_(files), root_(std::move(root)), plan_(std::move(plan)) {}
+    FileSystem& files_;
+    std::string root_;
+    std::shared_ptr<const TailPlan> plan_;
+    std::unique_ptr<File> file_;
+    std::uint64_t end_offset_ = 0;
+};
+
+// "x.tail" -> "x.pack"
+std::string pack_path_of_tail(const std::string& tail_path);
+
+}  // namespace walvault::storage

@@ -1,0 +1,74 @@
+// WalStore: WAL of a history as one run of bytes and transactions, over its packs and scanned tails.
+#pragma once
+
+#include <functional>
+#include <list>
+#include <map>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "storage/index.h"
+#include "storage/pack_reader.h"
+
+namespace walvault::storage {
+
+// A pack or a tail: WAL [start_lsn, end_lsn) in frames.
+struct WalSource {
+    std::shared_ptr<const PackReader> reader;
+    Lsn start_lsn;
+    Lsn end_lsn;
+    pb::WalSummary summary;
+};
+
+// One thread at a time; blocking. Errors of every call: gap, corrupt, io, unavailable.
+class WalStore {
+public:
+    WalStore(ObjectStore& store, const Keyring& keyring, Index& index)
+        : store_(store), keyring_(keyring), index_(index) {}
+
+    // Scanned tails, in LSN order within a history; replaces the ones before.
+    void set_tails(std::vector<ScannedTail> tails);
+    // Scans the tail at `path` as the continuation of what is stored.
+    Result<ScannedTail> scan_continuation(const pb::TailOpened& opened, std::uint32_t witness);
+
+    // The source that holds `lsn`, or nothing.
+    Result<std::optional<WalSource>> source_at(const Id16& history, Lsn lsn);
+    // First byte not stored after the contiguous run from the history's start; `none` while nothing is.
+    Result<Lsn> end_lsn(const Id16& history, Lsn none);
+    Result<pb::WalSummary> last_summary(const Id16& history);
+    Result<std::int64_t> largest_at_us(const Id16& history);
+
+    Result<> require_coverage(const Id16& history, Lsn from, Lsn to);
+    Result<> read(const Id16& history, Lsn from, Lsn to, const std::function<Result<>(ByteSpan)>& sink);
+    // Where decoding must begin to have the record that `lsn` may lie in whole: a record start at or
+    // before it, or the history's start.
+    Result<Lsn> decode_start(const Id16& history, Lsn lsn);
+    // Findings of records that start in [from, to), in order, until `sink` returns false.
+    Result<> scan(const Id16& history, Lsn from, Lsn to, const std::function<bool(const WalFinding&)>& sink);
+
+    Result<std::optional<WalFinding>> first_transaction_after(const Id16& history, WallTime at);
+    Result<std::optional<WalFinding>> first_transaction_from(const Id16& history, Lsn lsn);
+    Result<std::optional<WalFinding>> last_commit_before(const Id16& history, Lsn lsn);
+    Result<std::vector<WalFinding>> find_xid(const Id16& history, Xid xid);
+    Result<std::uint64_t> count_commits(const Id16& history, Lsn from, Lsn to);
+
+private:
+    using Findings = std::vector<WalFinding>;
+    Result<WalSource> open_source(const pb::PackInfo& pack);
+    static int frame_at(const WalSource& source, Lsn lsn);
+    // Transactions whose records end in one frame of `source`.
+    Result<Findings> transactions_in(const Id16& history, const WalSource& source, int frame);
+    Result<> decode(const Id16& history, const FileHeader& header, Lsn from, Lsn to,
+                    const std::function<bool(const WalFinding&)>& sink);
+    const std::vector<WalSource>& tails_of(const Id16& history) const;
+
+    ObjectStore& store_;
+    const Keyring& keyring_;
+    Index& index_;
+    std::map<Id16, std::vector<WalSource>> tails_;
+    std::map<Id16, std::int64_t> tails_largest_at_us_;
+    std::list<WalSource> recent_;  // opened packs, the last used first
+};
+
+}  // namespace walvault::storage
