@@ -87,8 +87,9 @@ Result<std::optional<WalSource>> WalStore::source_at(const Id16& history, Lsn ls
 
 Result<Lsn> WalStore::end_lsn(const Id16& history, Lsn none) {
     WV_TRY(auto pack, index_.last_wal_pack(history));
-    Lsn end = pack ? Lsn{pack->end_lsn()} : none;
-    for (const WalSource& tail : tails_of(history))
+    const std::vector<WalSource>& tails = tails_of(history);
+    Lsn end = pack ? Lsn{pack->end_lsn()} : tails.empty() ? none : tails.front().start_lsn;
+    for (const WalSource& tail : tails)
         if (tail.start_lsn == end) end = tail.end_lsn;
     return end;
 }
