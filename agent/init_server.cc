@@ -12,9 +12,6 @@
 #include "wal/connection.h"
 #include "wal/conninfo.h"
 
-// g++ 12 inlines one half of a coroutine frame's allocation and then misses the other.
-#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
-
 namespace walvault::agent {
 namespace {
 

@@ -5,7 +5,8 @@
 namespace walvault::agent {
 namespace {
 
-Result<CommandLine> parse(std::vector<std::string> arguments, std::map<std::string, std::string> environment = {}) {
+Result<CommandLine> parse(std::vector<std::string> arguments,
+                          std::map<std::string, std::string> environment = {}) {
     Globals globals;
     return parse_command_line(arguments, environment, globals);
 }
@@ -26,8 +27,9 @@ std::string message_of(std::vector<std::string> words) {
 }
 
 TEST_CASE("Global flags stand before or after the verb") {
-    for (std::vector<std::string> words : {std::vector<std::string>{"-o", "json", "-s", "a", "-n", "-vv", "info", "--gaps"},
-                                           {"info", "--gaps", "-o", "json", "-s", "a", "-n", "-v", "-v"}}) {
+    for (std::vector<std::string> words :
+         {std::vector<std::string>{"-o", "json", "-s", "a", "-n", "-vv", "info", "--gaps"},
+          {"info", "--gaps", "-o", "json", "-s", "a", "-n", "-v", "-v"}}) {
         auto parsed = parse(words);
         REQUIRE_MESSAGE(parsed, parsed.error().message);
         CHECK(parsed->globals.output == Output::json);
@@ -46,47 +48,66 @@ TEST_CASE("The configuration is the flag's, else the variable's, else the usual 
 
 TEST_CASE("Targets are passed on as they are") {
     auto restore = arguments_of<RestoreArguments>(
-        {"restore", "--before", "2026-08-22 14:02:58.113 CEST", "--pgdata", "/d", "--start", "--tablespace", "/a=/b",
-         "--tablespace", "/c=/d", "--jobs", "3"});
+        {"restore", "--before", "2026-08-22 14:02:58.113 CEST", "--pgdata", "/d", "--start",
+         "--tablespace", "/a=/b", "--tablespace", "/c=/d", "--jobs", "3"});
     CHECK(restore.before == "2026-08-22 14:02:58.113 CEST");
     CHECK(restore.start);
     CHECK(restore.port == 0);
     CHECK(restore.tablespaces == std::vector<std::string>{"/a=/b", "/c=/d"});
     CHECK(restore.jobs == 3);
     CHECK(arguments_of<ResolveArguments>({"resolve", "xid:739", "--before"}).target == "xid:739");
-    CHECK(arguments_of<RestoreArguments>({"restore", "--to", "latest", "--pgdata", "/d", "--start=5433"}).port == 5433);
+    CHECK(arguments_of<RestoreArguments>(
+              {"restore", "--to", "latest", "--pgdata", "/d", "--start=5433"})
+              .port == 5433);
 }
 
 TEST_CASE("Values that may be left out have their defaults") {
     CHECK_FALSE(arguments_of<StatusArguments>({"status"}).watch_seconds);
     CHECK(arguments_of<StatusArguments>({"status", "--watch"}).watch_seconds == 2);
     CHECK(arguments_of<StatusArguments>({"status", "--watch=7"}).watch_seconds == 7);
-    CHECK(arguments_of<LogArguments>({"log", "--kind", "drop,truncate"}).kinds == std::vector<std::string>{"drop", "truncate"});
+    CHECK(arguments_of<LogArguments>({"log", "--kind", "drop,truncate"}).kinds ==
+          std::vector<std::string>{"drop", "truncate"});
     CHECK(arguments_of<LogArguments>({"log", "-L", "5"}).limit == 5);
     CHECK(arguments_of<DemoArguments>({"demo"}).rows == 2000);
 }
 
 TEST_CASE("What cannot be right is refused") {
     for (std::vector<std::string> words :
-         {std::vector<std::string>{}, {"restore", "--pgdata", "/d"}, {"restore", "--to", "a"},
+         {std::vector<std::string>{},
+          {"restore", "--pgdata", "/d"},
+          {"restore", "--to", "a"},
           {"restore", "--to", "a", "--before", "b", "--pgdata", "/d"},
           {"restore", "--to", "a", "--pgdata", "/d", "--tablespace", "=x"},
-          {"restore", "--to", "a", "--pgdata", "/d", "--start=70000"}, {"status", "--watch=0"},
-          {"info", "--nonsense"}, {"-o", "xml", "info"}, {"point"}, {"point", "a", "--list"}, {"repo", "drop"},
-          {"config", "explain"}, {"config", "show", "log.level"}, {"key", "generate"}, {"wal-get", "only_one"},
-          {"demo", "--rows", "0"}, {"run", "info"}, {"verify", "--level", "everything"}, {"resolve"}})
+          {"restore", "--to", "a", "--pgdata", "/d", "--start=70000"},
+          {"status", "--watch=0"},
+          {"info", "--nonsense"},
+          {"-o", "xml", "info"},
+          {"point"},
+          {"point", "a", "--list"},
+          {"repo", "drop"},
+          {"config", "explain"},
+          {"config", "show", "log.level"},
+          {"key", "generate"},
+          {"wal-get", "only_one"},
+          {"demo", "--rows", "0"},
+          {"run", "info"},
+          {"verify", "--level", "everything"},
+          {"resolve"}})
         CHECK_FALSE(parse(words));
 }
 
 TEST_CASE("An unknown verb suggests the nearest") {
-    CHECK(message_of({"retsore", "--to", "latest"}) == "there is no verb \"retsore\", did you mean \"restore\"?");
-    CHECK(message_of({"-s", "main", "stauts"}) == "there is no verb \"stauts\", did you mean \"status\"?");
+    CHECK(message_of({"retsore", "--to", "latest"}) ==
+          "there is no verb \"retsore\", did you mean \"restore\"?");
+    CHECK(message_of({"-s", "main", "stauts"}) ==
+          "there is no verb \"stauts\", did you mean \"status\"?");
     CHECK(message_of({"help", "lgo"}).find("did you mean \"log\"?") != std::string::npos);
 }
 
 TEST_CASE("Every verb has help with an example") {
-    for (std::string verb : {"run", "init", "backup", "status", "info", "log", "resolve", "restore", "wal-get", "verify",
-                             "point", "key", "config", "repo", "detach", "demo", "help", "version"}) {
+    for (std::string verb :
+         {"run", "init", "backup", "status", "info", "log", "resolve", "restore", "wal-get",
+          "verify", "point", "key", "config", "repo", "detach", "demo", "help", "version"}) {
         std::string text = arguments_of<HelpText>({"help", verb}).text;
         CHECK_MESSAGE(text.find("Example:\n") != std::string::npos, verb);
         CHECK(arguments_of<HelpText>({verb, "--help"}).text == text);

@@ -38,19 +38,23 @@ const std::string kLeast =
     "[server.main]\nconninfo = \"host=/tmp user=w\"\n"
     "[repo.primary]\nurl = \"file:///srv/repo/\"\n[encryption]\nkey = \"file:/etc/k\"\n";
 
-Result<Config> load(const std::string& text, const std::map<std::string, std::string>& environment = {}) {
+Result<Config> load(const std::string& text,
+                    const std::map<std::string, std::string>& environment = {}) {
     Directory directory;
     return load_config(posix_file_system(), directory.write("walvault.toml", text), environment);
 }
 
-std::string message_of(const std::string& text, const std::map<std::string, std::string>& environment = {}) {
+std::string message_of(const std::string& text,
+                       const std::map<std::string, std::string>& environment = {}) {
     auto config = load(text, environment);
     REQUIRE_FALSE(config);
     CHECK(config.error().code == Errc::invalid_argument);
     return config.error().message;
 }
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool contains(const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+}
 
 TEST_CASE("The least configuration gets every default") {
     auto config = load(kLeast);
@@ -99,17 +103,23 @@ TEST_CASE("Every default written in the table of keys is the default in force") 
               std::tie(b.slot, b.rpo_target, b.slot_limit_bytes, b.flush_interval, b.backup.every,
                        b.backup.fast_checkpoint, b.backup.max_rate_bytes));
         CHECK(std::tie(config.repo.reserve_ratio, config.repo.wal_level, config.repo.base_level,
-                       config.repo.pack_bytes, config.web.port, config.log_level, config.log_format) ==
-              std::tie(least->repo.reserve_ratio, least->repo.wal_level, least->repo.base_level,
-                       least->repo.pack_bytes, least->web.port, least->log_level, least->log_format));
+                       config.repo.pack_bytes, config.web.port, config.log_level,
+                       config.log_format) == std::tie(least->repo.reserve_ratio,
+                                                      least->repo.wal_level, least->repo.base_level,
+                                                      least->repo.pack_bytes, least->web.port,
+                                                      least->log_level, least->log_format));
     }
 }
 
 TEST_CASE("An unknown key is named with its place and the nearest known one") {
     std::string message = message_of(kLeast + "[server.main.backup]\nevry = \"1h\"\n");
-    CHECK(contains(message, "walvault.toml:8:8: unknown key \"evry\" in [server.main.backup], did you mean \"every\"?"));
-    CHECK(contains(message_of(kLeast + "[servr.main]\nslot = \"a\"\n"), "did you mean \"server\"?"));
-    CHECK(contains(message_of(kLeast + "[repo.offsite]\nurl = \"file:///x\"\n"), "unknown key \"offsite\" in [repo]"));
+    CHECK(contains(message,
+                   "walvault.toml:8:8: unknown key \"evry\" in [server.main.backup], did you mean "
+                   "\"every\"?"));
+    CHECK(
+        contains(message_of(kLeast + "[servr.main]\nslot = \"a\"\n"), "did you mean \"server\"?"));
+    CHECK(contains(message_of(kLeast + "[repo.offsite]\nurl = \"file:///x\"\n"),
+                   "unknown key \"offsite\" in [repo]"));
     CHECK(contains(message_of("nonsense = 1\n" + kLeast), "unknown key \"nonsense\""));
 }
 
@@ -117,14 +127,19 @@ TEST_CASE("Wrong syntax, types, values and duplicates are refused with their pla
     CHECK(contains(message_of("[server.main\n"), "walvault.toml:1:"));
     CHECK(contains(message_of(kLeast + "[repo.primary]\nreserve = \"1%\"\n"), "walvault.toml:7:"));
     CHECK(contains(message_of(kLeast + "[log]\nlevel = 3\n"), "must be text in quotes"));
-    CHECK(contains(message_of(kLeast + "[log]\nlevel = \"loud\"\n"), ":8: log.level: \"loud\" is not a level"));
+    CHECK(contains(message_of(kLeast + "[log]\nlevel = \"loud\"\n"),
+                   ":8: log.level: \"loud\" is not a level"));
     CHECK(contains(message_of("config_version = 2\n" + kLeast), "config_version 2 is not known"));
-    CHECK(contains(message_of(kLeast + "[server.\"a b\"]\nconninfo=\"x\"\n"), "is not a server's name"));
-    CHECK(contains(message_of(kLeast + "[server.b]\nslot=\"x\"\n"), "server.b.conninfo is missing"));
+    CHECK(contains(message_of(kLeast + "[server.\"a b\"]\nconninfo=\"x\"\n"),
+                   "is not a server's name"));
+    CHECK(
+        contains(message_of(kLeast + "[server.b]\nslot=\"x\"\n"), "server.b.conninfo is missing"));
 }
 
 TEST_CASE("Bounds hold at both ends") {
-    auto main = [](const std::string& line) { return "[server.main]\n" + line + "\n" + kLeast.substr(kLeast.find('\n') + 1); };
+    auto main = [](const std::string& line) {
+        return "[server.main]\n" + line + "\n" + kLeast.substr(kLeast.find('\n') + 1);
+    };
     CHECK(load(main("flush_interval = \"10ms\"")));
     CHECK_FALSE(load(main("flush_interval = \"9ms\"")));
     CHECK(load(main("flush_interval = \"10s\"")));
@@ -138,7 +153,9 @@ TEST_CASE("Bounds hold at both ends") {
 TEST_CASE("A key or a password in the configuration is refused and not repeated") {
     std::string secret = "walvault-key-1 c2VjcmV0c2VjcmV0c2VjcmV0";
     std::string message = message_of(
-        "[server.main]\nconninfo=\"host=x\"\n[repo.primary]\nurl=\"file:///r\"\n[encryption]\nkey=\"" + secret + "\"\n");
+        "[server.main]\nconninfo=\"host=x\"\n[repo.primary]\nurl=\"file:///"
+        "r\"\n[encryption]\nkey=\"" +
+        secret + "\"\n");
     CHECK_FALSE(contains(message, "c2Vj"));
     CHECK(holds_password("host=x password=hunter2"));
     CHECK(holds_password("host=x password = 'a b'"));
@@ -146,7 +163,8 @@ TEST_CASE("A key or a password in the configuration is refused and not repeated"
     CHECK(holds_password("postgresql://h/db?user=u&password=x"));
     CHECK_FALSE(holds_password("postgresql://u@h:5432/db?passfile=/x"));
     CHECK_FALSE(holds_password("host=x passfile=/home/p application_name=password"));
-    CHECK_FALSE(contains(message_of(kLeast, {{"WALVAULT_SERVER__MAIN__CONNINFO", "password=hunter2"}}), "hunter2"));
+    CHECK_FALSE(contains(
+        message_of(kLeast, {{"WALVAULT_SERVER__MAIN__CONNINFO", "password=hunter2"}}), "hunter2"));
 }
 
 TEST_CASE("A variable wins over conf.d, conf.d over the file, and each origin is kept") {
@@ -156,8 +174,10 @@ TEST_CASE("A variable wins over conf.d, conf.d over the file, and each origin is
     directory.write("conf.d/20-b.toml", "[log]\nlevel = \"error\"\n");
     directory.write("conf.d/30-c.toml.bak", "broken");
     auto config = load_config(posix_file_system(), path,
-                              {{"WALVAULT_SERVER__MAIN__SLOT", "other"}, {"WALVAULT_SERVR__X", "1"},
-                               {"WALVAULT_CONFIG", path}, {"UNRELATED", "1"}});
+                              {{"WALVAULT_SERVER__MAIN__SLOT", "other"},
+                               {"WALVAULT_SERVR__X", "1"},
+                               {"WALVAULT_CONFIG", path},
+                               {"UNRELATED", "1"}});
     REQUIRE_MESSAGE(config, config.error().message);
     CHECK(config->log_level == log::Level::error);
     CHECK(config->log_format == log::Format::json);
@@ -165,7 +185,8 @@ TEST_CASE("A variable wins over conf.d, conf.d over the file, and each origin is
     REQUIRE(config->warnings.size() == 1);
     CHECK(contains(config->warnings[0], "WALVAULT_SERVR__X"));
     std::map<std::string, std::string> origins;
-    for (const auto& row : config->origins) origins[row.key] = row.origin;
+    for (const auto& row : config->origins)
+        origins[row.key] = row.origin;
     CHECK(origins["log.level"] == directory.path() + "/conf.d/20-b.toml:2");
     CHECK(origins["log.format"] == directory.path() + "/conf.d/10-a.toml:3");
     CHECK(origins["server.main.slot"] == "WALVAULT_SERVER__MAIN__SLOT");
@@ -177,12 +198,15 @@ TEST_CASE("A credential is in the service's directory, or beside the file outsid
     std::string text = kLeast;
     text.replace(text.find("file:/etc/k"), 11, "credential:repo.key");
     std::string path = directory.write("walvault.toml", text);
-    CHECK(load_config(posix_file_system(), path, {{"CREDENTIALS_DIRECTORY", "/run/c"}})->key_path == "/run/c/repo.key");
+    CHECK(load_config(posix_file_system(), path, {{"CREDENTIALS_DIRECTORY", "/run/c"}})->key_path ==
+          "/run/c/repo.key");
     CHECK(load_config(posix_file_system(), path, {})->key_path == directory.path() + "/repo.key");
 }
 
 TEST_CASE("Only loopback is listened on, and the refusal says why") {
-    auto listen = [](const std::string& value) { return load(kLeast + "[web]\nlisten = \"" + value + "\"\n"); };
+    auto listen = [](const std::string& value) {
+        return load(kLeast + "[web]\nlisten = \"" + value + "\"\n");
+    };
     auto both = listen("unix:/run/w.sock, [::1]:80");
     REQUIRE(both);
     CHECK(both->web.socket == "/run/w.sock");
@@ -202,7 +226,8 @@ TEST_CASE("Only loopback is listened on, and the refusal says why") {
 }
 
 TEST_CASE("A repository is a local directory by its absolute path") {
-    for (std::string url : {"s3://b/p", "file://relative", "file:///", "file:///a/../b", "/plain"}) {
+    for (std::string url :
+         {"s3://b/p", "file://relative", "file:///", "file:///a/../b", "/plain"}) {
         std::string text = kLeast;
         text.replace(text.find("file:///srv/repo/"), 17, url);
         CHECK_MESSAGE(!load(text), url);
@@ -212,11 +237,13 @@ TEST_CASE("A repository is a local directory by its absolute path") {
 TEST_CASE("Sizes and durations are read exactly or refused") {
     CHECK(parse_size("20GiB").value() == 20ull << 30);
     CHECK(parse_size("0B").value() == 0);
-    for (const char* text : {"", "20", "20GB", "20 Kb", "GiB", "-1MiB", "1.5GiB", "99999999999999999999B", "9999999TiB", "1MiBx"})
+    for (const char* text : {"", "20", "20GB", "20 Kb", "GiB", "-1MiB", "1.5GiB",
+                             "99999999999999999999B", "9999999TiB", "1MiBx"})
         CHECK_MESSAGE(!parse_size(text), text);
     CHECK(parse_duration("1h30m").value() == 90min);
     CHECK(parse_duration("14d").value() == 14 * 24h);
-    for (const char* text : {"", "5", "5 s", "5x", "1h30", "-5s", "99999999999999999999s", "9999999999999w", "s"})
+    for (const char* text :
+         {"", "5", "5 s", "5x", "1h30", "-5s", "99999999999999999999s", "9999999999999w", "s"})
         CHECK_MESSAGE(!parse_duration(text), text);
 }
 

@@ -16,7 +16,8 @@ namespace {
 Task<HttpResponse> answer(HttpRequest request) {
     if (request.path == "/metrics") {
         HttpResponse response;
-        response.body = request.method + " " + request.body + (request.from_socket ? " socket" : " tcp");
+        response.body =
+            request.method + " " + request.body + (request.from_socket ? " socket" : " tcp");
         co_return response;
     }
     if (request.path == "/throw") throw std::runtime_error("inside");
@@ -51,15 +52,18 @@ public:
     std::string over_tcp(const std::string& request) {
         asio::io_context io;
         asio::ip::tcp::socket socket(io);
-        asio::ip::tcp::endpoint endpoint(asio::ip::make_address("127.0.0.1"), static_cast<unsigned short>(port));
+        asio::ip::tcp::endpoint endpoint(asio::ip::make_address("127.0.0.1"),
+                                         static_cast<unsigned short>(port));
         socket.connect(endpoint);
         boost::system::error_code error;
         for (std::size_t sent = 0; sent < request.size() && !error;)
-            sent += socket.write_some(asio::buffer(request.data() + sent, request.size() - sent), error);
+            sent += socket.write_some(asio::buffer(request.data() + sent, request.size() - sent),
+                                      error);
         std::string reply;
         std::array<char, 4096> piece;
         boost::system::error_code end;
-        while (!end) reply.append(piece.data(), socket.read_some(asio::buffer(piece), end));
+        while (!end)
+            reply.append(piece.data(), socket.read_some(asio::buffer(piece), end));
         return reply;
     }
 
@@ -82,7 +86,8 @@ TEST_CASE("GET is answered on TCP and on the socket") {
     CHECK(status(reply) == "HTTP/1.1 200");
     CHECK(reply.ends_with("GET  tcp"));
     CHECK(call_agent(fixture.options.socket, "GET", "/metrics").value() == "GET  socket");
-    CHECK(call_agent(fixture.options.socket, "POST", "/metrics", "body").value() == "POST body socket");
+    CHECK(call_agent(fixture.options.socket, "POST", "/metrics", "body").value() ==
+          "POST body socket");
 }
 
 TEST_CASE("An unknown path comes back as the error the agent gave") {
@@ -98,7 +103,9 @@ TEST_CASE("An unknown path comes back as the error the agent gave") {
 TEST_CASE("Changes and unusual methods are refused over TCP") {
     Fixture fixture;
     for (std::string method : {"HEAD", "TRACE", "POST", "DELETE", "PUT", "OPTIONS", "BREW"})
-        CHECK_MESSAGE(status(fixture.over_tcp(method + " /metrics HTTP/1.1\r\n" + kHost)) == "HTTP/1.1 405", method);
+        CHECK_MESSAGE(
+            status(fixture.over_tcp(method + " /metrics HTTP/1.1\r\n" + kHost)) == "HTTP/1.1 405",
+            method);
     CHECK_FALSE(call_agent(fixture.options.socket, "TRACE", "/metrics"));
 }
 
@@ -109,7 +116,8 @@ TEST_CASE("A Host that is not loopback is turned away") {
     };
     for (std::string good : {"localhost", "localhost:9858", "127.0.0.1:80", "[::1]", "[::1]:80"})
         CHECK_MESSAGE(with_host("Host: " + good + "\r\n") == "HTTP/1.1 200", good);
-    for (std::string bad : {"evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "localhost:80:80", ""})
+    for (std::string bad : {"evil.example", "localhost.evil.example", "127.0.0.1.evil.example",
+                            "localhost:80:80", ""})
         CHECK_MESSAGE(with_host("Host: " + bad + "\r\n") == "HTTP/1.1 421", bad);
     CHECK(with_host("") == "HTTP/1.1 421");
     CHECK(with_host("Host: localhost\r\nHost: evil\r\n") == "HTTP/1.1 421");
@@ -119,7 +127,8 @@ TEST_CASE("Headers and bodies have bounds") {
     Fixture fixture;
     std::string header = "X: " + std::string(9000, 'a') + "\r\n";
     CHECK(status(fixture.over_tcp("GET / HTTP/1.1\r\n" + header + kHost)) == "HTTP/1.1 431");
-    CHECK(status(fixture.over_tcp("POST / HTTP/1.1\r\nContent-Length: 70000\r\n" + kHost)) == "HTTP/1.1 413");
+    CHECK(status(fixture.over_tcp("POST / HTTP/1.1\r\nContent-Length: 70000\r\n" + kHost)) ==
+          "HTTP/1.1 413");
     CHECK(status(fixture.over_tcp("\x16\x03\x01 not http at all\r\n\r\n")) == "HTTP/1.1 400");
     CHECK(call_agent(fixture.options.socket, "POST", "/metrics", std::string(60'000, 'b')));
     CHECK_FALSE(call_agent(fixture.options.socket, "POST", "/metrics", std::string(70'000, 'b')));
@@ -144,7 +153,8 @@ TEST_CASE("A crowd on TCP leaves the socket usable, and stopping ends them all")
     Fixture fixture;
     asio::io_context io;
     std::vector<asio::ip::tcp::socket> crowd;
-    asio::ip::tcp::endpoint endpoint(asio::ip::make_address("127.0.0.1"), static_cast<unsigned short>(fixture.port));
+    asio::ip::tcp::endpoint endpoint(asio::ip::make_address("127.0.0.1"),
+                                     static_cast<unsigned short>(fixture.port));
     for (int i = 0; i < 40; ++i) {
         crowd.emplace_back(io);
         crowd.back().connect(endpoint);
@@ -159,16 +169,19 @@ TEST_CASE("The socket is the owner's only, and an old one is replaced, a used on
     CHECK((info.st_mode & 0777) == 0600);
 
     asio::io_context other;
-    auto second = HttpServer::listen(other.get_executor(), {.socket = fixture.options.socket}, answer);
+    auto second =
+        HttpServer::listen(other.get_executor(), {.socket = fixture.options.socket}, answer);
     REQUIRE_FALSE(second);
     CHECK(second.error().code == Errc::busy);
-    auto same_port = HttpServer::listen(other.get_executor(), {.address = "127.0.0.1", .port = fixture.port}, answer);
+    auto same_port = HttpServer::listen(other.get_executor(),
+                                        {.address = "127.0.0.1", .port = fixture.port}, answer);
     REQUIRE_FALSE(same_port);
     CHECK(same_port.error().code == Errc::busy);
 
     std::string stale = fixture.directory + "/stale";
     {
-        asio::local::stream_protocol::acceptor left_behind(other, asio::local::stream_protocol::endpoint(stale));
+        asio::local::stream_protocol::acceptor left_behind(
+            other, asio::local::stream_protocol::endpoint(stale));
     }
     REQUIRE(std::filesystem::exists(stale));
     auto replaced = HttpServer::listen(other.get_executor(), {.socket = stale}, answer);
@@ -186,7 +199,8 @@ TEST_CASE("The socket is the owner's only, and an old one is replaced, a used on
 
 TEST_CASE("An address that is not loopback is not listened on") {
     asio::io_context loop;
-    auto open = HttpServer::listen(loop.get_executor(), {.address = "0.0.0.0", .any_port = true}, answer);
+    auto open =
+        HttpServer::listen(loop.get_executor(), {.address = "0.0.0.0", .any_port = true}, answer);
     REQUIRE_FALSE(open);
     CHECK(open.error().code == Errc::invalid_argument);
 }

@@ -17,7 +17,8 @@ TEST_CASE("Every series exists from the start, thresholds with their value") {
     CHECK(has_line(text, "walvault_rpo_target_seconds{server=\"main\"} 5"));
     CHECK(has_line(text, "walvault_recoverable_gaps{repo=\"primary\",server=\"main\"} 0"));
     CHECK(has_line(text, "walvault_stream_disconnects_total{reason=\"fork\",server=\"main\"} 0"));
-    CHECK(has_line(text, "walvault_slot_wal_status{server=\"main\",slot=\"walvault\",status=\"lost\"} 0"));
+    CHECK(has_line(
+        text, "walvault_slot_wal_status{server=\"main\",slot=\"walvault\",status=\"lost\"} 0"));
     CHECK(has_line(text, "walvault_slot_retained_limit_bytes{server=\"main\"} 21474836480"));
     CHECK(has_line(text, "walvault_slot_safe_wal_bytes{server=\"main\",slot=\"walvault\"} Nan"));
 }
@@ -28,7 +29,8 @@ TEST_CASE("The slot has one status at a time, and none when it is gone") {
     AgentMetrics agent(metrics, server, "primary");
     agent.set_slot_status("extended");
     std::string text = '\n' + metrics.exposition();
-    CHECK(has_line(text, "walvault_slot_wal_status{server=\"main\",slot=\"walvault\",status=\"extended\"} 1"));
+    CHECK(has_line(
+        text, "walvault_slot_wal_status{server=\"main\",slot=\"walvault\",status=\"extended\"} 1"));
     agent.set_slot_status("");
     CHECK(metrics.exposition().find("status=\"extended\"} 0") != std::string::npos);
 }

@@ -46,7 +46,8 @@ TEST_CASE("A log gets a line at the start, at each tenth and at the end") {
     line.finish();
     REQUIRE(screen.pieces.size() == 12);
     CHECK(screen.pieces[0] == "2026-08-22T12:07:13Z restore copy started, 100 MiB to do\n");
-    CHECK(screen.pieces[5] == "2026-08-22T12:07:18Z restore copy 50% 50/100 MiB 10 MiB/s eta 5.0s\n");
+    CHECK(screen.pieces[5] ==
+          "2026-08-22T12:07:18Z restore copy 50% 50/100 MiB 10 MiB/s eta 5.0s\n");
     CHECK(screen.pieces[11] == "2026-08-22T12:07:23Z restore copy 100% 100 MiB done in 10 s\n");
 }
 
