@@ -5,6 +5,9 @@
 namespace walvault::agent {
 namespace {
 
+// A tail, and the packs whose numbers lie around the one that is looked for.
+constexpr std::size_t kRangesMax = 3;
+
 struct Range {
     Lsn from;
     Lsn to;
@@ -31,13 +34,15 @@ Result<std::vector<WalFinding>> nearest_transactions(storage::RepositoryView& vi
             std::string_view(pack.history_id()) != as_text(history.id))
             continue;
         packed_to = std::max(packed_to, Lsn{pack.end_lsn()});
-        if (pack.summary().commit_count() == 0) continue;
-        ranges.push_back(
-            Range{Lsn{pack.start_lsn()}, Lsn{pack.end_lsn()}, distance_to(pack.summary(), xid)});
+        // An open tail has no footer yet and so no summary: it may hold anything.
+        const bool is_tail = pack.footer_offset() == 0;
+        if (!is_tail && pack.summary().commit_count() == 0) continue;
+        ranges.push_back(Range{Lsn{pack.start_lsn()}, Lsn{pack.end_lsn()},
+                               is_tail ? 0 : distance_to(pack.summary(), xid)});
     }
     std::sort(ranges.begin(), ranges.end(),
               [](const Range& a, const Range& b) { return a.distance < b.distance; });
-    if (ranges.size() > 2) ranges.resize(2);
+    if (ranges.size() > kRangesMax) ranges.resize(kRangesMax);
     if (packed_to < history.end_lsn) ranges.push_back(Range{packed_to, history.end_lsn, 0});
 
     std::optional<WalFinding> below;

@@ -12,6 +12,7 @@ using storage::HistoryRecord;
 using storage::RepositoryView;
 
 constexpr Micros kOneMicrosecond{1};
+constexpr std::uint64_t kExactCountBytesMax = 16_MiB;
 // The record is 40 bytes, and a page header may lie in it.
 constexpr std::uint64_t kBackupEndBytesMax = 128;
 // WAL records are aligned to 8 bytes: where the next one may start.
@@ -150,47 +151,61 @@ private:
 
     Result<StopPoint> resolve_xid() {
         bool aborted = false;
+        bool too_old = false;
         for (auto window = windows_.rbegin(); window != windows_.rend(); ++window) {
             WV_TRY(auto found, view_.find_xid(window->history.id, target_.xid));
             std::vector<WalFinding> commits;
-            for (auto& finding : found)
-                if (finding.kind == WalFinding::Kind::commit)
-                    commits.push_back(std::move(finding));
-                else
+            for (auto& finding : found) {
+                if (finding.kind != WalFinding::Kind::commit)
                     aborted = true;
-            if (commits.empty()) continue;
+                else if (!is_in(*window, finding.start_lsn))
+                    too_old = true;
+                else
+                    commits.push_back(std::move(finding));
+            }
             if (commits.size() > 1) return say_.several(commits);
-            const WalFinding& commit = commits.front();
-            if (target_.before)
-                return finish(*window, Cut{.lsn = commit.start_lsn, .keep = {}, .moment = {}});
-            return finish(
-                *window, Cut{.lsn = next_record_lsn(commit.end_lsn), .keep = commit, .moment = {}});
+            if (commits.size() == 1) return finish(*window, cut_at(commits.front()));
         }
+        if (too_old) return say_.before_window();
         return say_.no_such_transaction(aborted);
+    }
+
+    // What is older than a window's first base has no meaning any more, and so is no second one.
+    static bool is_in(const Window& window, Lsn lsn) {
+        return lsn >= stop_of(window.bases.front());
+    }
+
+    Cut cut_at(const WalFinding& record) const {
+        if (target_.before) return Cut{.lsn = record.start_lsn, .keep = {}, .moment = {}};
+        return Cut{.lsn = next_record_lsn(record.end_lsn), .keep = record, .moment = {}};
     }
 
     Result<StopPoint> resolve_name() {
         WV_TRY(auto marks, view_.marks(context_.cluster, WallTime{}, WallTime{},
                                        {pb::MarkEntry::RESTORE_POINT}));
-        std::vector<storage::MarkRecord> named;
-        for (auto& mark : marks)
-            if (mark.mark.name() == target_.name) named.push_back(std::move(mark));
-        if (named.empty()) return say_.no_such_name(marks);
-        if (named.size() > 1) {
-            std::vector<WalFinding> points;
-            for (const auto& mark : named)
-                points.push_back(finding_of(mark.mark));
-            return say_.several(points);
+        bool too_old = false;
+        std::vector<WalFinding> points;
+        const Window* home = nullptr;
+        for (const auto& mark : marks) {
+            if (mark.mark.name() != target_.name) continue;
+            const Window* window = window_of(mark.history_id);
+            if (window == nullptr || !is_in(*window, Lsn{mark.mark.start_lsn()})) {
+                too_old = true;
+                continue;
+            }
+            points.push_back(finding_of(mark.mark));
+            home = window;
         }
-        const WalFinding point = finding_of(named.front().mark);
-        for (const Window& window : windows_) {
-            if (window.history.id != named.front().history_id) continue;
-            if (target_.before)
-                return finish(window, Cut{.lsn = point.start_lsn, .keep = {}, .moment = {}});
-            return finish(window,
-                          Cut{.lsn = next_record_lsn(point.end_lsn), .keep = point, .moment = {}});
-        }
-        return say_.before_window();
+        if (points.size() > 1) return say_.several(points);
+        if (points.size() == 1) return finish(*home, cut_at(points.front()));
+        if (too_old) return say_.before_window();
+        return say_.no_such_name(marks);
+    }
+
+    const Window* window_of(const Id16& history) const {
+        for (const Window& window : windows_)
+            if (window.history.id == history) return &window;
+        return nullptr;
     }
 
     static WalFinding finding_of(const pb::MarkEntry& mark) {
@@ -275,9 +290,21 @@ private:
         WV_TRY(stop.first_left_out, view_.first_transaction_from(window.history.id, cut.lsn));
         if (!stop.first_left_out) return stop;
         WV_TRY(stop.left_out_commits,
-               view_.count_commits(window.history.id, stop.first_left_out->start_lsn,
-                                   window.history.end_lsn));
+               count_transactions(window.history, stop.first_left_out->start_lsn));
         return stop;
+    }
+
+    // Exact where little WAL follows, from summaries where it is much.
+    Result<std::uint64_t> count_transactions(const HistoryRecord& history, Lsn from) {
+        if (history.end_lsn - from > kExactCountBytesMax)
+            return view_.count_commits(history.id, from, history.end_lsn);
+        std::uint64_t count = 0;
+        WV_CHECK(view_.scan(history.id, from, history.end_lsn, [&](const WalFinding& found) {
+            if (found.kind == WalFinding::Kind::commit || found.kind == WalFinding::Kind::abort)
+                ++count;
+            return true;
+        }));
+        return count;
     }
 
     // The base of a primary becomes consistent with the record that ends its backup, so that is

@@ -19,7 +19,7 @@ struct StopPoint {
     Lsn cut_lsn;                          // records that start before it are kept; nothing else is
     std::optional<WalFinding> last_kept;  // the last commit before cut_lsn
     std::optional<WalFinding> first_left_out;  // the first commit or abort from cut_lsn on
-    std::uint64_t left_out_commits = 0;        // all that follow, rounded to frames
+    std::uint64_t left_out_commits = 0;        // all that follow; rounded to frames if far
     // What PostgreSQL is told: stop after the record that starts here. None, for the base of a
     // standby with nothing to keep after it: stop as soon as it is consistent (recovery_target =
     // 'immediate').

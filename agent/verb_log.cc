@@ -43,8 +43,9 @@ struct Event {
     std::vector<std::string> files;
     std::uint64_t inserted_rows = 0, updated_rows = 0, deleted_rows = 0;
     std::uint64_t rows() const { return inserted_rows + updated_rows + deleted_rows; }
+    bool in_window = false;
     bool can_be_undone() const {
-        return xid != 0 && (kind == "drop" || kind == "truncate" || kind == "bulk");
+        return in_window && xid != 0 && (kind == "drop" || kind == "truncate" || kind == "bulk");
     }
 };
 
@@ -122,6 +123,13 @@ Event event_of(const WalFinding& finding) {
     for (const auto& file : finding.dropped)
         event.files.push_back(to_string(file));
     return event;
+}
+
+// Whether a base is there from which a restore can stop just before it.
+bool is_in_window(const std::vector<Window>& windows, const Id16& history, Lsn lsn) {
+    for (const Window& window : windows)
+        if (window.history.id == history) return lsn >= Lsn{window.bases.front().stop_lsn()};
+    return false;
 }
 
 // The newest ones are kept: memory does not grow with the time asked for.
@@ -262,10 +270,14 @@ Result<> show(const Globals& globals, const LogArguments& arguments) {
     WV_TRY(Wanted wanted, parse_arguments(arguments, times));
     Collector collector(wanted);
     if (!wanted.marks.empty()) {
+        WV_TRY(auto windows, restore_windows(*opened.view, opened.cluster.name));
         WV_TRY(auto marks,
                opened.view->marks(opened.cluster.name, wanted.since, wanted.until, wanted.marks));
-        for (const auto& mark : marks)
-            collector.add(event_of(mark.mark));
+        for (const auto& mark : marks) {
+            Event event = event_of(mark.mark);
+            event.in_window = is_in_window(windows, mark.history_id, event.start_lsn);
+            collector.add(std::move(event));
+        }
     }
     if (wanted.commits || wanted.aborts) WV_CHECK(collect_transactions(opened, wanted, collector));
     std::vector<Event> events = collector.take();

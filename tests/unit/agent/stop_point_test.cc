@@ -10,26 +10,34 @@ namespace {
 using storage::FakeRepositoryView;
 
 constexpr std::uint64_t kSegment = 16 << 20;
-WallTime at(std::int64_t seconds) { return WallTime(std::chrono::seconds(1'000'000'000 + seconds)); }
+WallTime at(std::int64_t seconds) {
+    return WallTime(std::chrono::seconds(1'000'000'000 + seconds));
+}
 Id16 history_id(unsigned number) {
     Id16 id{};
     id[0] = static_cast<std::byte>(number);
     return id;
 }
 
-// One history from 0/1000000 on; a base from 2000028 to 2000100 at 100 s; commits a second apart after it:
-// xid 700+n at 0/2001000 + n * 0x100, stamped 200+n, 64 bytes long.
+// One history from 0/1000000 on; a base from 2000028 to 2000100 at 100 s; commits a second apart
+// after it: xid 700+n at 0/2001000 + n * 0x100, stamped 200+n, 64 bytes long.
 class Cluster {
 public:
     FakeRepositoryView view;
 
     Cluster() {
         view.cluster_records.push_back({"main", 7, kSegment, 150020});
-        view.history_records.push_back({.cluster = "main", .id = history_id(1), .timeline = 1, .start_lsn = Lsn{0x1000000},
-                                        .end_lsn = Lsn{0x3000000}, .last_commit_at = {}, .covered_until = at(250)});
+        view.history_records.push_back({.cluster = "main",
+                                        .id = history_id(1),
+                                        .timeline = 1,
+                                        .start_lsn = Lsn{0x1000000},
+                                        .end_lsn = Lsn{0x3000000},
+                                        .last_commit_at = {},
+                                        .covered_until = at(250)});
         add_base("base1", 0x2000028, 0x2000100, 100);
     }
-    void add_base(const std::string& id, std::uint64_t start, std::uint64_t stop, std::int64_t seconds) {
+    void add_base(const std::string& id, std::uint64_t start, std::uint64_t stop,
+                  std::int64_t seconds) {
         pb::BackupInfo base;
         base.set_backup_id(id);
         base.set_history_id(std::string(as_text(history_id(1))));
@@ -40,7 +48,8 @@ public:
         base.set_stopped_at_us(at(seconds + 1).time_since_epoch().count());
         view.backup_infos.push_back(base);
     }
-    void commit(Xid xid, std::uint64_t lsn, WallTime stamp, WalFinding::Kind kind = WalFinding::Kind::commit) {
+    void commit(Xid xid, std::uint64_t lsn, WallTime stamp,
+                WalFinding::Kind kind = WalFinding::Kind::commit) {
         WalFinding finding;
         finding.kind = kind;
         finding.xid = xid;
@@ -50,10 +59,12 @@ public:
         view.findings[history_id(1)].push_back(finding);
     }
     void ten_commits() {
-        for (unsigned n = 1; n <= 10; ++n) commit(700 + n, lsn_of(n), at(200 + n));
+        for (unsigned n = 1; n <= 10; ++n)
+            commit(700 + n, lsn_of(n), at(200 + n));
         view.history_records[0].last_commit_at = at(210);
     }
-    void mark(pb::MarkEntry::Kind kind, std::uint64_t lsn, const std::string& name, WallTime stamp) {
+    void mark(pb::MarkEntry::Kind kind, std::uint64_t lsn, const std::string& name,
+              WallTime stamp) {
         storage::MarkRecord record;
         record.history_id = history_id(1);
         record.mark.set_kind(kind);
@@ -71,7 +82,9 @@ public:
         REQUIRE_MESSAGE(target, text);
         return resolve_target(view, *target, ResolveContext{"main", at(1000), "UTC"});
     }
-    Result<StopPoint> resolve_at(WallTime moment, bool before = false) { return resolve(to_utc_text(moment), before); }
+    Result<StopPoint> resolve_at(WallTime moment, bool before = false) {
+        return resolve(to_utc_text(moment), before);
+    }
     Errc failure(const std::string& text, bool before = false) {
         auto stop = resolve(text, before);
         REQUIRE_MESSAGE(!stop, text);
@@ -135,7 +148,8 @@ TEST_CASE("a time before, after or ahead of the window is refused with what work
     CHECK(cluster.resolve("latest")->last_kept->xid == 710);
 }
 
-TEST_CASE("a cluster on which nothing ever committed restores to its base only from when that began") {
+TEST_CASE(
+    "a cluster on which nothing ever committed restores to its base only from when that began") {
     Cluster cluster;
     CHECK(cluster.resolve_at(at(100)));
     CHECK_FALSE(cluster.resolve_at(at(100) - kMicro));
@@ -166,7 +180,8 @@ TEST_CASE("WAL from before the base shows the state of quiet moments before it")
     CHECK(stop->last_kept->xid == 690);
     CHECK_FALSE(stop->recovery_lsn);
     CHECK_FALSE(cluster.resolve_at(at(39)));
-    cluster.view.gap_records.push_back({"main", history_id(1), 1, Lsn{0x1600000}, Lsn{0x1700000}, at(41), at(55), "lost"});
+    cluster.view.gap_records.push_back(
+        {"main", history_id(1), 1, Lsn{0x1600000}, Lsn{0x1700000}, at(41), at(55), "lost"});
     CHECK_FALSE(cluster.resolve_at(at(60)));
     CHECK(cluster.resolve_at(at(150)));
     CHECK_FALSE(cluster.resolve_at(at(150))->last_kept);
@@ -242,6 +257,24 @@ TEST_CASE("a restore point is reached itself") {
     CHECK(cluster.failure("name:release") == Errc::ambiguous);
 }
 
+TEST_CASE("a restore point from before the window is no second meaning") {
+    Cluster cluster;
+    cluster.ten_commits();
+    cluster.mark(pb::MarkEntry::RESTORE_POINT, 0x1500000, "release", at(20));
+    auto old = cluster.resolve("name:release");
+    REQUIRE(!old);
+    CHECK(old.error().hint == "try --to earliest");
+    cluster.mark(pb::MarkEntry::RESTORE_POINT, 0x2001580, "release", at(205));
+    CHECK(cluster.resolve("name:release")->last_kept->xid == 705);
+    cluster.view.findings[history_id(1)].insert(cluster.view.findings[history_id(1)].begin(),
+                                                WalFinding{.kind = WalFinding::Kind::commit,
+                                                           .start_lsn = Lsn{0x1400000},
+                                                           .end_lsn = Lsn{0x1400040},
+                                                           .xid = 705,
+                                                           .at = at(10)});
+    CHECK(cluster.resolve("xid:705")->cut_lsn.value == Cluster::lsn_of(5) + 0x40);
+}
+
 TEST_CASE("a prepared transaction after the last commit is replayed too") {
     Cluster cluster;
     cluster.ten_commits();
@@ -255,7 +288,8 @@ TEST_CASE("a target inside a gap is refused, and both edges that are named work"
     cluster.ten_commits();
     cluster.view.history_records[0].end_lsn = Lsn{0x4000000};
     cluster.commit(711, 0x3500000, at(240));
-    cluster.view.gap_records.push_back({"main", history_id(1), 1, Lsn{0x2002000}, Lsn{0x2400000}, at(211), at(235), "slot lost"});
+    cluster.view.gap_records.push_back(
+        {"main", history_id(1), 1, Lsn{0x2002000}, Lsn{0x2400000}, at(211), at(235), "slot lost"});
     cluster.add_base("base2", 0x3000028, 0x3000100, 236);
     auto inside = cluster.resolve_at(at(220));
     REQUIRE(!inside);
