@@ -1,4 +1,5 @@
-// FakeRepositoryView: a RepositoryView made of a list of findings, for tests of what is decided from it.
+// FakeRepositoryView: a RepositoryView made of a list of findings, for tests of what is decided
+// from it.
 #pragma once
 
 #include <algorithm>
@@ -29,7 +30,9 @@ public:
     Result<std::vector<HistoryRecord>> histories(const std::string& cluster) override {
         return of_cluster(history_records, cluster);
     }
-    Result<std::vector<pb::BackupInfo>> backups(const std::string&) override { return backup_infos; }
+    Result<std::vector<pb::BackupInfo>> backups(const std::string&) override {
+        return backup_infos;
+    }
     Result<std::vector<GapRecord>> gaps(const std::string& cluster) override {
         return of_cluster(gap_records, cluster);
     }
@@ -40,14 +43,18 @@ public:
             const WallTime at{Micros(mark.mark.at_us())};
             if (since != WallTime{} && at < since) continue;
             if (until != WallTime{} && at > until) continue;
-            if (kinds.empty() || std::find(kinds.begin(), kinds.end(), mark.mark.kind()) != kinds.end())
+            if (kinds.empty() ||
+                std::find(kinds.begin(), kinds.end(), mark.mark.kind()) != kinds.end())
                 found.push_back(mark);
         }
         return found;
     }
-    Result<std::vector<ClockStep>> clock_steps(const Id16& history) override { return steps[history]; }
+    Result<std::vector<ClockStep>> clock_steps(const Id16& history) override {
+        return steps[history];
+    }
     Result<std::string> timeline_history(const std::string&, TimelineId timeline) override {
-        if (auto found = timeline_histories.find(timeline); found != timeline_histories.end()) return found->second;
+        if (auto found = timeline_histories.find(timeline); found != timeline_histories.end())
+            return found->second;
         return fail(Errc::not_found, "no such timeline");
     }
     Result<Totals> totals(const std::string&) override { return Totals{}; }
@@ -56,11 +63,12 @@ public:
     Result<> require_coverage(const Id16& history, Lsn from, Lsn to) override {
         const HistoryRecord* record = record_of(history);
         if (record == nullptr || from < record->start_lsn || to > record->end_lsn)
-            return fail(Errc::gap, "WAL from " + to_string(from) + " to " + to_string(to) + " is not stored");
+            return fail(Errc::gap,
+                        "WAL from " + to_string(from) + " to " + to_string(to) + " is not stored");
         for (const auto& gap : gap_records)
             if (gap.history_id == history && gap.from_lsn < to && from < gap.to_lsn)
-                return fail(Errc::gap, "WAL from " + to_string(gap.from_lsn) + " to " + to_string(gap.to_lsn) +
-                                           " is not stored");
+                return fail(Errc::gap, "WAL from " + to_string(gap.from_lsn) + " to " +
+                                           to_string(gap.to_lsn) + " is not stored");
         return {};
     }
     // WAL whose every byte tells its position.
@@ -69,7 +77,8 @@ public:
         WV_CHECK(require_coverage(history, from, to));
         while (from < to) {
             ByteBuffer piece(std::min<std::uint64_t>(to - from, 300'000));
-            for (std::size_t i = 0; i < piece.size(); ++i) piece[i] = wal_byte(from + i);
+            for (std::size_t i = 0; i < piece.size(); ++i)
+                piece[i] = wal_byte(from + i);
             WV_CHECK(sink(piece));
             from = from + piece.size();
         }
@@ -77,11 +86,14 @@ public:
     }
     static std::byte wal_byte(Lsn at) { return static_cast<std::byte>(1 + at.value % 251); }
 
-    Result<std::optional<WalFinding>> first_transaction_after(const Id16& history, WallTime at) override {
+    Result<std::optional<WalFinding>> first_transaction_after(const Id16& history,
+                                                              WallTime at) override {
         return first(history, [&](const WalFinding& f) { return is_transaction(f) && f.at > at; });
     }
-    Result<std::optional<WalFinding>> first_transaction_from(const Id16& history, Lsn lsn) override {
-        return first(history, [&](const WalFinding& f) { return is_transaction(f) && f.start_lsn >= lsn; });
+    Result<std::optional<WalFinding>> first_transaction_from(const Id16& history,
+                                                             Lsn lsn) override {
+        return first(history,
+                     [&](const WalFinding& f) { return is_transaction(f) && f.start_lsn >= lsn; });
     }
     Result<std::optional<WalFinding>> last_commit_before(const Id16& history, Lsn lsn) override {
         std::optional<WalFinding> last;
@@ -107,10 +119,12 @@ public:
             if (is_transaction(f) && f.start_lsn >= from && f.start_lsn < to) ++count;
         return count;
     }
-    Result<> read_manifest(const pb::BackupInfo&, const std::function<Result<>(const pb::ManifestHead&)>& on_head,
+    Result<> read_manifest(const pb::BackupInfo&,
+                           const std::function<Result<>(const pb::ManifestHead&)>& on_head,
                            const std::function<Result<>(pb::ManifestFile&)>& on_file) override {
         WV_CHECK(on_head(head));
-        for (auto& file : files) WV_CHECK(on_file(file));
+        for (auto& file : files)
+            WV_CHECK(on_file(file));
         return {};
     }
     Result<> read_chunk(const Id32& content_id, ByteBuffer& plain) override {

@@ -43,7 +43,8 @@ class Backup {
 public:
     storage::FakeRepositoryView view;
 
-    pb::ManifestFile file(const std::string& path, const std::vector<std::string>& chunks, std::uint32_t chunk_bytes) {
+    pb::ManifestFile file(const std::string& path, const std::vector<std::string>& chunks,
+                          std::uint32_t chunk_bytes) {
         pb::ManifestFile made;
         made.set_path(path);
         made.set_mode(0600);
@@ -65,9 +66,11 @@ private:
     std::uint64_t next_id_ = 0;
 };
 
-Result<> restore(Backup& backup, const RestoreTree& tree, const std::vector<pb::ManifestFile>& files) {
+Result<> restore(Backup& backup, const RestoreTree& tree,
+                 const std::vector<pb::ManifestFile>& files) {
     RestoreFiles restorer(backup.view, tree, 2);
-    for (const auto& file : files) WV_CHECK(restorer.add(file));
+    for (const auto& file : files)
+        WV_CHECK(restorer.add(file));
     return restorer.finish([] {});
 }
 
@@ -77,8 +80,9 @@ TEST_CASE("files come back byte for byte, and zeros as holes") {
     const std::string first(1 << 20, 'a');
     const std::string zeros(1 << 20, '\0');
     const std::string last(777, 'z');
-    std::vector<pb::ManifestFile> files{backup.file("base/5/16385", {first, zeros, zeros, last}, 1 << 20),
-                                        backup.file("PG_VERSION", {"15\n"}, 8192), backup.file("empty", {}, 8192)};
+    std::vector<pb::ManifestFile> files{
+        backup.file("base/5/16385", {first, zeros, zeros, last}, 1 << 20),
+        backup.file("PG_VERSION", {"15\n"}, 8192), backup.file("empty", {}, 8192)};
     REQUIRE(restore(backup, open_tree(scratch), files));
     CHECK(scratch.read("base/5/16385") == first + zeros + zeros + last);
     CHECK(scratch.read("PG_VERSION") == "15\n");
@@ -150,10 +154,17 @@ TEST_CASE("segments have full size and end in zeros after the last byte planned"
     storage::FakeRepositoryView view;
     RestorePlan plan;
     plan.cluster = {"main", 7, 1_MiB, 150020};
-    plan.stop.history = {.cluster = "main", .id = {}, .timeline = 2, .start_lsn = Lsn{1_MiB}, .end_lsn = Lsn{9_MiB}, .last_commit_at = {}, .covered_until = {}};
+    plan.stop.history = {.cluster = "main",
+                         .id = {},
+                         .timeline = 2,
+                         .start_lsn = Lsn{1_MiB},
+                         .end_lsn = Lsn{9_MiB},
+                         .last_commit_at = {},
+                         .covered_until = {}};
     plan.stop.wal_from_lsn = Lsn{2_MiB};
     plan.stop.wal_to_lsn = Lsn{3_MiB + 100};
-    plan.segments = {{"000000020000000000000002", Lsn{2_MiB}, Lsn{3_MiB}}, {"000000020000000000000003", Lsn{3_MiB}, Lsn{3_MiB + 100}}};
+    plan.segments = {{"000000020000000000000002", Lsn{2_MiB}, Lsn{3_MiB}},
+                     {"000000020000000000000003", Lsn{3_MiB}, Lsn{3_MiB + 100}}};
     view.history_records.push_back(plan.stop.history);
     view.timeline_histories[2] = "1\t0/200000\tno recovery target specified\n";
     std::uint64_t told = 0;

@@ -12,8 +12,10 @@ namespace {
 constexpr std::uint64_t kSegment = 16 << 20;
 using State = DirectoryFacts::State;
 
-DirectoryFacts directory(const std::string& path, State state = State::empty, std::uint64_t free_bytes = 1_GiB) {
-    return DirectoryFacts{.path = path, .state = state, .detail = "", .free_bytes = free_bytes, .device = 1};
+DirectoryFacts directory(const std::string& path, State state = State::empty,
+                         std::uint64_t free_bytes = 1_GiB) {
+    return DirectoryFacts{
+        .path = path, .state = state, .detail = "", .free_bytes = free_bytes, .device = 1};
 }
 
 RestoreInputs inputs() {
@@ -82,7 +84,8 @@ TEST_CASE("the repository and what is restored stay apart") {
     CHECK(plan_restore(beside));
 }
 
-TEST_CASE("too little space is refused with both numbers, and less WAL is copied where that helps") {
+TEST_CASE(
+    "too little space is refused with both numbers, and less WAL is copied where that helps") {
     RestoreInputs small = inputs();
     small.directory.free_bytes = 120_MiB;
     auto refused = plan_restore(small);
@@ -102,23 +105,27 @@ TEST_CASE("a tablespace goes where it was unless it is told otherwise") {
     tablespace->set_location("/mnt/fast");
     CHECK(place_tablespaces(base, {})->at(0).location == "/mnt/fast");
     CHECK(place_tablespaces(base, {"/mnt/fast=/srv/fast/"})->at(0).location == "/srv/fast");
-    for (const char* wrong : {"/mnt/fast", "/mnt/fast=", "/mnt/fast=relative", "=/srv/fast", "/other=/srv/fast",
-                              "/mnt/fast=/srv/../fast"})
-        CHECK_MESSAGE(place_tablespaces(base, {wrong}).error().code == Errc::invalid_argument, wrong);
+    for (const char* wrong : {"/mnt/fast", "/mnt/fast=", "/mnt/fast=relative", "=/srv/fast",
+                              "/other=/srv/fast", "/mnt/fast=/srv/../fast"})
+        CHECK_MESSAGE(place_tablespaces(base, {wrong}).error().code == Errc::invalid_argument,
+                      wrong);
     RestoreInputs with = inputs();
     with.tablespaces = {{16384, "/mnt/fast", "/mnt/fast"}};
     with.tablespace_facts = {directory("/mnt/fast", State::occupied)};
-    CHECK(plan_restore(with).error().hint == "say where it goes: --tablespace /mnt/fast=/NEW/PLACE");
+    CHECK(plan_restore(with).error().hint ==
+          "say where it goes: --tablespace /mnt/fast=/NEW/PLACE");
     with.tablespace_facts = {directory("/srv/restored/fast")};
     CHECK(plan_restore(with).error().code == Errc::refused);
 }
 
 TEST_CASE("tablespace_map escapes what would end a line") {
-    CHECK(tablespace_map({{16384, "", "/a b"}, {16385, "", "/x\ny\\z"}}) == "16384 /a b\n16385 /x\\\ny\\\\z\n");
+    CHECK(tablespace_map({{16384, "", "/a b"}, {16385, "", "/x\ny\\z"}}) ==
+          "16384 /a b\n16385 /x\\\ny\\\\z\n");
 }
 
 TEST_CASE("the segment of a timeline switch is the newer timeline's") {
-    const std::vector<TimelineSwitch> switches{{1, Lsn{3 * kSegment + 100}}, {2, Lsn{5 * kSegment}}};
+    const std::vector<TimelineSwitch> switches{{1, Lsn{3 * kSegment + 100}},
+                                               {2, Lsn{5 * kSegment}}};
     CHECK(timeline_of_segment(switches, 3, 2, kSegment) == 1);
     CHECK(timeline_of_segment(switches, 3, 3, kSegment) == 2);
     CHECK(timeline_of_segment(switches, 3, 4, kSegment) == 2);
@@ -139,7 +146,8 @@ TEST_CASE("replay is told an LSN and a numeric timeline, and the real target com
     plan->stop.recovery_lsn.reset();
     const std::string immediate = recovery_settings(settings(*plan, head));
     CHECK(has_line(immediate, "recovery_target = 'immediate'"));
-    CHECK(immediate.find("recovery_target_lsn = ''") < immediate.find("recovery_target = 'immediate'"));
+    CHECK(immediate.find("recovery_target_lsn = ''") <
+          immediate.find("recovery_target = 'immediate'"));
 }
 
 TEST_CASE("a copy touches nothing of production") {
@@ -149,13 +157,16 @@ TEST_CASE("a copy touches nothing of production") {
     (*head.mutable_settings())["ssl"] = "on";
     (*head.mutable_settings())["max_connections"] = "300";
     const std::string text = recovery_settings(settings(*plan, head));
-    for (const char* line : {"archive_mode = 'off'", "archive_command = ''", "primary_conninfo = ''",
-                             "primary_slot_name = ''", "synchronous_standby_names = ''", "recovery_end_command = ''",
-                             "max_logical_replication_workers = '0'", "cron.launch_active_jobs = 'off'", "ssl = 'off'",
-                             "listen_addresses = ''", "max_connections = '300'"})
+    for (const char* line :
+         {"archive_mode = 'off'", "archive_command = ''", "primary_conninfo = ''",
+          "primary_slot_name = ''", "synchronous_standby_names = ''", "recovery_end_command = ''",
+          "max_logical_replication_workers = '0'", "cron.launch_active_jobs = 'off'", "ssl = 'off'",
+          "listen_addresses = ''", "max_connections = '300'"})
         CHECK_MESSAGE(has_line(text, line), line);
-    CHECK(recovery_settings(settings(*plan, pb::ManifestHead())).find("cron.") == std::string::npos);
-    CHECK(has_line(recovery_settings(settings(*plan, pb::ManifestHead())), "max_connections = '200'"));
+    CHECK(recovery_settings(settings(*plan, pb::ManifestHead())).find("cron.") ==
+          std::string::npos);
+    CHECK(has_line(recovery_settings(settings(*plan, pb::ManifestHead())),
+                   "max_connections = '200'"));
 }
 
 TEST_CASE("a configuration kept outside PGDATA is written anew without the original's paths") {
@@ -166,20 +177,24 @@ TEST_CASE("a configuration kept outside PGDATA is written anew without the origi
     settings_of_head["cluster_name"] = "15/main";
     settings_of_head["log_line_prefix"] = "%m it's \\ ";
     settings_of_head["bad\nname"] = "x";
-    const std::string text = synthesized_configuration(head, [](const std::string&) { return false; });
+    const std::string text =
+        synthesized_configuration(head, [](const std::string&) { return false; });
     CHECK(has_line(text, "cluster_name = '15/main'"));
     CHECK(has_line(text, "log_line_prefix = '%m it''s \\\\ '"));
     CHECK(has_line(text, "logging_collector = 'off'"));
     CHECK(text.find("/var/") == std::string::npos);
     CHECK(text.find("bad") == std::string::npos);
-    CHECK(without_outside_paths("a = 1\n data_directory = '/x'\nhba_file='/y'\n#z\nhba_filex = 1") ==
-          "a = 1\n# left out by walvault restore:  data_directory = '/x'\n# left out by walvault restore: "
-          "hba_file='/y'\n#z\nhba_filex = 1");
+    CHECK(
+        without_outside_paths("a = 1\n data_directory = '/x'\nhba_file='/y'\n#z\nhba_filex = 1") ==
+        "a = 1\n# left out by walvault restore:  data_directory = '/x'\n# left out by walvault "
+        "restore: "
+        "hba_file='/y'\n#z\nhba_filex = 1");
 }
 
 TEST_CASE("restore_command survives the shell and PostgreSQL's percent signs") {
-    CHECK(fetch_command("/usr/bin/walvault", "/etc/50% o'clock.toml", "main") ==
-          "'/usr/bin/walvault' --config '/etc/50%% o'\\''clock.toml' --server 'main' wal-get %f %p");
+    CHECK(
+        fetch_command("/usr/bin/walvault", "/etc/50% o'clock.toml", "main") ==
+        "'/usr/bin/walvault' --config '/etc/50%% o'\\''clock.toml' --server 'main' wal-get %f %p");
 }
 
 TEST_CASE("replay has reached the plan when the planned record was replayed") {
@@ -192,7 +207,8 @@ TEST_CASE("replay has reached the plan when the planned record was replayed") {
 }
 
 TEST_CASE("paths that lead out of the tree are not safe") {
-    for (const char* path : {"", "/etc/passwd", "../x", "base/../../x", "base//x", "base/.", "base/", "./x"})
+    for (const char* path :
+         {"", "/etc/passwd", "../x", "base/../../x", "base//x", "base/.", "base/", "./x"})
         CHECK_MESSAGE(!is_safe_relative_path(path), path);
     CHECK_FALSE(is_safe_relative_path(std::string_view("a\0b", 3)));
     CHECK(is_safe_relative_path("pg_tblspc/16384/PG_15_202209061/5/16385"));

@@ -20,10 +20,12 @@ Errc failure(const std::string& text) {
 }
 
 TEST_CASE("a time with an offset means the same everywhere") {
-    for (const char* text : {"2026-08-22T14:02:58.113+02:00", "2026-08-22 14:02:58.113+02", "2026-08-22 12:02:58.113Z",
-                             "2026-08-22T12:02:58.113Z", "2026-08-22 08:02:58.113-0400", "2026-08-22 14:02:58.113 CEST",
-                             "2026-08-22 14:02:58.113 Europe/Berlin", "2026-08-22 12:02:58.113 UTC",
-                             "2026-08-22 14:02:58.113", "14:02:58.113", "today 14:02:58.113", "@1787400178.113"})
+    for (const char* text :
+         {"2026-08-22T14:02:58.113+02:00", "2026-08-22 14:02:58.113+02", "2026-08-22 12:02:58.113Z",
+          "2026-08-22T12:02:58.113Z", "2026-08-22 08:02:58.113-0400",
+          "2026-08-22 14:02:58.113 CEST", "2026-08-22 14:02:58.113 Europe/Berlin",
+          "2026-08-22 12:02:58.113 UTC", "2026-08-22 14:02:58.113", "14:02:58.113",
+          "today 14:02:58.113", "@1787400178.113"})
         CHECK_MESSAGE(instant(text) == "2026-08-22T12:02:58.113000Z", text);
 }
 
@@ -48,8 +50,10 @@ TEST_CASE("a local time that happened twice names both instants") {
     auto twice = parse_target("2026-10-25 02:30", false, kBerlin);
     REQUIRE(!twice);
     CHECK(twice.error().code == Errc::ambiguous);
-    CHECK(twice.error().hint.find("+02:00 (CEST, 2026-10-25T00:30:00.000000Z)") != std::string::npos);
-    CHECK(twice.error().hint.find("+01:00 (CET, 2026-10-25T01:30:00.000000Z)") != std::string::npos);
+    CHECK(twice.error().hint.find("+02:00 (CEST, 2026-10-25T00:30:00.000000Z)") !=
+          std::string::npos);
+    CHECK(twice.error().hint.find("+01:00 (CET, 2026-10-25T01:30:00.000000Z)") !=
+          std::string::npos);
     CHECK(instant("2026-10-25 02:30 CEST") == "2026-10-25T00:30:00.000000Z");
     CHECK(instant("2026-10-25 02:30 CET") == "2026-10-25T01:30:00.000000Z");
     CHECK(instant("2026-10-25 02:30+01") == "2026-10-25T01:30:00.000000Z");
@@ -75,10 +79,33 @@ TEST_CASE("a bare integer is refused, and the hint says what to write") {
 }
 
 TEST_CASE("text that is no target is refused as a whole") {
-    for (const char* text : {"", "  ", "now", "tomorrow", "2026-08-22T12:02:58Zjunk", "14:03:61", "25:00", "14:2",
-                             "2026-02-30", "2026-08-22 14:02:58 Mars/Olympus", "2026-8-2", "5x", "5 minutes later",
-                             "lsn:1", "lsn:123456789/0", "xid:", "xid:2", "xid:99999999999", "xid:-1", "name:",
-                             "backup:", "@", "@1.1234567", "1/2/3", "14:02+99", "time:", "Latest"})
+    for (const char* text : {"",
+                             "  ",
+                             "now",
+                             "tomorrow",
+                             "2026-08-22T12:02:58Zjunk",
+                             "14:03:61",
+                             "25:00",
+                             "14:2",
+                             "2026-02-30",
+                             "2026-08-22 14:02:58 Mars/Olympus",
+                             "2026-8-2",
+                             "5x",
+                             "5 minutes later",
+                             "lsn:1",
+                             "lsn:123456789/0",
+                             "xid:",
+                             "xid:2",
+                             "xid:99999999999",
+                             "xid:-1",
+                             "name:",
+                             "backup:",
+                             "@",
+                             "@1.1234567",
+                             "1/2/3",
+                             "14:02+99",
+                             "time:",
+                             "Latest"})
         CHECK_MESSAGE(failure(text) == Errc::invalid_argument, text);
     CHECK(failure(std::string(5000, '9') + "m") == Errc::invalid_argument);
     CHECK(instant("14:03:61").find("seconds run to 59") != std::string::npos);
