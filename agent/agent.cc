@@ -26,23 +26,29 @@ void reload(AgentState& state) {
     auto server = loaded ? loaded->server(state.server.name) : tl::unexpected(loaded.error());
     if (!server) {
         state.metrics.config_last_reload_successful.set(0);
-        log::error("config.refused", server.error().message, {{"config", state.globals.config_path}});
+        log::error("config.refused", server.error().message,
+                   {{"config", state.globals.config_path}});
         return;
     }
-    // Connection, slot, repository and key are what the running stream hangs on: they need a restart.
+    // Connection, slot, repository and key are what the running stream hangs on: they need a
+    // restart.
     if ((*server)->conninfo != state.server.conninfo || (*server)->slot != state.server.slot ||
         loaded->repo.root != state.config.repo.root || loaded->key_path != state.config.key_path)
-        log::warn("config.restart_needed", "conninfo, slot, repository and key change at the next start");
+        log::warn("config.restart_needed",
+                  "conninfo, slot, repository and key change at the next start");
     state.server.backup = (*server)->backup;
     state.server.rpo_target = (*server)->rpo_target;
     state.server.slot_limit_bytes = (*server)->slot_limit_bytes;
-    state.metrics.rpo_target_seconds.set(std::chrono::duration<double>(state.server.rpo_target).count());
+    state.metrics.rpo_target_seconds.set(
+        std::chrono::duration<double>(state.server.rpo_target).count());
     state.metrics.slot_retained_limit_bytes.set(static_cast<double>(state.server.slot_limit_bytes));
-    state.metrics.backup_interval_seconds.set(static_cast<double>(state.server.backup.every.count()));
+    state.metrics.backup_interval_seconds.set(
+        static_cast<double>(state.server.backup.every.count()));
     log::set_level(loaded->log_level);
     state.metrics.config_last_reload_successful.set(1);
     state.metrics.config_last_reload_success_timestamp_seconds.set(to_seconds(state.clock.now()));
-    log::info("config.reloaded", "the configuration was read again", {{"config", state.globals.config_path}});
+    log::info("config.reloaded", "the configuration was read again",
+              {{"config", state.globals.config_path}});
     state.changed.notify();
 }
 
@@ -83,7 +89,8 @@ Task<> one_backup(AgentState& state, AgentRequest request, Result<>& result) {
     wanted.label = request.backup_label;
     wanted.fast_checkpoint = request.fast_checkpoint;
     result = start_backup(state, std::move(wanted));
-    while (result && state.backup.running) co_await wait_for(state.changed, 1s);
+    while (result && state.backup.running)
+        co_await wait_for(state.changed, 1s);
     if (result && state.backup.last_error) result = fail(*state.backup.last_error);
     stop(state);
 }
@@ -109,7 +116,10 @@ Result<std::unique_ptr<storage::Repository>> open_repository(const Config& confi
     options.version = kVersion;
     options.wal_level = config.repo.wal_level;
     options.base_level = config.repo.base_level;
-    return storage::Repository::open(posix_file_system(), config.repo.root, master, system_clock(), options);
+    auto opened = storage::Repository::open(posix_file_system(), config.repo.root, master,
+                                            system_clock(), options);
+    if (!opened) return fail(as_repository_error(std::move(opened).error()));
+    return opened;
 }
 
 Result<> listen(AgentState& state) {
@@ -128,14 +138,21 @@ Result<> listen(AgentState& state) {
 
 AgentState::AgentState(asio::io_context& loop, const Globals& chosen, Config configured,
                        const ServerConfig& served, std::unique_ptr<storage::Repository> opened)
-    : executor(loop.get_executor()), globals(chosen), config(std::move(configured)), server(served),
-      repository(std::move(opened)), metrics(registry, server, "primary"), progress(executor),
+    : executor(loop.get_executor()),
+      globals(chosen),
+      config(std::move(configured)),
+      server(served),
+      repository(std::move(opened)),
+      metrics(registry, server, "primary"),
+      progress(executor),
       capture(executor, pools, *repository, progress, metrics, clock, server, config.repo),
-      changed(executor), tasks(executor) {}
+      changed(executor),
+      tasks(executor) {}
 
 Result<> run_agent(const Globals& globals, const AgentRequest& request) {
     WV_TRY(Config config, load_config(globals));
-    for (const std::string& warning : config.warnings) log::warn("config.unknown_variable", warning);
+    for (const std::string& warning : config.warnings)
+        log::warn("config.unknown_variable", warning);
     WV_TRY(const ServerConfig* found, config.server(globals.server));
     ServerConfig server = *found;
     WV_TRY(auto repository, open_repository(config));
@@ -144,22 +161,27 @@ Result<> run_agent(const Globals& globals, const AgentRequest& request) {
     asio::signal_set signals(loop, SIGTERM, SIGINT, SIGHUP);
     WV_CHECK(listen(state));
     log::info("agent.started", "walvault runs",
-              {{"server", state.server.name}, {"repository", state.config.repo.root}, {"version", kVersion},
-               {"port", state.http->port()}, {"memory_budget_mib", 64}});
+              {{"server", state.server.name},
+               {"repository", state.config.repo.root},
+               {"version", kVersion},
+               {"port", state.http->port()},
+               {"memory_budget_mib", 64}});
     state.metrics.config_last_reload_successful.set(1);
     state.metrics.config_last_reload_success_timestamp_seconds.set(to_seconds(state.clock.now()));
     notify_systemd("READY=1\nSTATUS=attaching to the server");
     Result<> result;
     bool interrupted = false;
-    asio::co_spawn(loop, serve(state, request, signals, result, interrupted), [](std::exception_ptr failed) {
-        if (failed) std::terminate();
-    });
+    asio::co_spawn(loop, serve(state, request, signals, result, interrupted),
+                   [](std::exception_ptr failed) {
+                       if (failed) std::terminate();
+                   });
     loop.run();
     auto synced = state.repository->sync();
     if (result && !synced) result = synced;
     if (result && interrupted && request.mode != AgentMode::serve)
         result = fail(Errc::cancelled, "stopped by a signal before it was done");
-    log::info("agent.stopped", "everything received is flushed", {{"flushed_lsn", to_string(state.progress.flushed_lsn())}});
+    log::info("agent.stopped", "everything received is flushed",
+              {{"flushed_lsn", to_string(state.progress.flushed_lsn())}});
     return result;
 }
 

@@ -1,4 +1,5 @@
-// Agent: everything of one server put together: repository, capture, base backups, slot watch, HTTP.
+// Agent: everything of one server put together: repository, capture, base backups, slot watch,
+// HTTP.
 #pragma once
 
 #include <memory>
@@ -20,9 +21,9 @@ struct AgentRequest {
     bool fast_checkpoint = false;
 };
 
-// Runs in the foreground on the calling thread. SIGTERM and SIGINT drain and close; SIGHUP reads the
-// configuration again. Returns when done. Errors: busy (another agent), wrong_key, refused, forked, … as
-// the parts give them; cancelled when a signal ended a request that was not complete.
+// Runs in the foreground on the calling thread. SIGTERM and SIGINT drain and close; SIGHUP reads
+// the configuration again. Returns when done. Errors: busy (another agent), wrong_key, refused,
+// forked, … as the parts give them; cancelled when a signal ended a request that was not complete.
 Result<> run_agent(const Globals& globals, const AgentRequest& request);
 
 }  // namespace walvault::agent

@@ -15,16 +15,20 @@ using nlohmann::json;
 constexpr std::chrono::seconds kLoopMayPause{30};
 
 HttpResponse respond(const json& body, unsigned status = 200) {
-    return {.status = status, .body = body.dump(-1, ' ', false, json::error_handler_t::replace) + "\n"};
+    return {.status = status,
+            .body = body.dump(-1, ' ', false, json::error_handler_t::replace) + "\n"};
 }
 
 HttpResponse respond_error(const Error& error) {
     unsigned status = error.code == Errc::busy ? 409 : error.code == Errc::unavailable ? 503 : 400;
-    return respond({{"error", {{"code", to_string(error.code)}, {"message", error.message}, {"hint", error.hint}}}},
-                   status);
+    return respond(
+        {{"error",
+          {{"code", to_string(error.code)}, {"message", error.message}, {"hint", error.hint}}}},
+        status);
 }
 
-// Positions and times change with every message; they are copied to their gauges when somebody looks.
+// Positions and times change with every message; they are copied to their gauges when somebody
+// looks.
 void publish_positions(AgentState& state) {
     AgentMetrics& metrics = state.metrics;
     const Progress& progress = state.progress;
@@ -36,7 +40,8 @@ void publish_positions(AgentState& state) {
     metrics.acknowledged_lsn_bytes.set(number(progress.acknowledged_lsn()));
     metrics.closed_lsn_bytes.set(number(progress.closed_lsn()));
     bool behind = progress.upstream_lsn() > progress.flushed_lsn();
-    metrics.durable_lag_bytes.set(behind ? static_cast<double>(progress.upstream_lsn() - progress.flushed_lsn()) : 0);
+    metrics.durable_lag_bytes.set(
+        behind ? static_cast<double>(progress.upstream_lsn() - progress.flushed_lsn()) : 0);
     metrics.recoverable_until_timestamp_seconds.set(to_seconds(progress.recoverable_until()));
     metrics.sync_log_counts();
 }
@@ -54,7 +59,8 @@ Result<pb::LedgerEntry> restore_entry(const json& body) {
     done.set_target(body.value("target", ""));
     done.set_backup_id(body.value("backup_id", ""));
     Id16 history{};
-    if (from_hex(body.value("history_id", ""), history)) done.set_history_id(storage::text_of(history));
+    if (from_hex(body.value("history_id", ""), history))
+        done.set_history_id(storage::text_of(history));
     WV_TRY(Lsn stop, parse_lsn(body.value("stop_lsn", "0/0")));
     done.set_stop_lsn(stop.value);
     done.set_confirmed(body.value("confirmed", false));
@@ -78,7 +84,8 @@ Result<pb::LedgerEntry> entry_of(const HttpRequest& request) {
     try {
         return request.path == "/v1/restore-done" ? restore_entry(body) : verify_entry(body);
     } catch (const json::exception& error) {
-        return fail(Errc::invalid_argument, std::string("the body has a field of another type: ") + error.what());
+        return fail(Errc::invalid_argument,
+                    std::string("the body has a field of another type: ") + error.what());
     }
 }
 
@@ -119,7 +126,8 @@ json json_of(const pb::BackupInfo& backup) {
 }
 
 json backup_json(const AgentState& state) {
-    json body{{"running", state.backup.running != nullptr}, {"started_count", state.backup.started_count}};
+    json body{{"running", state.backup.running != nullptr},
+              {"started_count", state.backup.started_count}};
     if (state.backup.running) {
         body["done_bytes"] = state.backup.running->done_bytes();
         body["expected_bytes"] = state.backup.running->expected_bytes();
@@ -151,12 +159,14 @@ json status_json(const AgentState& state) {
               {"rpo_target_ms", state.server.rpo_target.count()},
               {"backup_count", state.backups.size()},
               {"gap_count", state.gap_count + (state.capture.gap_at() ? 1 : 0)},
-              {"wal_plain_bytes", state.totals.wal_plain_bytes},
+              {"wal_plain_bytes",
+               state.totals.wal_plain_bytes + (progress.flushed_lsn() - progress.closed_lsn())},
               {"wal_stored_bytes", state.totals.wal_stored_bytes},
               {"base_stored_bytes", state.totals.base_stored_bytes},
               {"backup", backup_json(state)}};
     if (!state.backups.empty()) {
-        body["recoverable_from"] = to_utc_text(WallTime(Micros(state.backups.front().stopped_at_us())));
+        body["recoverable_from"] =
+            to_utc_text(WallTime(Micros(state.backups.front().stopped_at_us())));
         body["last_backup"] = json_of(state.backups.back());
     }
     if (progress.history()) {
@@ -164,7 +174,8 @@ json status_json(const AgentState& state) {
         body["timeline"] = progress.history()->timeline;
     }
     if (state.capture.identity())
-        body["system_identifier"] = std::to_string(state.capture.identity()->system.system_identifier);
+        body["system_identifier"] =
+            std::to_string(state.capture.identity()->system.system_identifier);
     if (state.slot) {
         body["slot_active"] = state.slot->active;
         body["slot_retained_bytes"] = state.slot->retained_bytes;
@@ -188,7 +199,8 @@ Task<HttpResponse> answer(AgentState& state, HttpRequest request) {
     }
     if (request.path == "/readyz") {
         bool ready = state.capture.connected();
-        co_return respond({{"ready", ready}, {"reason", state.capture.last_error()}}, ready ? 200 : 503);
+        co_return respond({{"ready", ready}, {"reason", state.capture.last_error()}},
+                          ready ? 200 : 503);
     }
     if (request.path == "/v1/status") co_return respond(status_json(state));
     if (request.path == "/v1/backup") co_return respond(backup_json(state));

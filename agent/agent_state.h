@@ -21,8 +21,8 @@ struct BackupState {
 };
 
 struct AgentState {
-    AgentState(asio::io_context& loop, const Globals& chosen, Config configured, const ServerConfig& served,
-               std::unique_ptr<storage::Repository> opened);
+    AgentState(asio::io_context& loop, const Globals& chosen, Config configured,
+               const ServerConfig& served, std::unique_ptr<storage::Repository> opened);
 
     asio::any_io_executor executor;
     Globals globals;
@@ -41,7 +41,7 @@ struct AgentState {
     std::size_t gap_count = 0;
     storage::RepositoryView::Totals totals;
     bool stopping = false;
-    Event changed;     // stopping, or a backup was asked for or ended
+    Event changed;  // stopping, or a backup was asked for or ended
     TaskGroup tasks;
     std::unique_ptr<HttpServer> http;
     SteadyTime loop_turned_at{};

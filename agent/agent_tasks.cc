@@ -47,19 +47,24 @@ void publish_store(AgentState& state, const StoreFacts& facts) {
     metrics.store_wal.logical_bytes.set(static_cast<double>(facts.totals.wal_plain_bytes));
     metrics.store_wal.stored_bytes.set(static_cast<double>(facts.totals.wal_stored_bytes));
     std::uint64_t logical = 0;
-    for (const pb::BackupInfo& backup : facts.backups) logical += backup.plain_bytes();
+    for (const pb::BackupInfo& backup : facts.backups)
+        logical += backup.plain_bytes();
     metrics.store_base.logical_bytes.set(static_cast<double>(logical));
     metrics.store_base.stored_bytes.set(static_cast<double>(facts.totals.base_stored_bytes));
     metrics.store_chunks.set(static_cast<double>(facts.totals.chunk_count));
     metrics.store_avail_bytes.set(static_cast<double>(facts.available_bytes));
     metrics.store_size_bytes.set(static_cast<double>(facts.size_bytes));
-    metrics.recoverable_gaps.set(static_cast<double>(facts.gap_count) + (state.capture.gap_at() ? 1 : 0));
+    metrics.recoverable_gaps.set(static_cast<double>(facts.gap_count) +
+                                 (state.capture.gap_at() ? 1 : 0));
     metrics.backups_complete.set(static_cast<double>(facts.backups.size()));
     if (facts.backups.empty()) return;
-    metrics.recoverable_from_timestamp_seconds.set(static_cast<double>(facts.backups.front().stopped_at_us()) / 1e6);
+    metrics.recoverable_from_timestamp_seconds.set(
+        static_cast<double>(facts.backups.front().stopped_at_us()) / 1e6);
     const pb::BackupInfo& last = facts.backups.back();
-    metrics.backup_last_success_timestamp_seconds.set(static_cast<double>(last.stopped_at_us()) / 1e6);
-    metrics.backup_last_duration_seconds.set(static_cast<double>(last.stopped_at_us() - last.started_at_us()) / 1e6);
+    metrics.backup_last_success_timestamp_seconds.set(static_cast<double>(last.stopped_at_us()) /
+                                                      1e6);
+    metrics.backup_last_duration_seconds.set(
+        static_cast<double>(last.stopped_at_us() - last.started_at_us()) / 1e6);
     metrics.backup_last_logical_bytes.set(static_cast<double>(last.plain_bytes()));
     metrics.backup_last_stored_bytes.set(static_cast<double>(last.stored_bytes()));
 }
@@ -72,7 +77,8 @@ void publish_slot(AgentState& state) {
     state.metrics.set_slot_safe_wal_bytes(state.slot->safe_wal_bytes);
 }
 
-Task<Result<wal::SlotFacts>> look_at_slot(AgentState& state, std::unique_ptr<wal::Connection>& sql) {
+Task<Result<wal::SlotFacts>> look_at_slot(AgentState& state,
+                                          std::unique_ptr<wal::Connection>& sql) {
     if (!sql) {
         wal::Connection::Options options;
         options.conninfo = state.server.conninfo;
@@ -83,24 +89,29 @@ Task<Result<wal::SlotFacts>> look_at_slot(AgentState& state, std::unique_ptr<wal
 }
 
 // What the last look at the slot says that somebody must hear of; once for each change.
-void warn_of_slot(const wal::SlotFacts& now, const std::optional<wal::SlotFacts>& before, const ServerConfig& server) {
+void warn_of_slot(const wal::SlotFacts& now, const std::optional<wal::SlotFacts>& before,
+                  const ServerConfig& server) {
     if (now.wal_status == "lost" && (!before || before->wal_status != "lost"))
-        log::error("slot.lost", "the server has invalidated the slot; WAL may be missing", {{"slot", server.slot}});
+        log::error("slot.lost", "the server has invalidated the slot; WAL may be missing",
+                   {{"slot", server.slot}});
     bool over = now.retained_bytes > server.slot_limit_bytes;
     bool was_over = before && before->retained_bytes > server.slot_limit_bytes;
     if (over && !was_over)
         log::warn("slot.retains_wal", "the slot holds more WAL on the primary than slot_limit",
-                  {{"slot", server.slot}, {"retained_bytes", now.retained_bytes}, {"limit_bytes", server.slot_limit_bytes}});
+                  {{"slot", server.slot},
+                   {"retained_bytes", now.retained_bytes},
+                   {"limit_bytes", server.slot_limit_bytes}});
 }
 
 bool backup_due(const AgentState& state) {
-    if (state.backup.running || !state.capture.connected() || !state.progress.history()) return false;
+    if (state.backup.running || !state.capture.connected() || !state.progress.history())
+        return false;
     std::string history = storage::text_of(state.progress.history()->id);
     const pb::BackupInfo* last = nullptr;
     for (const pb::BackupInfo& backup : state.backups)
         if (backup.history_id() == history) last = &backup;
+    if (state.server.backup.every.count() == 0) return false;  // "off": only on request
     if (last == nullptr) return true;
-    if (state.server.backup.every.count() == 0) return false;
     WallTime started{Micros(last->started_at_us())};
     return state.clock.now() - started >= state.server.backup.every;
 }
@@ -124,14 +135,17 @@ Task<> run_backup(AgentState& state, BackupRequest request) {
 
 Result<> start_backup(AgentState& state, BackupRequest request) {
     if (state.backup.running)
-        return fail(Errc::busy, "a base backup is running already", "`walvault status` shows how far it is");
+        return fail(Errc::busy, "a base backup is running already",
+                    "`walvault status` shows how far it is");
     if (!state.capture.connected() || !state.progress.history() || !state.capture.cluster())
-        return fail(Errc::unavailable, "the WAL stream is not running, and a base backup is worth nothing without it",
-                    state.capture.last_error().empty() ? "try again in a moment" : state.capture.last_error());
+        return fail(Errc::unavailable,
+                    "the WAL stream is not running, and a base backup is worth nothing without it",
+                    state.capture.last_error().empty() ? "try again in a moment"
+                                                       : state.capture.last_error());
     ++state.backup.started_count;
     state.backup.running = std::make_unique<BaseBackupJob>(
-        state.executor, state.pools, *state.repository, state.progress, state.metrics, state.clock, state.server,
-        state.config.repo, *state.capture.cluster());
+        state.executor, state.pools, *state.repository, state.progress, state.metrics, state.clock,
+        state.server, state.config.repo, *state.capture.cluster());
     state.tasks.spawn(run_backup(state, std::move(request)));
     return {};
 }
@@ -155,7 +169,8 @@ Task<> keep_backups(AgentState& state) {
         }
         if (state.clock.steady_now() < not_before || !backup_due(state)) continue;
         BackupRequest request;
-        // The first one is what makes anything restorable: it does not wait for a spread checkpoint.
+        // The first one is what makes anything restorable: it does not wait for a spread
+        // checkpoint.
         request.fast_checkpoint = state.server.backup.fast_checkpoint || state.backups.empty();
         if (start_backup(state, std::move(request))) started = state.backup.started_count;
     }
@@ -192,7 +207,8 @@ Task<> keep_watch(AgentState& state) {
                 sql.reset();
             }
             notify_systemd("WATCHDOG=1\nSTATUS=" +
-                           std::string(state.capture.connected() ? "streaming, flushed " : "not connected, flushed ") +
+                           std::string(state.capture.connected() ? "streaming, flushed "
+                                                                 : "not connected, flushed ") +
                            to_string(state.progress.flushed_lsn()));
         }
         co_await wait_for(state.changed, 1s);
@@ -211,7 +227,8 @@ void notify_systemd(const std::string& text) {
     int fd = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) return;
     // Losing one is harmless: systemd hears the next.
-    (void)::sendto(fd, text.data(), text.size(), MSG_NOSIGNAL, reinterpret_cast<const sockaddr*>(&address),
+    (void)::sendto(fd, text.data(), text.size(), MSG_NOSIGNAL,
+                   reinterpret_cast<const sockaddr*>(&address),
                    static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length));
     ::close(fd);
 }

@@ -15,24 +15,37 @@ using namespace std::chrono_literals;
 
 constexpr std::uint32_t kChunkBytes = 1 << 20;          // 128 pages, aligned in the file
 constexpr std::size_t kManifestBatchBytes = 512 << 10;  // serialized, before it is sealed
-constexpr std::chrono::seconds kWalWait{120};            // without progress of the stream
+constexpr std::chrono::seconds kWalWait{120};           // without progress of the stream
 
 BackupFailure failure_of(Errc code) {
     switch (code) {
-        case Errc::corrupt: return BackupFailure::corrupt;
-        case Errc::no_space: return BackupFailure::no_space;
-        case Errc::io: return BackupFailure::store;
-        case Errc::cancelled: return BackupFailure::cancelled;
-        default: return BackupFailure::connection;
+        case Errc::corrupt:
+            return BackupFailure::corrupt;
+        case Errc::no_space:
+            return BackupFailure::no_space;
+        case Errc::io:
+            return BackupFailure::store;
+        case Errc::cancelled:
+            return BackupFailure::cancelled;
+        default:
+            return BackupFailure::connection;
     }
 }
 
 }  // namespace
 
 struct BaseBackupJob::State : wal::BackupConsumer {
-    State(asio::any_io_executor loop, Pools& p, storage::Repository& r, Progress& pr, AgentMetrics& m,
-          const Clock& c, const ServerConfig& s, const RepoConfig& rc, const storage::ClusterRecord& cl)
-        : executor(loop), pools(p), repository(r), progress(pr), metrics(m), clock(c), server(s), repo(rc),
+    State(asio::any_io_executor loop, Pools& p, storage::Repository& r, Progress& pr,
+          AgentMetrics& m, const Clock& c, const ServerConfig& s, const RepoConfig& rc,
+          const storage::ClusterRecord& cl)
+        : executor(loop),
+          pools(p),
+          repository(r),
+          progress(pr),
+          metrics(m),
+          clock(c),
+          server(s),
+          repo(rc),
           cluster(cl) {}
 
     // A file whose chunks are not all named yet.
@@ -45,6 +58,7 @@ struct BaseBackupJob::State : wal::BackupConsumer {
     Task<Result<>> on_entry(const Entry& entry) override;
     Task<Result<>> on_data(ByteSpan bytes) override;
     Task<Result<>> on_file_end() override;
+    Task<Result<>> on_manifest(ByteSpan bytes) override;
     void on_progress(std::uint64_t done) override {
         done_bytes = done;
         metrics.backup_done_bytes.set(static_cast<double>(done));
@@ -81,11 +95,12 @@ struct BaseBackupJob::State : wal::BackupConsumer {
     std::uint64_t expected_bytes = 0;
 };
 
-BaseBackupJob::BaseBackupJob(asio::any_io_executor executor, Pools& pools, storage::Repository& repository,
-                             Progress& progress, AgentMetrics& metrics, const Clock& clock,
-                             const ServerConfig& server, const RepoConfig& repo,
-                             const storage::ClusterRecord& cluster)
-    : state_(std::make_unique<State>(executor, pools, repository, progress, metrics, clock, server, repo, cluster)) {}
+BaseBackupJob::BaseBackupJob(asio::any_io_executor executor, Pools& pools,
+                             storage::Repository& repository, Progress& progress,
+                             AgentMetrics& metrics, const Clock& clock, const ServerConfig& server,
+                             const RepoConfig& repo, const storage::ClusterRecord& cluster)
+    : state_(std::make_unique<State>(executor, pools, repository, progress, metrics, clock, server,
+                                     repo, cluster)) {}
 BaseBackupJob::~BaseBackupJob() = default;
 
 std::uint64_t BaseBackupJob::done_bytes() const { return state_->done_bytes; }
@@ -102,10 +117,22 @@ Task<Result<>> BaseBackupJob::State::on_entry(const Entry& entry) {
         file->entry = std::move(described);
         co_return Result<>();
     }
-    described.set_type(entry.type == Entry::Type::directory ? pb::ManifestFile::DIRECTORY : pb::ManifestFile::SYMLINK);
+    described.set_type(entry.type == Entry::Type::directory ? pb::ManifestFile::DIRECTORY
+                                                            : pb::ManifestFile::SYMLINK);
     *batch.add_files() = std::move(described);
     batch_bytes += entry.path.size() + 32;
     co_return Result<>();
+}
+
+// Kept as a file of the base, as pg_basebackup does it: pg_verifybackup then judges what is
+// restored. Ended by stream_files(), when the stream has shown that it is whole.
+Task<Result<>> BaseBackupJob::State::on_manifest(ByteSpan bytes) {
+    if (!file) {
+        Entry entry;
+        entry.path = "backup_manifest";
+        WV_CO_CHECK(co_await on_entry(entry));
+    }
+    co_return co_await on_data(bytes);
 }
 
 Task<Result<>> BaseBackupJob::State::on_data(ByteSpan bytes) {
@@ -155,8 +182,8 @@ Task<Result<>> BaseBackupJob::State::on_file_end() {
     co_return co_await write_batch(std::move(full));
 }
 
-// A batch may hold more than a frame takes only if one file's list of chunks does: 8 MiB name 256 GiB,
-// and PostgreSQL's files end at 1 GiB.
+// A batch may hold more than a frame takes only if one file's list of chunks does: 8 MiB name 256
+// GiB, and PostgreSQL's files end at 1 GiB.
 Task<Result<>> BaseBackupJob::State::write_batch(pb::ManifestBatch full) {
     auto write = [this, full = std::move(full)]() -> Result<> {
         std::string plain = full.SerializeAsString();
@@ -167,7 +194,8 @@ Task<Result<>> BaseBackupJob::State::write_batch(pb::ManifestBatch full) {
         pb::FrameEntry entry;
         entry.set_frame_number(place.frame_number);
         entry.set_plain_bytes(static_cast<std::uint32_t>(plain.size()));
-        return manifest->append(manifest->cipher().seal(place, as_bytes(plain), 3), std::move(entry));
+        return manifest->append(manifest->cipher().seal(place, as_bytes(plain), 3),
+                                std::move(entry));
     };
     co_return co_await run_on(pools.backup, std::move(write));
 }
@@ -175,13 +203,15 @@ Task<Result<>> BaseBackupJob::State::write_batch(pb::ManifestBatch full) {
 Task<Result<>> BaseBackupJob::State::require_space(std::uint64_t expected) {
     auto look = [this] { return posix_file_system().available_bytes(repository.root()); };
     WV_CO_TRY(std::uint64_t available, co_await run_on(pools.backup, std::move(look)));
-    // Compressed, a cluster rarely takes more than half; the reserve is for the stream, which matters more.
+    // Compressed, a cluster rarely takes more than half; the reserve is for the stream, which
+    // matters more.
     auto reserve = static_cast<std::uint64_t>(static_cast<double>(expected) * repo.reserve_ratio);
     std::uint64_t needed = expected / 2 + reserve;
     if (available >= needed) co_return Result<>();
     co_return fail(Errc::no_space,
-                   "the repository has " + std::to_string(available >> 20) + " MiB free; this base backup may need " +
-                       std::to_string(needed >> 20) + " MiB",
+                   "the repository has " + std::to_string(available >> 20) +
+                       " MiB free; this base backup may need " + std::to_string(needed >> 20) +
+                       " MiB",
                    "free space there; the WAL stream goes on meanwhile");
 }
 
@@ -191,7 +221,8 @@ Task<Result<>> BaseBackupJob::State::read_configuration() {
     options.application_name = "walvault backup";
     WV_CO_TRY(auto sql, co_await wal::Connection::connect(std::move(options)));
     WV_CO_TRY(wal::ConfigurationFacts facts, co_await wal::configuration_facts(*sql));
-    for (const auto& [name, value] : facts.settings) (*head.mutable_settings())[name] = value;
+    for (const auto& [name, value] : facts.settings)
+        (*head.mutable_settings())[name] = value;
     head.set_hba(facts.hba);
     head.set_ident(facts.ident);
     head.set_configuration_outside(facts.configuration_outside);
@@ -210,7 +241,8 @@ Task<Result<>> BaseBackupJob::State::stream_files(const BackupRequest& request) 
     wanted.label = request.label;
     wanted.fast_checkpoint = request.fast_checkpoint;
     wanted.max_rate_bytes = server.backup.max_rate_bytes;
-    std::function<Task<Result<>>(wal::BackupStart)> on_start = [this](wal::BackupStart start) -> Task<Result<>> {
+    std::function<Task<Result<>>(wal::BackupStart)> on_start =
+        [this](wal::BackupStart start) -> Task<Result<>> {
         info.set_start_lsn(start.start_lsn.value);
         info.set_timeline(start.timeline);
         expected_bytes = start.expected_bytes;
@@ -224,10 +256,11 @@ Task<Result<>> BaseBackupJob::State::stream_files(const BackupRequest& request) 
     };
     WV_CO_TRY(wal::BackupStop stop,
               co_await wal::run_base_backup(*connection, std::move(wanted), on_start, *this));
+    WV_CO_CHECK(co_await on_file_end());
     info.set_stop_lsn(stop.stop_lsn.value);
     if (stop.timeline != info.timeline())
-        co_return fail(Errc::corrupt, "the server switched to timeline " + std::to_string(stop.timeline) +
-                                          " while it was copied");
+        co_return fail(Errc::corrupt, "the server switched to timeline " +
+                                          std::to_string(stop.timeline) + " while it was copied");
     co_return Result<>();
 }
 
@@ -240,15 +273,16 @@ Task<Result<>> BaseBackupJob::State::wait_for_wal() {
         if (progress.flushed_lsn() != seen) moved = clock.steady_now();
         seen = progress.flushed_lsn();
         if (clock.steady_now() - moved > kWalWait)
-            co_return fail(Errc::gap, "the WAL the backup needs did not arrive: flushed " + to_string(seen) +
-                                          ", needed " + to_string(stop));
+            co_return fail(Errc::gap, "the WAL the backup needs did not arrive: flushed " +
+                                          to_string(seen) + ", needed " + to_string(stop));
         co_await wait_for(progress.changed(), 1s);
     }
     const auto& history = progress.history();
-    if (!history || storage::text_of(history->id) != info.history_id() || history->start_lsn > Lsn{info.start_lsn()} ||
-        history->timeline != info.timeline())
-        co_return fail(Errc::gap, "the WAL of the backup, from " + to_string(Lsn{info.start_lsn()}) + " to " +
-                                      to_string(stop) + ", is not in one history");
+    if (!history || storage::text_of(history->id) != info.history_id() ||
+        history->start_lsn > Lsn{info.start_lsn()} || history->timeline != info.timeline())
+        co_return fail(Errc::gap, "the WAL of the backup, from " +
+                                      to_string(Lsn{info.start_lsn()}) + " to " + to_string(stop) +
+                                      ", is not in one history");
     auto prove = [this, id = history->id, stop] {
         Lsn in_packs = std::min(stop, progress.closed_lsn());
         if (in_packs <= Lsn{info.start_lsn()}) return Result<>{};
@@ -258,7 +292,9 @@ Task<Result<>> BaseBackupJob::State::wait_for_wal() {
 }
 
 Task<Result<pb::BackupInfo>> BaseBackupJob::State::take(const BackupRequest& request) {
-    if (!progress.history()) co_return fail(Errc::unavailable, "the WAL stream has not begun yet", "try again when it has");
+    if (!progress.history())
+        co_return fail(Errc::unavailable, "the WAL stream has not begun yet",
+                       "try again when it has");
     info.set_cluster(cluster.name);
     info.set_history_id(storage::text_of(progress.history()->id));
     info.set_server_version_num(cluster.server_version_num);
@@ -273,7 +309,8 @@ Task<Result<pb::BackupInfo>> BaseBackupJob::State::take(const BackupRequest& req
     WV_CO_TRY(std::string id, co_await run_on(pools.store, std::move(begin)));
     info.set_backup_id(id);
     info.set_manifest_path(manifest->path());
-    chunks = std::make_unique<ChunkStore>(executor, pools, repository, metrics, cluster, id, repo.base_level);
+    chunks = std::make_unique<ChunkStore>(executor, pools, repository, metrics, cluster, id,
+                                          repo.base_level);
     WV_CO_CHECK(co_await stream_files(request));
     WV_CO_CHECK(co_await chunks->finish());
     WV_CO_CHECK(co_await wait_for_wal());
@@ -311,15 +348,18 @@ Task<Result<pb::BackupInfo>> BaseBackupJob::run(BackupRequest request) {
         state.metrics.backup_last_logical_bytes.set(static_cast<double>(taken->plain_bytes()));
         state.metrics.backup_last_stored_bytes.set(static_cast<double>(taken->stored_bytes()));
         log::info("backup.complete", "base backup complete",
-                  {{"backup", taken->backup_id()}, {"bytes", taken->plain_bytes()},
-                   {"stored_bytes", taken->stored_bytes()}, {"seconds", seconds}});
+                  {{"backup", taken->backup_id()},
+                   {"bytes", taken->plain_bytes()},
+                   {"stored_bytes", taken->stored_bytes()},
+                   {"seconds", seconds}});
         co_return taken;
     }
     Error error = taken.error();
     if (state.chunks) co_await state.chunks->abandon();
     state.metrics.backup_last_failure_timestamp_seconds.set(to_seconds(state.clock.now()));
     state.metrics.backup_failures_total.at(failure_of(error.code)).add();
-    log::error("backup.failed", error.message, {{"backup", state.info.backup_id()}, {"hint", error.hint}});
+    log::error("backup.failed", error.message,
+               {{"backup", state.info.backup_id()}, {"hint", error.hint}});
     if (!state.info.backup_id().empty()) {
         auto record = [&state, reason = error.message]() -> Result<> {
             state.manifest.reset();

@@ -18,20 +18,21 @@ struct BackupRequest {
     bool fast_checkpoint = false;
 };
 
-// Takes one while the WAL stream runs. Complete only when the server's last result came without error,
-// its manifest matched every file, and WAL from start to stop is flushed in one history; otherwise a
-// BackupFailed entry says why, and nothing of it counts as a backup. Chunks that were stored stay and
-// are shared by the next one. On the loop; memory: about 24 MiB whatever the cluster's size, plus 24
-// bytes a file while it runs.
+// Takes one while the WAL stream runs. Complete only when the server's last result came without
+// error, its manifest matched every file, and WAL from start to stop is flushed in one history;
+// otherwise a BackupFailed entry says why, and nothing of it counts as a backup. Chunks that were
+// stored stay and are shared by the next one. On the loop; memory: about 24 MiB whatever the
+// cluster's size, plus 24 bytes a file while it runs.
 class BaseBackupJob {
 public:
     BaseBackupJob(asio::any_io_executor executor, Pools& pools, storage::Repository& repository,
-                  Progress& progress, AgentMetrics& metrics, const Clock& clock, const ServerConfig& server,
-                  const RepoConfig& repo, const storage::ClusterRecord& cluster);
+                  Progress& progress, AgentMetrics& metrics, const Clock& clock,
+                  const ServerConfig& server, const RepoConfig& repo,
+                  const storage::ClusterRecord& cluster);
     ~BaseBackupJob();
 
-    // Errors: no_space (less than the reserve is free), corrupt (the server's checksums or manifest),
-    // gap (WAL of it did not arrive), others as the connection and the store give them.
+    // Errors: no_space (less than the reserve is free), corrupt (the server's checksums or
+    // manifest), gap (WAL of it did not arrive), others as the connection and the store give them.
     Task<Result<pb::BackupInfo>> run(BackupRequest request);
 
     std::uint64_t done_bytes() const;

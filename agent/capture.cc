@@ -21,37 +21,56 @@ bool is_final(Errc code) {
 
 DisconnectReason reason_of(Errc code) {
     switch (code) {
-        case Errc::cancelled: return DisconnectReason::stopped;
-        case Errc::corrupt: return DisconnectReason::not_contiguous;
-        case Errc::gap: return DisconnectReason::gap;
-        case Errc::forked: return DisconnectReason::fork;
+        case Errc::cancelled:
+            return DisconnectReason::stopped;
+        case Errc::corrupt:
+            return DisconnectReason::not_contiguous;
+        case Errc::gap:
+            return DisconnectReason::gap;
+        case Errc::forked:
+            return DisconnectReason::fork;
         case Errc::io:
-        case Errc::no_space: return DisconnectReason::store;
-        default: return DisconnectReason::connection_lost;
+        case Errc::no_space:
+            return DisconnectReason::store;
+        default:
+            return DisconnectReason::connection_lost;
     }
 }
 
 WalPipeline::Options pipeline_options(const ServerConfig& server, const RepoConfig& repo) {
-    return {.flush_interval = server.flush_interval, .pack_bytes = repo.pack_bytes, .level = repo.wal_level};
+    return {.flush_interval = server.flush_interval,
+            .pack_bytes = repo.pack_bytes,
+            .level = repo.wal_level};
 }
 
 }  // namespace
 
 Capture::Capture(asio::any_io_executor executor, Pools& pools, storage::Repository& repository,
-                 Progress& progress, AgentMetrics& metrics, const Clock& clock, const ServerConfig& server,
-                 const RepoConfig& repo)
-    : executor_(executor), pools_(pools), repository_(repository), progress_(progress), metrics_(metrics),
-      clock_(clock), server_(server),
-      pipeline_(executor, pools, repository, progress, metrics, clock, pipeline_options(server, repo),
+                 Progress& progress, AgentMetrics& metrics, const Clock& clock,
+                 const ServerConfig& server, const RepoConfig& repo)
+    : executor_(executor),
+      pools_(pools),
+      repository_(repository),
+      progress_(progress),
+      metrics_(metrics),
+      clock_(clock),
+      server_(server),
+      pipeline_(executor, pools, repository, progress, metrics, clock,
+                pipeline_options(server, repo),
                 [this](Lsn flushed) { tasks_.spawn(acknowledge(flushed)); }),
-      backoff_(100ms, 10s, std::random_device{}()), stopped_(executor), tasks_(executor) {}
+      backoff_(100ms, 10s, std::random_device{}()),
+      stopped_(executor),
+      tasks_(executor) {}
 
 void Capture::stop() {
     stopping_ = true;
     stopped_.notify();
-    // A live stream ends by itself at the server's next answer, with everything flushed and acknowledged.
-    if (streaming_) tasks_.spawn(close_when_slow());
-    else if (receiver_) receiver_->close();
+    // A live stream ends by itself at the server's next answer, with everything flushed and
+    // acknowledged.
+    if (streaming_)
+        tasks_.spawn(close_when_slow());
+    else if (receiver_)
+        receiver_->close();
 }
 
 Task<Result<>> Capture::run(bool until_caught_up) {
@@ -74,7 +93,8 @@ Task<Result<>> Capture::run(bool until_caught_up) {
 void Capture::note_disconnect(const Error& error) {
     metrics_.stream_disconnects_total.at(reason_of(error.code)).add();
     if (error.message != last_error_)
-        log::warn("stream.lost", error.message, {{"hint", error.hint}, {"flushed_lsn", to_string(progress_.flushed_lsn())}});
+        log::warn("stream.lost", error.message,
+                  {{"hint", error.hint}, {"flushed_lsn", to_string(progress_.flushed_lsn())}});
     last_error_ = error.message;
     gap_at_.reset();
     if (error.code == Errc::gap) gap_at_ = progress_.flushed_lsn();
@@ -98,7 +118,8 @@ Task<Result<>> Capture::attach_and_stream() {
         return repository_.ensure_cluster(wanted);
     };
     WV_CO_TRY(cluster_, co_await run_on(pools_.store, std::move(settle_cluster)));
-    metrics_.set_server_info(std::to_string(wanted.system_identifier), std::to_string(identity_->server_version_num));
+    metrics_.set_server_info(std::to_string(wanted.system_identifier),
+                             std::to_string(identity_->server_version_num));
     WV_CO_TRY(wal::SlotPosition slot, co_await receiver_->ensure_slot());
     WV_CO_TRY(storage::HistoryRecord history, co_await settle_history(slot));
     metrics_.server_timeline.set(history.timeline);
@@ -130,21 +151,26 @@ Task<Result<storage::HistoryRecord>> Capture::settle_history(const wal::SlotPosi
     WV_CO_TRY(auto known, co_await run_on(pools_.store, current));
     if (!known) {
         // The server keeps WAL from here on; the segment's first page must be there for a restore.
-        Lsn start = slot.restart_lsn.value_or(identity_->system.flushed_lsn).round_down(cluster_->segment_bytes);
+        Lsn start = slot.restart_lsn.value_or(identity_->system.flushed_lsn)
+                        .round_down(cluster_->segment_bytes);
         auto open = [this, start] {
-            return repository_.open_history(cluster_->name, identity_->system.timeline, start, "first attachment");
+            return repository_.open_history(cluster_->name, identity_->system.timeline, start,
+                                            "first attachment");
         };
         WV_CO_TRY(Id16 id, co_await run_on(pools_.store, std::move(open)));
         log::info("history.opened", "a new history begins",
-                  {{"history", to_hex(id)}, {"timeline", identity_->system.timeline}, {"start_lsn", to_string(start)}});
+                  {{"history", to_hex(id)},
+                   {"timeline", identity_->system.timeline},
+                   {"start_lsn", to_string(start)}});
         WV_CO_TRY(known, co_await run_on(pools_.store, current));
     }
     if (known->timeline != identity_->system.timeline)
-        co_return fail(Errc::unsupported,
-                       "the server is on timeline " + std::to_string(identity_->system.timeline) +
-                           ", what is stored is timeline " + std::to_string(known->timeline) +
-                           ": it was promoted or restored, and this version does not follow a switch",
-                       "keep this repository for what it holds, and protect the new timeline in a new one");
+        co_return fail(
+            Errc::unsupported,
+            "the server is on timeline " + std::to_string(identity_->system.timeline) +
+                ", what is stored is timeline " + std::to_string(known->timeline) +
+                ": it was promoted or restored, and this version does not follow a switch",
+            "keep this repository for what it holds, and protect the new timeline in a new one");
     WV_CO_CHECK(co_await store_timeline_histories(*known));
     co_return *known;
 }
@@ -153,7 +179,8 @@ Task<Result<>> Capture::store_timeline_histories(const storage::HistoryRecord& h
     if (history.timeline < 2) co_return Result<>();
     WV_CO_TRY(std::string content, co_await receiver_->timeline_history(history.timeline));
     auto record = [this, history, content] {
-        return repository_.record_timeline_history(cluster_->name, history.id, history.timeline, content);
+        return repository_.record_timeline_history(cluster_->name, history.id, history.timeline,
+                                                   content);
     };
     co_return co_await run_on(pools_.store, std::move(record));
 }
@@ -176,8 +203,8 @@ Task<Result<storage::WalTracker>> Capture::primed_tracker(const storage::History
     co_return co_await run_on(pools_.store, std::move(prime));
 }
 
-// The server streams the segment again from its start: every byte must be the one that is stored, or
-// this is not the history that was followed (a rolled-back disk, another clone).
+// The server streams the segment again from its start: every byte must be the one that is stored,
+// or this is not the history that was followed (a rolled-back disk, another clone).
 Task<Result<>> Capture::compare_overlap(const storage::HistoryRecord& history, Lsn from) {
     overlap_.clear();
     Lsn at = from;
@@ -187,7 +214,8 @@ Task<Result<>> Capture::compare_overlap(const storage::HistoryRecord& history, L
     while (at < end) {
         WV_CO_TRY(wal::StreamEvent event, co_await receiver_->next());
         if (std::holds_alternative<wal::StreamEnded>(event))
-            co_return fail(Errc::unavailable, "the server ended the stream while it was compared with what is stored");
+            co_return fail(Errc::unavailable,
+                           "the server ended the stream while it was compared with what is stored");
         auto* slice = std::get_if<wal::WalSlice>(&event);
         if (slice == nullptr) continue;
         ByteSpan received = slice->wal;
@@ -207,10 +235,13 @@ Task<Result<>> Capture::compare_overlap(const storage::HistoryRecord& history, L
             }
             ByteSpan ours = ByteSpan(stored).subspan(at - stored_start);
             std::size_t count = std::min(ours.size(), received.size());
-            if (!std::equal(ours.begin(), ours.begin() + static_cast<std::ptrdiff_t>(count), received.begin()))
+            if (!std::equal(ours.begin(), ours.begin() + static_cast<std::ptrdiff_t>(count),
+                            received.begin()))
                 co_return fail(Errc::forked,
-                               "the server's WAL near " + to_string(at) + " is not the WAL that is stored there",
-                               "its disk was rolled back, or another server answers: nothing was overwritten and "
+                               "the server's WAL near " + to_string(at) +
+                                   " is not the WAL that is stored there",
+                               "its disk was rolled back, or another server answers: nothing was "
+                               "overwritten and "
                                "nothing is acknowledged; find out which server this is");
             at = at + count;
             received = received.subspan(count);
@@ -235,16 +266,19 @@ Task<Result<>> Capture::stream() {
             ended = co_await take_slice(*slice);
         } else if (auto* position = std::get_if<wal::ServerPosition>(&*event)) {
             progress_.set_upstream(position->server_end_lsn);
-            metrics_.clock_offset_seconds.set(to_seconds(position->sent_at) - to_seconds(clock_.now()));
+            metrics_.clock_offset_seconds.set(to_seconds(position->sent_at) -
+                                              to_seconds(clock_.now()));
             metrics_.stream_last_message_timestamp_seconds.set(to_seconds(clock_.now()));
-            // A commit may be stamped before this and sent after it; only a second answer that names
-            // the same position proves the first.
+            // A commit may be stamped before this and sent after it; only a second answer that
+            // names the same position proves the first.
             if (last_position_ && last_position_->server_end_lsn == position->server_end_lsn)
                 pipeline_.note_quiet(position->server_end_lsn, last_position_->sent_at);
             last_position_ = *position;
         } else if (std::get<wal::StreamEnded>(*event).next) {
-            ended = fail(Errc::unsupported, "the server switched to another timeline, which this version does not follow",
-                         "what was streamed is flushed and restorable");
+            ended =
+                fail(Errc::unsupported,
+                     "the server switched to another timeline, which this version does not follow",
+                     "what was streamed is flushed and restorable");
         } else {
             ended = fail(Errc::unavailable, "the server shut down cleanly");
         }
@@ -284,13 +318,15 @@ Task<> Capture::acknowledge(Lsn flushed) {
 
 Task<> Capture::close_when_slow() {
     SteadyTime deadline = clock_.steady_now() + 2s;
-    while (streaming_ && clock_.steady_now() < deadline) co_await wait_for(pipeline_.failed(), 500ms);
+    while (streaming_ && clock_.steady_now() < deadline)
+        co_await wait_for(pipeline_.failed(), 500ms);
     if (streaming_) receiver_->close();
 }
 
 // An agent that answers keepalives with an old position would keep the server from shutting down.
 Task<> Capture::close_when_broken() {
-    while (streaming_ && !pipeline_.error()) co_await wait_for(pipeline_.failed(), 1s);
+    while (streaming_ && !pipeline_.error())
+        co_await wait_for(pipeline_.failed(), 1s);
     if (pipeline_.error() && receiver_) receiver_->close();
 }
 

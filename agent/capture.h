@@ -1,4 +1,5 @@
-// Capture: the data path: WAL pulled from the server, compared with what is stored, pushed into the repository.
+// Capture: the data path: WAL pulled from the server, compared with what is stored, pushed into the
+// repository.
 #pragma once
 
 #include <memory>
@@ -10,16 +11,18 @@
 
 namespace walvault::agent {
 
-// run() attaches, streams, and attaches again after every loss, until stop(). Never acknowledges what is
-// not flushed; disconnects when it cannot store, so that the server is not kept from shutting down.
+// run() attaches, streams, and attaches again after every loss, until stop(). Never acknowledges
+// what is not flushed; disconnects when it cannot store, so that the server is not kept from
+// shutting down.
 class Capture {
 public:
-    Capture(asio::any_io_executor executor, Pools& pools, storage::Repository& repository, Progress& progress,
-            AgentMetrics& metrics, const Clock& clock, const ServerConfig& server, const RepoConfig& repo);
+    Capture(asio::any_io_executor executor, Pools& pools, storage::Repository& repository,
+            Progress& progress, AgentMetrics& metrics, const Clock& clock,
+            const ServerConfig& server, const RepoConfig& repo);
 
     // Returns when stopped, or, with `until_caught_up`, when everything the server had at the first
-    // attachment is flushed. Errors: refused (another cluster), forked, unsupported: what waiting will
-    // not mend.
+    // attachment is flushed. Errors: refused (another cluster), forked, unsupported: what waiting
+    // will not mend.
     Task<Result<>> run(bool until_caught_up);
     // Drains, flushes, closes the tail, says goodbye to the server. run() then returns.
     void stop();
@@ -59,11 +62,11 @@ private:
     std::unique_ptr<wal::Receiver> receiver_;
     std::optional<wal::ServerIdentity> identity_;
     std::optional<storage::ClusterRecord> cluster_;
-    std::optional<Lsn> goal_;           // until_caught_up: the server's position at the first attachment
+    std::optional<Lsn> goal_;  // until_caught_up: the server's position at the first attachment
     std::optional<wal::ServerPosition> last_position_;
     std::optional<Lsn> gap_at_;
     std::string last_error_;
-    ByteBuffer overlap_;                // received before the pipeline began, while comparing
+    ByteBuffer overlap_;  // received before the pipeline began, while comparing
     bool until_caught_up_ = false;
     bool stopping_ = false;
     bool streaming_ = false;

@@ -20,16 +20,24 @@ struct ChunkStore::Pack {
     bool full = false;
 };
 
-ChunkStore::ChunkStore(asio::any_io_executor executor, Pools& pools, storage::Repository& repository,
-                       AgentMetrics& metrics, const storage::ClusterRecord& cluster, std::string backup_id,
-                       int level)
-    : pools_(pools), repository_(repository), metrics_(metrics), cluster_(cluster),
-      backup_id_(std::move(backup_id)), level_(level), room_(executor), begun_(executor), tasks_(executor) {}
+ChunkStore::ChunkStore(asio::any_io_executor executor, Pools& pools,
+                       storage::Repository& repository, AgentMetrics& metrics,
+                       const storage::ClusterRecord& cluster, std::string backup_id, int level)
+    : pools_(pools),
+      repository_(repository),
+      metrics_(metrics),
+      cluster_(cluster),
+      backup_id_(std::move(backup_id)),
+      level_(level),
+      room_(executor),
+      begun_(executor),
+      tasks_(executor) {}
 
 ChunkStore::~ChunkStore() = default;
 
 Task<Result<>> ChunkStore::put(ByteBuffer plain, std::function<void(const Id32&)> on_id) {
-    while (!error_ && in_flight_bytes_ >= kInFlightBytes) co_await room_.wait();
+    while (!error_ && in_flight_bytes_ >= kInFlightBytes)
+        co_await room_.wait();
     if (error_) co_return fail(*error_);
     in_flight_bytes_ += plain.size();
     auto shared = std::make_shared<ByteBuffer>(std::move(plain));
@@ -37,7 +45,8 @@ Task<Result<>> ChunkStore::put(ByteBuffer plain, std::function<void(const Id32&)
     co_return Result<>();
 }
 
-Task<> ChunkStore::store_chunk(std::shared_ptr<ByteBuffer> plain, std::function<void(const Id32&)> on_id) {
+Task<> ChunkStore::store_chunk(std::shared_ptr<ByteBuffer> plain,
+                               std::function<void(const Id32&)> on_id) {
     auto name = [this, plain] {
         Named named;
         named.id = storage::content_id(repository_.content_key(), *plain);
@@ -62,7 +71,8 @@ Task<> ChunkStore::store_chunk(std::shared_ptr<ByteBuffer> plain, std::function<
 }
 
 Task<Result<std::shared_ptr<ChunkStore::Pack>>> ChunkStore::pack_to_write() {
-    while (beginning_) co_await begun_.wait();
+    while (beginning_)
+        co_await begun_.wait();
     if (error_) co_return fail(*error_);
     if (current_) co_return current_;
     beginning_ = true;
@@ -87,7 +97,9 @@ Task<Result<>> ChunkStore::write_new(const Id32& id, std::shared_ptr<ByteBuffer>
     place.content_id = id;
     ++pack->pending;
     pack->ids.push_back(id);
-    auto seal = [pack, place, plain, level = level_] { return pack->writer->cipher().seal(place, *plain, level); };
+    auto seal = [pack, place, plain, level = level_] {
+        return pack->writer->cipher().seal(place, *plain, level);
+    };
     auto sealed = std::make_shared<ByteBuffer>(co_await run_on(pools_.cpu, std::move(seal)));
     auto write = [pack, sealed, place, plain]() -> Result<std::uint64_t> {
         pb::FrameEntry entry;
@@ -122,7 +134,8 @@ Task<Result<>> ChunkStore::commit(std::shared_ptr<Pack> pack) {
         return {};
     };
     auto committed = co_await run_on(pools_.store, std::move(finish));
-    for (const Id32& id : pack->ids) in_pack_.erase(id);
+    for (const Id32& id : pack->ids)
+        in_pack_.erase(id);
     co_return committed;
 }
 

@@ -1,4 +1,5 @@
-// ChunkStore: plain chunks in, content ids out: hashed and sealed in parallel, only new ones written.
+// ChunkStore: plain chunks in, content ids out: hashed and sealed in parallel, only new ones
+// written.
 #pragma once
 
 #include <functional>
@@ -13,18 +14,21 @@
 
 namespace walvault::agent {
 
-// For one backup at a time, on the loop. Memory: kInFlightBytes of plain chunks and their ciphertext.
+// For one backup at a time, on the loop. Memory: kInFlightBytes of plain chunks and their
+// ciphertext.
 class ChunkStore {
 public:
     static constexpr std::uint64_t kInFlightBytes = 12 << 20;
-    static constexpr std::uint64_t kPackBytes = 256 << 20;  // of ciphertext, then the next pack begins
+    static constexpr std::uint64_t kPackBytes = 256
+                                                << 20;  // of ciphertext, then the next pack begins
 
     ChunkStore(asio::any_io_executor executor, Pools& pools, storage::Repository& repository,
-               AgentMetrics& metrics, const storage::ClusterRecord& cluster, std::string backup_id, int level);
+               AgentMetrics& metrics, const storage::ClusterRecord& cluster, std::string backup_id,
+               int level);
     ~ChunkStore();
 
-    // `on_id` is called later, on the loop, with the name of `plain`. Waits while too much is in flight.
-    // Errors: what broke the store.
+    // `on_id` is called later, on the loop, with the name of `plain`. Waits while too much is in
+    // flight. Errors: what broke the store.
     Task<Result<>> put(ByteBuffer plain, std::function<void(const Id32&)> on_id);
     // Waits for everything put, closes the last pack: all chunks are durable and in the index.
     Task<Result<>> finish();

@@ -42,6 +42,9 @@ key = "file:{0}/repo.key"
 
 [web]
 listen = "unix:{0}/agent.sock"
+
+[log]
+format = "text"
 )";
 
 constexpr const char* kServerSettings = R"(
@@ -203,7 +206,7 @@ Result<> DemoStage::write_file(const std::string& name, const std::string& text,
 Result<> DemoStage::start_postgres() {
     const std::string data = directory_ + "/data";
     WV_TRY(std::string ignored, run({pg_bin_ + "/initdb", "-k", "-N", "-A", "trust", "-U",
-                                     "postgres", "-E", "UTF8", "--locale=C.UTF-8", "-D", data},
+                                     account_.name, "-E", "UTF8", "--locale=C.UTF-8", "-D", data},
                                     kCommandPatience));
     WV_CHECK(write_file("data/postgresql.conf", fmt::format(kServerSettings, directory_, kPort)));
     WV_TRY(postgres_, DemoChild::start(account_, command({pg_bin_ + "/postgres", "-D", data}),

@@ -34,6 +34,11 @@ Result<storage::MasterKey> read_master_key(const Config& config) {
     return storage::MasterKey::read_file(posix_file_system(), config.key_path);
 }
 
+Error as_repository_error(Error error) {
+    if (error.code == Errc::not_found || error.code == Errc::unavailable) error.code = Errc::io;
+    return error;
+}
+
 Result<OpenedView> open_view(const Globals& globals) {
     OpenedView opened;
     WV_TRY(opened.config, load_config(globals));
@@ -46,7 +51,9 @@ Result<OpenedView> open_view(const Globals& globals) {
     const storage::RepositoryView::Options options{
         .index_directory = opened.config.repo.root + "/index",
         .scratch_directory = scratch_directory()};
-    WV_TRY(opened.view, storage::RepositoryView::open(*opened.store, *opened.master, options));
+    auto view = storage::RepositoryView::open(*opened.store, *opened.master, options);
+    if (!view) return fail(as_repository_error(std::move(view).error()));
+    opened.view = std::move(*view);
     WV_TRY(opened.cluster, find_cluster(*opened.view, opened.server.name));
     return opened;
 }

@@ -24,6 +24,9 @@ struct OpenedView {
 // The key the configuration names. Errors: wrong_key.
 Result<storage::MasterKey> read_master_key(const Config& config);
 
+// The same error for the exit code of a repository that cannot be reached or is none; others unchanged.
+Error as_repository_error(Error error);
+
 // Reads the configuration, the key and the repository. Errors: as those; not_found if the
 // repository has nothing of the server that is meant.
 Result<OpenedView> open_view(const Globals& globals);

@@ -1,4 +1,5 @@
-// Progress: how far WAL has come, one position for each step, in one place that asserts their order.
+// Progress: how far WAL has come, one position for each step, in one place that asserts their
+// order.
 #pragma once
 
 #include <optional>
@@ -9,8 +10,8 @@
 
 namespace walvault::agent {
 
-// acknowledged <= flushed <= written <= received, and closed <= flushed. Each is the first byte not yet
-// done. On the loop thread.
+// acknowledged <= flushed <= written <= received, and closed <= flushed. Each is the first byte not
+// yet done. On the loop thread.
 class Progress {
 public:
     explicit Progress(asio::any_io_executor executor) : changed_(std::move(executor)) {}

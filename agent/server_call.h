@@ -9,8 +9,8 @@
 
 namespace walvault::agent {
 
-// Connects as `server.conninfo` says and runs `talk` to its end. Blocking. Errors: those of connecting,
-// or what `talk` returned.
+// Connects as `server.conninfo` says and runs `talk` to its end. Blocking. Errors: those of
+// connecting, or what `talk` returned.
 Result<> call_server(const ServerConfig& server, wal::Connection::Mode mode,
                      std::function<Task<Result<>>(wal::Connection&)> talk);
 

@@ -1,4 +1,5 @@
-// walvault backup: a base backup now, by the running agent, or by one that lives as long as it takes.
+// walvault backup: a base backup now, by the running agent, or by one that lives as long as it
+// takes.
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <thread>
@@ -14,7 +15,8 @@ namespace {
 
 using nlohmann::json;
 
-Result<json> ask(const std::string& socket, const std::string& method, const std::string& body = {}) {
+Result<json> ask(const std::string& socket, const std::string& method,
+                 const std::string& body = {}) {
     WV_TRY(std::string text, call_agent(socket, method, "/v1/backup", body));
     json parsed = json::parse(text, nullptr, false);
     if (!parsed.is_object()) return fail(Errc::corrupt, "the agent's answer cannot be read");
@@ -29,7 +31,8 @@ Result<json> follow(const Globals& globals, const std::string& socket) {
         WV_TRY(json now, ask(socket, "GET"));
         if (!now.value("running", false)) {
             if (now.contains("last_error"))
-                return fail(Errc::unavailable, "the base backup failed: " + now["last_error"].value("message", ""),
+                return fail(Errc::unavailable,
+                            "the base backup failed: " + now["last_error"].value("message", ""),
                             now["last_error"].value("hint", ""));
             progress.finish();
             return now["last"];
@@ -46,14 +49,17 @@ int print(const Globals& globals, const json& backup) {
         return kExitDone;
     }
     std::printf("Base backup %s is complete: %s, %s of it new, %s stored.\n",
-                backup.value("id", "").c_str(), format_size(backup.value("plain_bytes", std::uint64_t{0})).c_str(),
+                backup.value("id", "").c_str(),
+                format_size(backup.value("plain_bytes", std::uint64_t{0})).c_str(),
                 format_size(backup.value("new_chunk_bytes", std::uint64_t{0})).c_str(),
                 format_size(backup.value("stored_bytes", std::uint64_t{0})).c_str());
     return kExitDone;
 }
 
 int run_alone(const Globals& globals, const BackupArguments& arguments) {
-    if (!globals.quiet) std::fprintf(stderr, "No agent runs here: streaming WAL for as long as the base backup takes.\n");
+    if (!globals.quiet)
+        std::fprintf(stderr,
+                     "No agent runs here: streaming WAL for as long as the base backup takes.\n");
     AgentRequest request;
     request.mode = AgentMode::backup;
     if (!arguments.label.empty()) request.backup_label = arguments.label;
@@ -61,7 +67,8 @@ int run_alone(const Globals& globals, const BackupArguments& arguments) {
     log::configure(log::Level::warn, log::Format::text);
     auto ran = run_agent(globals, request);
     if (!ran) return report(globals, ran.error());
-    if (!globals.quiet) std::printf("The base backup is complete. `walvault info --backups` shows it.\n");
+    if (!globals.quiet)
+        std::printf("The base backup is complete. `walvault info --backups` shows it.\n");
     return kExitDone;
 }
 
@@ -73,12 +80,14 @@ int verb_backup(const Globals& globals, const BackupArguments& arguments) {
     json body{{"fast", arguments.fast}};
     if (!arguments.label.empty()) body["label"] = arguments.label;
     if (globals.dry_run) {
-        std::printf("Would take a base backup of %s into %s.\n", config->servers.front().name.c_str(),
-                    config->repo.root.c_str());
+        std::printf("Would take a base backup of %s into %s.\n",
+                    config->servers.front().name.c_str(), config->repo.root.c_str());
         return kExitDone;
     }
-    auto started = ask(config->web.socket, "POST", body.dump(-1, ' ', false, json::error_handler_t::replace));
-    if (!started && started.error().code == Errc::unavailable && started.error().message.find("stream") == std::string::npos)
+    auto started =
+        ask(config->web.socket, "POST", body.dump(-1, ' ', false, json::error_handler_t::replace));
+    if (!started && started.error().code == Errc::unavailable &&
+        started.error().message.find("stream") == std::string::npos)
         return run_alone(globals, arguments);
     if (!started) return report(globals, started.error());
     auto done = follow(globals, config->web.socket);

@@ -10,6 +10,7 @@
 #include "agent/demo_narrator.h"
 #include "agent/demo_stage.h"
 #include "proto/lsn.h"
+#include "storage/wal_summary.h"
 
 namespace walvault::agent {
 namespace {
@@ -68,7 +69,8 @@ Result<States> read_states(DemoStage& stage, const DemoServer& server) {
 }
 
 std::string shown(const TableState& state) {
-    return fmt::format("{} rows  {}", format_count(state.rows), state.checksum.substr(0, 8));
+    return fmt::format("{} {}  {}", format_count(state.rows), state.rows == 1 ? "row" : "rows",
+                       state.checksum.substr(0, 8));
 }
 
 Result<Json> parse_object(const std::string& text, const std::string& from) {
@@ -213,8 +215,10 @@ Result<milliseconds> Story::wait_until_flushed() {
 }
 
 Result<> Story::open_shop() {
-    order_goal_ =
-        (std::max<std::uint64_t>(arguments_.rows, kClients) + kClients - 1) / kClients * kClients;
+    // The log shows a DELETE only from so many rows on. Each client takes the same number of
+    // orders.
+    const std::uint64_t wanted = std::max(arguments_.rows, storage::kBulkRowsMin);
+    order_goal_ = (wanted + kClients - 1) / kClients * kClients;
     say_.begin(
         fmt::format("a shop opens: {} orders, and pgbench beside it", format_count(order_goal_)));
     WV_CHECK(stage_.write_file("orders.sql", kShopScript));

@@ -16,15 +16,17 @@ Result<> drop_and_record(const Config& config, const ServerConfig& server, bool 
     if (keep_slot) return {};
     WV_CHECK(call_server(server, wal::Connection::Mode::physical_replication,
                          [&](wal::Connection& connection) -> Task<Result<>> {
-        auto dropped = co_await wal::drop_slot(connection, server.slot);
-        if (!dropped && dropped.error().code == Errc::not_found) co_return Result<>();
-        co_return dropped;
-    }));
+                             auto dropped = co_await wal::drop_slot(connection, server.slot);
+                             if (!dropped && dropped.error().code == Errc::not_found)
+                                 co_return Result<>();
+                             co_return dropped;
+                         }));
     pb::LedgerEntry entry;
     entry.set_actor("detach");
     entry.mutable_slot_dropped()->set_cluster(server.name);
     entry.mutable_slot_dropped()->set_slot(server.slot);
-    return storage::append_to_ledger(posix_file_system(), config.repo.root, master, system_clock(), std::move(entry));
+    return storage::append_to_ledger(posix_file_system(), config.repo.root, master, system_clock(),
+                                     std::move(entry));
 }
 
 }  // namespace
@@ -35,18 +37,23 @@ int verb_detach(const Globals& globals, const DetachArguments& arguments) {
     auto server = config->server(globals.server);
     if (!server) return report(globals, server.error(), kExitUsage);
     if (call_agent(config->web.socket, "GET", "/livez"))
-        return report(globals, Error{Errc::busy, "the agent is running and would make the slot again",
-                                     "stop it first (systemctl stop walvault@" + (*server)->name + "), then repeat"});
+        return report(
+            globals,
+            Error{Errc::busy, "the agent is running and would make the slot again",
+                  "stop it first (systemctl stop walvault@" + (*server)->name + "), then repeat"});
     if (globals.dry_run) {
         std::printf("Would drop the replication slot \"%s\".\n", (*server)->slot.c_str());
         return kExitDone;
     }
     auto done = drop_and_record(*config, **server, arguments.keep_slot);
-    if (!done) return report(globals, done.error(), done.error().code == Errc::busy ? kExitBusy : kExitPostgres);
+    if (!done)
+        return report(globals, done.error(),
+                      done.error().code == Errc::busy ? kExitBusy : kExitPostgres);
     if (!globals.quiet)
         std::printf("%s\nThe repository %s is as it was: everything in it stays restorable.\n",
-                    arguments.keep_slot ? "The slot was kept: it holds WAL on the server until somebody drops it."
-                                        : ("The replication slot \"" + (*server)->slot + "\" is gone.").c_str(),
+                    arguments.keep_slot
+                        ? "The slot was kept: it holds WAL on the server until somebody drops it."
+                        : ("The replication slot \"" + (*server)->slot + "\" is gone.").c_str(),
                     config->repo.root.c_str());
     return kExitDone;
 }

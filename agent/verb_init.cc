@@ -125,6 +125,7 @@ private:
         if (!arguments_.key_path.empty() && arguments_.key_path != key_path_)
             return differs("--key", arguments_.key_path, key_path_);
         agent_conninfo_ = server->conninfo;
+        if (arguments_.conninfo.empty()) admin_conninfo_ = agent_conninfo_;
         return {};
     }
 

@@ -19,11 +19,17 @@ int list(const Globals& globals) {
     Table table({"TIME (" + opened->zone + ")", "LSN", "NAME"});
     for (const storage::MarkRecord& record : *marks) {
         WallTime at{Micros(record.mark.at_us())};
-        table.add_row({format_local(at, opened->zone, 6), to_string(Lsn{record.mark.start_lsn()}), printable(record.mark.name())});
-        points.push_back({{"name", record.mark.name()}, {"at", to_utc_text(at)}, {"lsn", to_string(Lsn{record.mark.start_lsn()})}});
+        table.add_row({format_local(at, opened->zone, 6), to_string(Lsn{record.mark.start_lsn()}),
+                       printable(record.mark.name())});
+        points.push_back({{"name", record.mark.name()},
+                          {"at", to_utc_text(at)},
+                          {"lsn", to_string(Lsn{record.mark.start_lsn()})}});
     }
-    if (globals.output == Output::text) std::fputs(table.text().c_str(), stdout);
-    else std::printf("%s\n", points.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+    if (globals.output == Output::text)
+        std::fputs(table.text().c_str(), stdout);
+    else
+        std::printf("%s\n",
+                    points.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
     return kExitDone;
 }
 
@@ -40,17 +46,22 @@ int verb_point(const Globals& globals, const PointArguments& arguments) {
         return kExitDone;
     }
     Lsn at;
-    auto created = call_server(**server, wal::Connection::Mode::sql, [&](wal::Connection& sql) -> Task<Result<>> {
-        WV_CO_TRY(at, co_await wal::create_restore_point(sql, arguments.name));
-        co_return Result<>();
-    });
+    auto created = call_server(
+        **server, wal::Connection::Mode::sql, [&](wal::Connection& sql) -> Task<Result<>> {
+            WV_CO_TRY(at, co_await wal::create_restore_point(sql, arguments.name));
+            co_return Result<>();
+        });
     if (!created) return report(globals, created.error(), kExitPostgres);
     if (globals.output != Output::text) {
         nlohmann::json answer{{"name", arguments.name}, {"lsn", to_string(at)}};
-        std::printf("%s\n", answer.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+        std::printf("%s\n",
+                    answer.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
     } else {
-        std::printf("Restore point \"%s\" at %s. To go back to it: walvault restore --to 'name:%s' --pgdata DIR\n",
-                    printable(arguments.name).c_str(), to_string(at).c_str(), printable(arguments.name).c_str());
+        std::printf(
+            "Restore point \"%s\" at %s. To go back to it: walvault restore --to 'name:%s' "
+            "--pgdata DIR\n",
+            printable(arguments.name).c_str(), to_string(at).c_str(),
+            printable(arguments.name).c_str());
     }
     return kExitDone;
 }

@@ -16,7 +16,8 @@ int rebuild_index(const Globals& globals, const Config& config) {
     auto master = read_master_key(config);
     if (!master) return report(globals, master.error());
     if (globals.dry_run) {
-        std::printf("Would rebuild the index of %s from its ledger and packs.\n", config.repo.root.c_str());
+        std::printf("Would rebuild the index of %s from its ledger and packs.\n",
+                    config.repo.root.c_str());
         return kExitDone;
     }
     storage::RepositoryOptions options;
@@ -25,13 +26,14 @@ int rebuild_index(const Globals& globals, const Config& config) {
     options.wal_level = config.repo.wal_level;
     options.rebuild_index = true;
     SteadyTime started = system_clock().steady_now();
-    auto repository = storage::Repository::open(posix_file_system(), config.repo.root, *master, system_clock(), options);
+    auto repository = storage::Repository::open(posix_file_system(), config.repo.root, *master,
+                                                system_clock(), options);
     if (!repository) return report(globals, repository.error());
     if (auto synced = (*repository)->sync(); !synced) return report(globals, synced.error());
     auto took = std::chrono::duration_cast<Micros>(system_clock().steady_now() - started);
     if (!globals.quiet)
-        std::printf("The index of %s was rebuilt from its ledger and packs in %s.\n", config.repo.root.c_str(),
-                    format_duration(took).c_str());
+        std::printf("The index of %s was rebuilt from its ledger and packs in %s.\n",
+                    config.repo.root.c_str(), format_duration(took).c_str());
     return kExitDone;
 }
 
@@ -42,16 +44,22 @@ int stat(const Globals& globals) {
     if (!totals) return report(globals, totals.error());
     if (globals.output != Output::text) {
         json body{{"cluster", opened->cluster.name},
-                  {"wal_plain_bytes", totals->wal_plain_bytes}, {"wal_stored_bytes", totals->wal_stored_bytes},
-                  {"base_plain_bytes", totals->base_plain_bytes}, {"base_stored_bytes", totals->base_stored_bytes},
-                  {"chunk_count", totals->chunk_count}, {"pack_count", totals->pack_count}};
+                  {"wal_plain_bytes", totals->wal_plain_bytes},
+                  {"wal_stored_bytes", totals->wal_stored_bytes},
+                  {"base_plain_bytes", totals->base_plain_bytes},
+                  {"base_stored_bytes", totals->base_stored_bytes},
+                  {"chunk_count", totals->chunk_count},
+                  {"pack_count", totals->pack_count}};
         std::printf("%s\n", body.dump(2).c_str());
         return kExitDone;
     }
-    std::printf("WAL           %s stored for %s\nbase backups  %s stored for %s in %s chunks\npacks         %s\n",
-                format_size(totals->wal_stored_bytes).c_str(), format_size(totals->wal_plain_bytes).c_str(),
-                format_size(totals->base_stored_bytes).c_str(), format_size(totals->base_plain_bytes).c_str(),
-                format_count(totals->chunk_count).c_str(), format_count(totals->pack_count).c_str());
+    std::printf(
+        "WAL           %s stored for %s\nbase backups  %s stored for %s in %s chunks\npacks        "
+        " %s\n",
+        format_size(totals->wal_stored_bytes).c_str(), format_size(totals->wal_plain_bytes).c_str(),
+        format_size(totals->base_stored_bytes).c_str(),
+        format_size(totals->base_plain_bytes).c_str(), format_count(totals->chunk_count).c_str(),
+        format_count(totals->pack_count).c_str());
     return kExitDone;
 }
 
@@ -66,12 +74,18 @@ int ls(const Globals& globals) {
         bool wal = pack.kind() == pb::PACK_KIND_WAL;
         std::string from = wal ? to_string(Lsn{pack.start_lsn()}) : "";
         std::string to = wal ? to_string(Lsn{pack.end_lsn()}) : "";
-        table.add_row({printable(pack.path()), format_size(pack.stored_bytes()), format_size(pack.plain_bytes()), from, to});
-        rows.push_back({{"path", pack.path()}, {"stored_bytes", pack.stored_bytes()},
-                        {"plain_bytes", pack.plain_bytes()}, {"start_lsn", from}, {"end_lsn", to}});
+        table.add_row({printable(pack.path()), format_size(pack.stored_bytes()),
+                       format_size(pack.plain_bytes()), from, to});
+        rows.push_back({{"path", pack.path()},
+                        {"stored_bytes", pack.stored_bytes()},
+                        {"plain_bytes", pack.plain_bytes()},
+                        {"start_lsn", from},
+                        {"end_lsn", to}});
     }
-    if (globals.output == Output::text) std::fputs(table.text().c_str(), stdout);
-    else std::printf("%s\n", rows.dump(2, ' ', false, json::error_handler_t::replace).c_str());
+    if (globals.output == Output::text)
+        std::fputs(table.text().c_str(), stdout);
+    else
+        std::printf("%s\n", rows.dump(2, ' ', false, json::error_handler_t::replace).c_str());
     return kExitDone;
 }
 
@@ -83,8 +97,10 @@ int verb_repo(const Globals& globals, const RepoArguments& arguments) {
     if (arguments.action == "rebuild-index") return rebuild_index(globals, *config);
     if (arguments.action == "stat") return stat(globals);
     if (arguments.action == "ls") return ls(globals);
-    return report(globals, Error{Errc::invalid_argument, "repo has no action \"" + arguments.action + "\"",
-                                 "rebuild-index, stat or ls"}, kExitUsage);
+    return report(globals,
+                  Error{Errc::invalid_argument, "repo has no action \"" + arguments.action + "\"",
+                        "rebuild-index, stat or ls"},
+                  kExitUsage);
 }
 
 }  // namespace walvault::agent

@@ -12,8 +12,10 @@ int verb_run(const Globals& globals, const RunArguments& arguments) {
     log::Format format = ::isatty(STDERR_FILENO) != 0 ? log::Format::text : log::Format::json;
     log::Level level = config->log_level;
     if (!globals.log_level.empty() && !log::parse_level(globals.log_level, level))
-        return report(globals, Error{Errc::invalid_argument, "no log level \"" + globals.log_level + "\"",
-                                     "trace, debug, info, warn or error"}, kExitUsage);
+        return report(globals,
+                      Error{Errc::invalid_argument, "no log level \"" + globals.log_level + "\"",
+                            "trace, debug, info, warn or error"},
+                      kExitUsage);
     log::configure(level, config->log_format.value_or(format));
     AgentRequest request;
     if (arguments.once) request.mode = AgentMode::catch_up;

@@ -29,7 +29,8 @@ std::string age_text(WallTime at) {
 
 std::string protection_line(const json& status, const Style& style) {
     WallTime until = time_of(status, "recoverable_until");
-    if (status.value("backup_count", 0) == 0) return style.bad("not restorable yet: no base backup is complete");
+    if (status.value("backup_count", 0) == 0)
+        return style.bad("not restorable yet: no base backup is complete");
     auto loss = std::max(Micros(0), system_clock().now() - until);
     std::string goal = format_duration(std::chrono::milliseconds(status.value("rpo_target_ms", 0)));
     bool kept = loss <= std::chrono::milliseconds(status.value("rpo_target_ms", 0));
@@ -38,34 +39,43 @@ std::string protection_line(const json& status, const Style& style) {
 }
 
 std::string stream_line(const json& status) {
-    if (!status.value("connected", false)) return "not connected: " + printable(status.value("last_error", ""));
-    return status.value("flushed_lsn", "") + " flushed, timeline " + std::to_string(status.value("timeline", 0)) +
-           "   slot " + printable(status.value("slot", "")) + " " + status.value("slot_wal_status", "") + ", retains " +
-           format_size(status.value("slot_retained_bytes", std::uint64_t{0}));
+    if (!status.value("connected", false))
+        return "not connected: " + printable(status.value("last_error", ""));
+    return status.value("flushed_lsn", "") + " flushed, timeline " +
+           std::to_string(status.value("timeline", 0)) + "   slot " +
+           printable(status.value("slot", "")) + " " + status.value("slot_wal_status", "") +
+           ", retains " + format_size(status.value("slot_retained_bytes", std::uint64_t{0}));
 }
 
 std::string text_of(const json& status, const std::string& zone, const Style& style) {
     std::string name = printable(status.value("server", ""));
     auto line = [&](const char* label, const std::string& text) {
-        return "       " + std::string(label) + std::string(14 - std::min<std::size_t>(13, std::string_view(label).size()), ' ') + text + "\n";
+        return "       " + std::string(label) +
+               std::string(14 - std::min<std::size_t>(13, std::string_view(label).size()), ' ') +
+               text + "\n";
     };
     std::string out = style.strong(name) + "\n" + line("state", protection_line(status, style));
     if (status.contains("recoverable_from"))
-        out += line("restorable", format_local(time_of(status, "recoverable_from"), zone, 0) + " → " +
-                                      format_local(time_of(status, "recoverable_until"), zone, 1) +
-                                      (status.value("gap_count", 0) > 0 ? ", with gaps" : ", no gaps"));
+        out += line("restorable",
+                    format_local(time_of(status, "recoverable_from"), zone, 0) + " → " +
+                        format_local(time_of(status, "recoverable_until"), zone, 1) +
+                        (status.value("gap_count", 0) > 0 ? ", with gaps" : ", no gaps"));
     out += line("stream", stream_line(status));
-    out += line("repository", format_size(status.value("wal_stored_bytes", std::uint64_t{0})) + " for " +
-                                  format_size(status.value("wal_plain_bytes", std::uint64_t{0})) + " of WAL, " +
-                                  format_size(status.value("base_stored_bytes", std::uint64_t{0})) + " of base backups");
+    out += line("repository",
+                format_size(status.value("wal_stored_bytes", std::uint64_t{0})) + " for " +
+                    format_size(status.value("wal_plain_bytes", std::uint64_t{0})) + " of WAL, " +
+                    format_size(status.value("base_stored_bytes", std::uint64_t{0})) +
+                    " of base backups");
     const json backup = status.value("backup", json::object());
     if (backup.value("running", false))
-        out += line("base backup", "running, " + format_percent(backup.value("done_bytes", std::uint64_t{0}),
-                                                                 backup.value("expected_bytes", std::uint64_t{0})));
+        out += line("base backup",
+                    "running, " + format_percent(backup.value("done_bytes", std::uint64_t{0}),
+                                                 backup.value("expected_bytes", std::uint64_t{0})));
     if (status.contains("last_backup"))
-        out += line("last base", status["last_backup"].value("id", "") + ", " +
-                                     age_text(time_of(status["last_backup"], "stopped_at")) + ", " +
-                                     format_size(status["last_backup"].value("plain_bytes", std::uint64_t{0})));
+        out += line("last base",
+                    status["last_backup"].value("id", "") + ", " +
+                        age_text(time_of(status["last_backup"], "stopped_at")) + ", " +
+                        format_size(status["last_backup"].value("plain_bytes", std::uint64_t{0})));
     return out;
 }
 
@@ -105,10 +115,15 @@ Result<json> read_status(const Globals& globals, const Config& config, bool& age
     return status;
 }
 
-void print(const Globals& globals, const json& status, const std::string& zone, const Style& style) {
-    if (globals.output == Output::text) std::fputs(text_of(status, zone, style).c_str(), stdout);
-    else std::printf("%s\n", status.dump(globals.output == Output::json ? 2 : -1, ' ', false,
-                                         json::error_handler_t::replace).c_str());
+void print(const Globals& globals, const json& status, const std::string& zone,
+           const Style& style) {
+    if (globals.output == Output::text)
+        std::fputs(text_of(status, zone, style).c_str(), stdout);
+    else
+        std::printf("%s\n", status
+                                .dump(globals.output == Output::json ? 2 : -1, ' ', false,
+                                      json::error_handler_t::replace)
+                                .c_str());
     std::fflush(stdout);
 }
 

@@ -28,11 +28,13 @@ void note(Outcome& outcome, const Error& error) {
     std::fprintf(stderr, "damaged: %s\n", printable(error.message).c_str());
 }
 
-// Every frame of every pack and tail: authenticated, chunks named rightly; WAL decoded if asked for.
+// Every frame of every pack and tail: authenticated, chunks named rightly; WAL decoded if asked
+// for.
 Result<> check_packs(OpenedView& opened, bool wal_only, const Globals& globals, Outcome& outcome) {
     WV_TRY(auto packs, opened.view->packs(opened.cluster.name));
     std::uint64_t total = 0;
-    for (const pb::PackInfo& pack : packs) total += pack.stored_bytes();
+    for (const pb::PackInfo& pack : packs)
+        total += pack.stored_bytes();
     ProgressLine progress = ProgressLine::for_globals(globals, "verify", system_clock());
     progress.begin(wal_only ? "wal" : "chunks", total);
     std::uint64_t passed = 0;
@@ -40,8 +42,10 @@ Result<> check_packs(OpenedView& opened, bool wal_only, const Globals& globals, 
         passed += pack.stored_bytes();
         if (wal_only && pack.kind() != pb::PACK_KIND_WAL) continue;
         auto checked = opened.view->verify_pack(pack, wal_only);
-        if (checked) outcome.checked_bytes += *checked;
-        else note(outcome, checked.error());
+        if (checked)
+            outcome.checked_bytes += *checked;
+        else
+            note(outcome, checked.error());
         ++outcome.pack_count;
         progress.update(passed);
     }
@@ -59,7 +63,8 @@ Result<> check_promises(OpenedView& opened, bool wal_only, Outcome& outcome) {
     WV_TRY(auto backups, opened.view->backups(opened.cluster.name));
     for (const pb::BackupInfo& backup : backups) {
         Id16 history = storage::id_from<16>(backup.history_id());
-        auto covered = opened.view->require_coverage(history, Lsn{backup.start_lsn()}, Lsn{backup.stop_lsn()});
+        auto covered =
+            opened.view->require_coverage(history, Lsn{backup.start_lsn()}, Lsn{backup.stop_lsn()});
         if (!covered) note(outcome, covered.error());
         if (wal_only) continue;
         ByteBuffer plain;
@@ -73,8 +78,9 @@ Result<> check_promises(OpenedView& opened, bool wal_only, Outcome& outcome) {
                     auto there = opened.view->read_chunk(id, plain);
                     if (there) continue;
                     missing.insert(id);
-                    note(outcome, Error{Errc::corrupt, "backup " + backup.backup_id() + ", " + file.path() + ": " +
-                                                           there.error().message});
+                    note(outcome,
+                         Error{Errc::corrupt, "backup " + backup.backup_id() + ", " + file.path() +
+                                                  ": " + there.error().message});
                 }
                 return {};
             });
@@ -85,7 +91,9 @@ Result<> check_promises(OpenedView& opened, bool wal_only, Outcome& outcome) {
 
 // In the audit trail, by the agent where one runs.
 void record(const OpenedView& opened, const std::string& level, const Outcome& outcome) {
-    json body{{"actor", "verify"}, {"level", level}, {"checked_bytes", outcome.checked_bytes},
+    json body{{"actor", "verify"},
+              {"level", level},
+              {"checked_bytes", outcome.checked_bytes},
               {"failed_count", outcome.failures.size()}};
     auto told = call_agent(opened.config.web.socket, "POST", "/v1/verify-done", body.dump());
     if (told || told.error().code != Errc::unavailable) return;
@@ -94,21 +102,26 @@ void record(const OpenedView& opened, const std::string& level, const Outcome& o
     entry.mutable_verify_done()->set_level(level);
     entry.mutable_verify_done()->set_checked_bytes(outcome.checked_bytes);
     entry.mutable_verify_done()->set_failed_count(outcome.failures.size());
-    auto entered = storage::append_to_ledger(posix_file_system(), opened.config.repo.root, *opened.master,
-                                             system_clock(), std::move(entry));
-    if (!entered) std::fprintf(stderr, "warning: the result is not in the ledger: %s\n", entered.error().message.c_str());
+    auto entered = storage::append_to_ledger(posix_file_system(), opened.config.repo.root,
+                                             *opened.master, system_clock(), std::move(entry));
+    if (!entered)
+        std::fprintf(stderr, "warning: the result is not in the ledger: %s\n",
+                     entered.error().message.c_str());
 }
 
 int print(const Globals& globals, const std::string& level, const Outcome& outcome) {
     bool good = outcome.failures.empty();
     if (globals.output != Output::text) {
-        json body{{"level", level}, {"ok", good}, {"packs", outcome.pack_count},
-                  {"checked_bytes", outcome.checked_bytes}, {"failures", outcome.failures}};
+        json body{{"level", level},
+                  {"ok", good},
+                  {"packs", outcome.pack_count},
+                  {"checked_bytes", outcome.checked_bytes},
+                  {"failures", outcome.failures}};
         std::printf("%s\n", body.dump(2, ' ', false, json::error_handler_t::replace).c_str());
     } else {
         std::printf("%s: %s in %s packs read back, %zu damaged.\n", good ? "ok" : "FAIL",
-                    format_size(outcome.checked_bytes).c_str(), format_count(outcome.pack_count).c_str(),
-                    outcome.failures.size());
+                    format_size(outcome.checked_bytes).c_str(),
+                    format_count(outcome.pack_count).c_str(), outcome.failures.size());
     }
     return good ? kExitDone : kExitCorrupt;
 }
@@ -118,13 +131,17 @@ int print(const Globals& globals, const std::string& level, const Outcome& outco
 int verb_verify(const Globals& globals, const VerifyArguments& arguments) {
     bool wal_only = arguments.level == "wal";
     if (!wal_only && arguments.level != "chunks")
-        return report(globals, Error{Errc::invalid_argument, "no verify level \"" + arguments.level + "\"",
-                                     "chunks or wal"}, kExitUsage);
+        return report(globals,
+                      Error{Errc::invalid_argument, "no verify level \"" + arguments.level + "\"",
+                            "chunks or wal"},
+                      kExitUsage);
     auto opened = open_view(globals);
     if (!opened) return report(globals, opened.error());
     Outcome outcome;
-    if (auto done = check_packs(*opened, wal_only, globals, outcome); !done) return report(globals, done.error());
-    if (auto done = check_promises(*opened, wal_only, outcome); !done) return report(globals, done.error());
+    if (auto done = check_packs(*opened, wal_only, globals, outcome); !done)
+        return report(globals, done.error());
+    if (auto done = check_promises(*opened, wal_only, outcome); !done)
+        return report(globals, done.error());
     record(*opened, arguments.level, outcome);
     return print(globals, arguments.level, outcome);
 }

@@ -1,4 +1,5 @@
-// The verbs of the command line: arguments as values in, exit code out. Each lives in verb_<name>.cc.
+// The verbs of the command line: arguments as values in, exit code out. Each lives in
+// verb_<name>.cc.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +19,8 @@ enum class ProgressMode { automatic, tty, plain, json, none };
 enum class ColorMode { automatic, always, never };
 
 struct Globals {
-    std::string config_path;   // --config, WALVAULT_CONFIG, /etc/walvault/walvault.toml
-    std::string server;        // --server; empty: the only one
+    std::string config_path;  // --config, WALVAULT_CONFIG, /etc/walvault/walvault.toml
+    std::string server;       // --server; empty: the only one
     Output output = Output::text;
     bool quiet = false;
     int verbose = 0;
@@ -28,34 +29,78 @@ struct Globals {
     bool dry_run = false;
     bool yes = false;
     std::string log_level;
-    std::string program;       // absolute path of this executable, for restore_command
+    std::string program;  // absolute path of this executable, for restore_command
 };
 
-struct RunArguments { bool once = false; };
-struct InitArguments { std::string conninfo; std::string repo; std::string key_path; bool print_sql = false; bool no_backup = false; std::string name = "main"; };
-struct BackupArguments { std::string label; bool fast = false; };
-struct StatusArguments { std::optional<int> watch_seconds; };
-struct InfoArguments { bool backups = false, timelines = false, gaps = false, points = false; };
-struct LogArguments { std::string since, until; std::vector<std::string> kinds; std::uint64_t min_rows = 0; std::uint64_t limit = 100; };
-struct ResolveArguments { std::string target; bool before = false; };
+struct RunArguments {
+    bool once = false;
+};
+struct InitArguments {
+    std::string conninfo;
+    std::string repo;
+    std::string key_path;
+    bool print_sql = false;
+    bool no_backup = false;
+    std::string name = "main";
+};
+struct BackupArguments {
+    std::string label;
+    bool fast = false;
+};
+struct StatusArguments {
+    std::optional<int> watch_seconds;
+};
+struct InfoArguments {
+    bool backups = false, timelines = false, gaps = false, points = false;
+};
+struct LogArguments {
+    std::string since, until;
+    std::vector<std::string> kinds;
+    std::uint64_t min_rows = 0;
+    std::uint64_t limit = 100;
+};
+struct ResolveArguments {
+    std::string target;
+    bool before = false;
+};
 struct RestoreArguments {
     std::string to, before;
     std::string pgdata;
     bool start = false;
-    unsigned port = 0;                  // 0: chosen
-    std::string action = "pause";       // pause | promote | shutdown
-    unsigned jobs = 0;                  // 0: processors
+    unsigned port = 0;                     // 0: chosen
+    std::string action = "pause";          // pause | promote | shutdown
+    unsigned jobs = 0;                     // 0: processors
     std::vector<std::string> tablespaces;  // OLD=NEW
-    std::string pg_bin;                 // directory of postgres; empty: found by version
+    std::string pg_bin;                    // directory of postgres; empty: found by version
 };
-struct WalGetArguments { std::string file, path; };
-struct VerifyArguments { std::string level = "chunks"; };
-struct PointArguments { std::string name; bool list = false; };
-struct KeyArguments { std::string action, out; };
-struct ConfigArguments { std::string action, key; bool origin = false; };
-struct RepoArguments { std::string action; };
-struct DetachArguments { bool keep_slot = false; };
-struct DemoArguments { bool keep = false; std::string directory, pg_bin; std::uint64_t rows = 2000; };
+struct WalGetArguments {
+    std::string file, path;
+};
+struct VerifyArguments {
+    std::string level = "chunks";
+};
+struct PointArguments {
+    std::string name;
+    bool list = false;
+};
+struct KeyArguments {
+    std::string action, out;
+};
+struct ConfigArguments {
+    std::string action, key;
+    bool origin = false;
+};
+struct RepoArguments {
+    std::string action;
+};
+struct DetachArguments {
+    bool keep_slot = false;
+};
+struct DemoArguments {
+    bool keep = false;
+    std::string directory, pg_bin;
+    std::uint64_t rows = 2000;
+};
 
 int verb_run(const Globals&, const RunArguments&);
 int verb_init(const Globals&, const InitArguments&);
@@ -77,8 +122,8 @@ int verb_demo(const Globals&, const DemoArguments&);
 // Parses the command line and runs the verb. Never exits by itself.
 int run_command_line(int argc, char** argv);
 
-// One error on stderr, in the form of docs/cli.md: "error: what", "hint: what to do"; with -o json one
-// object. Returns the exit code to leave with.
+// One error on stderr, in the form of docs/cli.md: "error: what", "hint: what to do"; with -o json
+// one object. Returns the exit code to leave with.
 int report(const Globals& globals, const Error& error, std::optional<ExitCode> code = {});
 
 // load_config with the globals' path and this process' environment.

@@ -45,17 +45,28 @@ struct WalPipeline::Frame {
     bool is_sealed = false;
 };
 
-WalPipeline::WalPipeline(asio::any_io_executor executor, Pools& pools, storage::Repository& repository,
-                         Progress& progress, AgentMetrics& metrics, const Clock& clock,
-                         const Options& options, std::function<void(Lsn)> on_flushed)
-    : executor_(executor), pools_(pools), repository_(repository), progress_(progress),
-      metrics_(metrics), clock_(clock), options_(options), on_flushed_(std::move(on_flushed)),
-      work_(executor), room_(executor), filled_(executor), failed_(executor), tasks_(executor) {}
+WalPipeline::WalPipeline(asio::any_io_executor executor, Pools& pools,
+                         storage::Repository& repository, Progress& progress, AgentMetrics& metrics,
+                         const Clock& clock, const Options& options,
+                         std::function<void(Lsn)> on_flushed)
+    : executor_(executor),
+      pools_(pools),
+      repository_(repository),
+      progress_(progress),
+      metrics_(metrics),
+      clock_(clock),
+      options_(options),
+      on_flushed_(std::move(on_flushed)),
+      work_(executor),
+      room_(executor),
+      filled_(executor),
+      failed_(executor),
+      tasks_(executor) {}
 
 WalPipeline::~WalPipeline() = default;
 
-void WalPipeline::begin(const storage::HistoryRecord& history, const storage::ClusterRecord& cluster,
-                        storage::WalTracker tracker) {
+void WalPipeline::begin(const storage::HistoryRecord& history,
+                        const storage::ClusterRecord& cluster, storage::WalTracker tracker) {
     WV_ASSERT(!running_ && queue_.empty());
     history_ = history;
     cluster_ = cluster;
@@ -75,7 +86,8 @@ void WalPipeline::begin(const storage::HistoryRecord& history, const storage::Cl
 }
 
 Task<Result<>> WalPipeline::append(ByteSpan wal) {
-    while (!error_ && in_flight_bytes_ >= kInFlightBytes) co_await room_.wait();
+    while (!error_ && in_flight_bytes_ >= kInFlightBytes)
+        co_await room_.wait();
     if (error_) co_return fail(*error_);
     co_return feed(wal);
 }
@@ -105,7 +117,8 @@ Result<> WalPipeline::feed(ByteSpan wal) {
 
 Result<> WalPipeline::plan_next_tail() {
     if (cutting_) {
-        bool full = cutting_->cut_bytes >= options_.pack_bytes || cutting_->cut_frames >= kTailFramesMax;
+        bool full =
+            cutting_->cut_bytes >= options_.pack_bytes || cutting_->cut_frames >= kTailFramesMax;
         bool old = cutting_->cut_bytes > 0 &&
                    clock_.steady_now() - cutting_->begun_at >= options_.tail_age_max;
         if (!full && !old) return {};
@@ -164,11 +177,13 @@ Task<> WalPipeline::seal_frame(std::shared_ptr<Frame> frame) {
 }
 
 void WalPipeline::note_quiet(Lsn lsn, WallTime at) {
-    if (error_ || !running_ || lsn != progress_.flushed_lsn() || !queue_.empty() || !open_.empty()) return;
+    if (error_ || !running_ || lsn != progress_.flushed_lsn() || !queue_.empty() || !open_.empty())
+        return;
     progress_.set_recoverable_until(at);
     SteadyTime now = clock_.steady_now();
     bool noted_since = last_quiet_at_ > last_wal_at_;
-    if (now - last_wal_at_ < kQuietAfter || (noted_since && now - last_quiet_at_ < kQuietEvery)) return;
+    if (now - last_wal_at_ < kQuietAfter || (noted_since && now - last_quiet_at_ < kQuietEvery))
+        return;
     last_quiet_at_ = now;
     cut_quiet_frame(at);
 }
@@ -209,7 +224,8 @@ Task<> WalPipeline::write_loop() {
             break_with(written.error());
             co_return;
         }
-        if (tail->complete && tail->synced_frames == tail->cut_frames) tasks_.spawn(close_tail(tail));
+        if (tail->complete && tail->synced_frames == tail->cut_frames)
+            tasks_.spawn(close_tail(tail));
     }
 }
 
@@ -235,7 +251,8 @@ Task<Result<>> WalPipeline::write_batch(std::vector<std::shared_ptr<Frame>> batc
 Task<Result<>> WalPipeline::sync_frames(const std::vector<std::shared_ptr<Frame>>& batch) {
     SteadyTime start = clock_.steady_now();
     auto write = [&batch]() -> Result<> {
-        for (const auto& frame : batch) WV_CHECK(frame->tail->writer->append(frame->sealed));
+        for (const auto& frame : batch)
+            WV_CHECK(frame->tail->writer->append(frame->sealed));
         return {};
     };
     auto sync = [&batch] { return batch.front()->tail->writer->sync(); };
@@ -269,12 +286,13 @@ void WalPipeline::note_flushed(const std::vector<std::shared_ptr<Frame>>& batch)
             entry.set_start_lsn(frame->place.start);
             entry.set_record_start_lsn(frame->notes.record_start_lsn.value);
             entry.set_tag(storage::tag_of(frame->sealed));
-            for (pb::MarkEntry& mark : frame->notes.marks) *tail.footer.add_marks() = std::move(mark);
+            for (pb::MarkEntry& mark : frame->notes.marks)
+                *tail.footer.add_marks() = std::move(mark);
             storage::merge_summary(tail.summary, frame->notes.summary);
             if (frame->notes.summary.commit_count() > 0) {
                 newest = std::max(newest, WallTime(Micros(frame->notes.summary.last_at_us())));
-                metrics_.commit_durable_seconds.observe(
-                    std::max(0.0, now - static_cast<double>(frame->notes.summary.first_at_us()) / 1e6));
+                metrics_.commit_durable_seconds.observe(std::max(
+                    0.0, now - static_cast<double>(frame->notes.summary.first_at_us()) / 1e6));
             }
             *entry.mutable_summary() = std::move(frame->notes.summary);
             if (spare_.size() < kBatchFramesMax && frame->plain.capacity() >= kFrameBytes) {
@@ -349,7 +367,8 @@ Task<> WalPipeline::drop_tails() {
 
 void WalPipeline::break_with(Error error) {
     if (error_) return;
-    log::error("store.failed", error.message, {{"flushed_lsn", to_string(progress_.flushed_lsn())}});
+    log::error("store.failed", error.message,
+               {{"flushed_lsn", to_string(progress_.flushed_lsn())}});
     error_ = std::move(error);
     failed_.notify();
     work_.notify();

@@ -15,15 +15,15 @@
 
 namespace walvault::agent {
 
-// One run of a stream: from begin() to finish(). Everything on the loop thread; blocking work goes to
-// the pools. Memory: at most kInFlightBytes of plain WAL, its frames' ciphertext beside it.
+// One run of a stream: from begin() to finish(). Everything on the loop thread; blocking work goes
+// to the pools. Memory: at most kInFlightBytes of plain WAL, its frames' ciphertext beside it.
 //
-// Durability: a position is flushed when the frames before it were fdatasynced in a tail whose directory
-// and ledger entries are synced; `on_flushed` is then called, and nothing else says so.
+// Durability: a position is flushed when the frames before it were fdatasynced in a tail whose
+// directory and ledger entries are synced; `on_flushed` is then called, and nothing else says so.
 class WalPipeline {
 public:
     static constexpr std::uint64_t kFrameBytes = 1 << 20;
-    static constexpr std::uint64_t kInFlightBytes = 16 << 20;
+    static constexpr std::uint64_t kInFlightBytes = 32 << 20;
 
     struct Options {
         std::chrono::milliseconds flush_interval{200};
@@ -33,17 +33,18 @@ public:
     };
 
     WalPipeline(asio::any_io_executor executor, Pools& pools, storage::Repository& repository,
-                Progress& progress, AgentMetrics& metrics, const Clock& clock, const Options& options,
-                std::function<void(Lsn)> on_flushed);
+                Progress& progress, AgentMetrics& metrics, const Clock& clock,
+                const Options& options, std::function<void(Lsn)> on_flushed);
     ~WalPipeline();
 
     // `start` is progress.flushed_lsn(); `tracker` has seen everything before it that it needs.
     void begin(const storage::HistoryRecord& history, const storage::ClusterRecord& cluster,
                storage::WalTracker tracker);
-    // Checks and takes WAL that continues the stream; waits while too much is in flight. Errors: corrupt
-    // (nothing of `wal` that fails its check is ever flushed); what broke the pipeline.
+    // Checks and takes WAL that continues the stream; waits while too much is in flight. Errors:
+    // corrupt (nothing of `wal` that fails its check is ever flushed); what broke the pipeline.
     Task<Result<>> append(ByteSpan wal);
-    // Nothing newer than `lsn` was on the server at `at`. Recorded in the tail from time to time while idle.
+    // Nothing newer than `lsn` was on the server at `at`. Recorded in the tail from time to time
+    // while idle.
     void note_quiet(Lsn lsn, WallTime at);
     // Flushes what was taken, closes the tail, ends the tasks. Then begin() may be called again.
     Task<Result<>> finish();
@@ -83,9 +84,9 @@ private:
     storage::HistoryRecord history_;
     storage::ClusterRecord cluster_;
     std::optional<storage::WalTracker> tracker_;
-    std::shared_ptr<Tail> cutting_;  // the tail that frames are cut for
+    std::shared_ptr<Tail> cutting_;             // the tail that frames are cut for
     std::vector<std::shared_ptr<Tail>> tails_;  // of this run, not yet closed
-    ByteBuffer open_;                // plain bytes of the frame being filled
+    ByteBuffer open_;                           // plain bytes of the frame being filled
     Lsn open_start_;
     SteadyTime open_since_{};
     std::deque<std::shared_ptr<Frame>> queue_;  // cut, in order, not yet written
@@ -97,9 +98,9 @@ private:
     SteadyTime last_quiet_at_{};
     SteadyTime last_witness_at_{};
     std::vector<ByteBuffer> spare_;  // buffers to fill again
-    Event work_;    // for the writer: a frame was sealed, or the end is near
-    Event room_;    // for append(): in-flight bytes went down
-    Event filled_;  // for the timer: a frame was begun
+    Event work_;                     // for the writer: a frame was sealed, or the end is near
+    Event room_;                     // for append(): in-flight bytes went down
+    Event filled_;                   // for the timer: a frame was begun
     Event failed_;
     TaskGroup tasks_;
 };

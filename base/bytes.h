@@ -44,9 +44,12 @@ T load_le(const std::byte* from) {
 template <class T>
 T load_be(const std::byte* from) {
     T value = load_le<T>(from);
-    if constexpr (sizeof(T) == 2) return static_cast<T>(__builtin_bswap16(static_cast<std::uint16_t>(value)));
-    if constexpr (sizeof(T) == 4) return static_cast<T>(__builtin_bswap32(static_cast<std::uint32_t>(value)));
-    if constexpr (sizeof(T) == 8) return static_cast<T>(__builtin_bswap64(static_cast<std::uint64_t>(value)));
+    if constexpr (sizeof(T) == 2)
+        return static_cast<T>(__builtin_bswap16(static_cast<std::uint16_t>(value)));
+    if constexpr (sizeof(T) == 4)
+        return static_cast<T>(__builtin_bswap32(static_cast<std::uint32_t>(value)));
+    if constexpr (sizeof(T) == 8)
+        return static_cast<T>(__builtin_bswap64(static_cast<std::uint64_t>(value)));
     return value;
 }
 template <class T>
@@ -56,9 +59,12 @@ void store_le(std::byte* to, T value) {
 }
 template <class T>
 void store_be(std::byte* to, T value) {
-    if constexpr (sizeof(T) == 2) value = static_cast<T>(__builtin_bswap16(static_cast<std::uint16_t>(value)));
-    if constexpr (sizeof(T) == 4) value = static_cast<T>(__builtin_bswap32(static_cast<std::uint32_t>(value)));
-    if constexpr (sizeof(T) == 8) value = static_cast<T>(__builtin_bswap64(static_cast<std::uint64_t>(value)));
+    if constexpr (sizeof(T) == 2)
+        value = static_cast<T>(__builtin_bswap16(static_cast<std::uint16_t>(value)));
+    if constexpr (sizeof(T) == 4)
+        value = static_cast<T>(__builtin_bswap32(static_cast<std::uint32_t>(value)));
+    if constexpr (sizeof(T) == 8)
+        value = static_cast<T>(__builtin_bswap64(static_cast<std::uint64_t>(value)));
     std::memcpy(to, &value, sizeof value);
 }
 template <class T>

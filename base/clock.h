@@ -21,7 +21,9 @@ inline WallTime from_postgres_micros(std::int64_t micros) {
 inline std::int64_t to_postgres_micros(WallTime at) {
     return at.time_since_epoch().count() - kPostgresEpochMicros;
 }
-inline double to_seconds(WallTime at) { return static_cast<double>(at.time_since_epoch().count()) / 1e6; }
+inline double to_seconds(WallTime at) {
+    return static_cast<double>(at.time_since_epoch().count()) / 1e6;
+}
 
 // "2026-08-22T12:02:57.981204Z"; microseconds always written, so that the text sorts.
 std::string to_utc_text(WallTime at);

@@ -12,7 +12,8 @@ constexpr std::array<std::array<std::uint32_t, 256>, 8> make_tables() {
     std::array<std::array<std::uint32_t, 256>, 8> tables{};
     for (std::uint32_t i = 0; i < 256; ++i) {
         std::uint32_t value = i;
-        for (int bit = 0; bit < 8; ++bit) value = (value >> 1) ^ ((value & 1) ? 0x82F63B78u : 0u);
+        for (int bit = 0; bit < 8; ++bit)
+            value = (value >> 1) ^ ((value & 1) ? 0x82F63B78u : 0u);
         tables[0][i] = value;
     }
     for (std::uint32_t i = 0; i < 256; ++i)
@@ -27,9 +28,11 @@ __attribute__((target("sse4.2"))) std::uint32_t extend_sse42(std::uint32_t state
     const std::byte* at = bytes.data();
     const std::byte* end = at + bytes.size();
     std::uint64_t wide = state;
-    for (; end - at >= 8; at += 8) wide = _mm_crc32_u64(wide, load_le<std::uint64_t>(at));
+    for (; end - at >= 8; at += 8)
+        wide = _mm_crc32_u64(wide, load_le<std::uint64_t>(at));
     state = static_cast<std::uint32_t>(wide);
-    for (; at != end; ++at) state = _mm_crc32_u8(state, std::to_integer<std::uint8_t>(*at));
+    for (; at != end; ++at)
+        state = _mm_crc32_u8(state, std::to_integer<std::uint8_t>(*at));
     return state;
 }
 #endif
@@ -42,7 +45,8 @@ std::uint32_t crc32c_extend_portable(std::uint32_t state, ByteSpan bytes) {
     for (; end - at >= 8; at += 8) {
         std::uint64_t word = load_le<std::uint64_t>(at) ^ state;
         state = 0;
-        for (std::size_t t = 0; t < 8; ++t) state ^= kTables[7 - t][(word >> (8 * t)) & 0xFF];
+        for (std::size_t t = 0; t < 8; ++t)
+            state ^= kTables[7 - t][(word >> (8 * t)) & 0xFF];
     }
     for (; at != end; ++at)
         state = (state >> 8) ^ kTables[0][(state ^ std::to_integer<std::uint32_t>(*at)) & 0xFF];

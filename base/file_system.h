@@ -1,9 +1,10 @@
-// FileSystem: the only door to the disk, so that a test can put one behind it that crashes, tears and fills up.
+// FileSystem: the only door to the disk, so that a test can put one behind it that crashes, tears
+// and fills up.
 //
-// Durability: write() hands bytes to the kernel; only sync_data() makes them survive power loss, and
-// only sync_directory() makes a new name or a rename survive. An error from write() or sync_data()
-// breaks the File for good: every later write() and sync_data() returns io, because the kernel may
-// have dropped the dirty pages and a second fsync would succeed without them.
+// Durability: write() hands bytes to the kernel; only sync_data() makes them survive power loss,
+// and only sync_directory() makes a new name or a rename survive. An error from write() or
+// sync_data() breaks the File for good: every later write() and sync_data() returns io, because the
+// kernel may have dropped the dirty pages and a second fsync would succeed without them.
 #pragma once
 
 #include <cstdint>
@@ -20,9 +21,11 @@ class File {
 public:
     virtual ~File() = default;
 
-    // Appends all of `bytes` at end(). Errors: no_space, io. Part of them may be in the file after an error.
+    // Appends all of `bytes` at end(). Errors: no_space, io. Part of them may be in the file after
+    // an error.
     virtual Result<> write(ByteSpan bytes) = 0;
-    // Writes all of `bytes` at `offset` without moving end(). For restored files, never for the repository.
+    // Writes all of `bytes` at `offset` without moving end(). For restored files, never for the
+    // repository.
     virtual Result<> write_at(std::uint64_t offset, ByteSpan bytes) = 0;
     // Reads until `into` is full or the file ends; returns the count. Errors: io.
     virtual Result<std::size_t> read_at(std::uint64_t offset, MutableByteSpan into) = 0;

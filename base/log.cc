@@ -65,15 +65,18 @@ void append_quoted(std::string& out, std::string_view text) {
 
 std::string text_line(Level level, std::string_view event, std::string_view sentence,
                       std::initializer_list<Field> fields) {
-    std::string line = fmt::format("{} {:<5} {}", to_utc_text(system_clock().now()), name_of(level), event);
+    std::string line =
+        fmt::format("{} {:<5} {}", to_utc_text(system_clock().now()), name_of(level), event);
     for (const Field& field : fields) {
         line += ' ';
         line += field.key;
         line += '=';
-        bool bare = !field.value.empty() &&
-                    field.value.find_first_of(" \"\\\n\t=") == std::string::npos;
-        if (field.is_number || bare) append_escaped(line, field.value);
-        else append_quoted(line, field.value);
+        bool bare =
+            !field.value.empty() && field.value.find_first_of(" \"\\\n\t=") == std::string::npos;
+        if (field.is_number || bare)
+            append_escaped(line, field.value);
+        else
+            append_quoted(line, field.value);
     }
     if (!sentence.empty()) {
         line += " - ";
@@ -93,8 +96,10 @@ std::string json_line(Level level, std::string_view event, std::string_view sent
         line += ',';
         append_quoted(line, field.key);
         line += ':';
-        if (field.is_number) line += field.value;
-        else append_quoted(line, field.value);
+        if (field.is_number)
+            line += field.value;
+        else
+            append_quoted(line, field.value);
     }
     return line + '}';
 }
@@ -109,7 +114,8 @@ void configure(Level level, Format format) {
 void set_level(Level level) { logger().set_level(to_spdlog(level)); }
 
 bool parse_level(std::string_view name, Level& level) {
-    for (Level candidate : {Level::trace, Level::debug, Level::info, Level::warn, Level::error, Level::off}) {
+    for (Level candidate :
+         {Level::trace, Level::debug, Level::info, Level::warn, Level::error, Level::off}) {
         if (name_of(candidate) != name) continue;
         level = candidate;
         return true;

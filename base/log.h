@@ -1,4 +1,5 @@
-// Structured log lines: an event name, a sentence, and key/value pairs; text or one JSON object a line.
+// Structured log lines: an event name, a sentence, and key/value pairs; text or one JSON object a
+// line.
 #pragma once
 
 #include <cstdint>
@@ -21,8 +22,7 @@ struct Field {
     Field(std::string_view name, const std::string& text) : key(name), value(text) {}
     Field(std::string_view name, const char* text) : key(name), value(text) {}
     template <class T>
-        requires std::is_arithmetic_v<T>
-    Field(std::string_view name, T number)
+    requires std::is_arithmetic_v<T> Field(std::string_view name, T number)
         : key(name), value(std::to_string(number)), is_number(true) {}
 };
 
@@ -36,16 +36,20 @@ void set_level(Level level);
 // Never pass a secret or a row value. May be called from any thread.
 void write(Level level, std::string_view event, std::string_view sentence,
            std::initializer_list<Field> fields = {});
-inline void debug(std::string_view event, std::string_view sentence, std::initializer_list<Field> fields = {}) {
+inline void debug(std::string_view event, std::string_view sentence,
+                  std::initializer_list<Field> fields = {}) {
     write(Level::debug, event, sentence, fields);
 }
-inline void info(std::string_view event, std::string_view sentence, std::initializer_list<Field> fields = {}) {
+inline void info(std::string_view event, std::string_view sentence,
+                 std::initializer_list<Field> fields = {}) {
     write(Level::info, event, sentence, fields);
 }
-inline void warn(std::string_view event, std::string_view sentence, std::initializer_list<Field> fields = {}) {
+inline void warn(std::string_view event, std::string_view sentence,
+                 std::initializer_list<Field> fields = {}) {
     write(Level::warn, event, sentence, fields);
 }
-inline void error(std::string_view event, std::string_view sentence, std::initializer_list<Field> fields = {}) {
+inline void error(std::string_view event, std::string_view sentence,
+                  std::initializer_list<Field> fields = {}) {
     write(Level::error, event, sentence, fields);
 }
 

@@ -28,8 +28,10 @@ prometheus::MetricFamily single(const std::string& name, const std::string& help
     family.help = help;
     family.type = type;
     prometheus::ClientMetric metric;
-    if (type == prometheus::MetricType::Counter) metric.counter.value = value;
-    else metric.gauge.value = value;
+    if (type == prometheus::MetricType::Counter)
+        metric.counter.value = value;
+    else
+        metric.gauge.value = value;
     family.metric.push_back(metric);
     return family;
 }
@@ -40,7 +42,8 @@ double start_time_seconds() {
     // Field 22; the second field is a name in parentheses that may hold spaces.
     std::istringstream rest(text.substr(std::min(text.rfind(')') + 2, text.size())));
     std::string field;
-    for (int i = 3; i <= 22; ++i) rest >> field;
+    for (int i = 3; i <= 22; ++i)
+        rest >> field;
     std::ifstream stat("/proc/stat");
     double boot = 0;
     for (std::string line; std::getline(stat, line);)
@@ -52,7 +55,9 @@ void append_process_metrics(std::vector<prometheus::MetricFamily>& families) {
     using prometheus::MetricType;
     rusage usage{};
     getrusage(RUSAGE_SELF, &usage);
-    auto seconds = [](timeval t) { return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) / 1e6; };
+    auto seconds = [](timeval t) {
+        return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) / 1e6;
+    };
     std::ifstream statm("/proc/self/statm");
     double virtual_pages = 0;
     double resident_pages = 0;
@@ -65,15 +70,17 @@ void append_process_metrics(std::vector<prometheus::MetricFamily>& families) {
         ++fds;
     rlimit limit{};
     getrlimit(RLIMIT_NOFILE, &limit);
-    families.push_back(single("process_cpu_seconds_total", "User and system CPU time.", MetricType::Counter,
+    families.push_back(single("process_cpu_seconds_total", "User and system CPU time.",
+                              MetricType::Counter,
                               seconds(usage.ru_utime) + seconds(usage.ru_stime)));
-    families.push_back(single("process_resident_memory_bytes", "Resident memory.", MetricType::Gauge,
-                              resident_pages * page));
+    families.push_back(single("process_resident_memory_bytes", "Resident memory.",
+                              MetricType::Gauge, resident_pages * page));
     families.push_back(single("process_virtual_memory_bytes", "Virtual memory.", MetricType::Gauge,
                               virtual_pages * page));
-    families.push_back(single("process_open_fds", "Open file descriptors.", MetricType::Gauge, fds));
-    families.push_back(single("process_max_fds", "Limit of open file descriptors.", MetricType::Gauge,
-                              static_cast<double>(limit.rlim_cur)));
+    families.push_back(
+        single("process_open_fds", "Open file descriptors.", MetricType::Gauge, fds));
+    families.push_back(single("process_max_fds", "Limit of open file descriptors.",
+                              MetricType::Gauge, static_cast<double>(limit.rlim_cur)));
     static const double started = start_time_seconds();
     families.push_back(single("process_start_time_seconds", "When the process started, Unix time.",
                               MetricType::Gauge, started));

@@ -1,4 +1,5 @@
-// Counter, Gauge and Histogram handles; prometheus-cpp stays behind the .cc. Callable from any thread.
+// Counter, Gauge and Histogram handles; prometheus-cpp stays behind the .cc. Callable from any
+// thread.
 #pragma once
 
 #include <map>
@@ -44,8 +45,8 @@ private:
     prometheus::Histogram* histogram_ = nullptr;
 };
 
-// The registry of one process. Handles stay valid as long as it lives; the same name and labels give
-// the same series. Every series exists (at 0) from the moment it is asked for.
+// The registry of one process. Handles stay valid as long as it lives; the same name and labels
+// give the same series. Every series exists (at 0) from the moment it is asked for.
 class Metrics {
 public:
     Metrics();

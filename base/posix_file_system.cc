@@ -85,8 +85,7 @@ private:
     }
     Result<> write_all(std::uint64_t offset, ByteSpan bytes) {
         while (!bytes.empty()) {
-            ssize_t count =
-                ::pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+            ssize_t count = ::pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
             if (count < 0 && errno == EINTR) continue;
             if (count < 0) return break_with("write", errno);
             offset += static_cast<std::uint64_t>(count);
@@ -143,7 +142,8 @@ public:
         return open_file(path, O_RDONLY, 0);
     }
     Result<> rename(const std::string& from, const std::string& to) override {
-        if (::rename(from.c_str(), to.c_str()) != 0) return fail(system_error("rename", from, errno));
+        if (::rename(from.c_str(), to.c_str()) != 0)
+            return fail(system_error("rename", from, errno));
         return {};
     }
     Result<> remove(const std::string& path) override {
@@ -162,7 +162,8 @@ public:
         for (std::size_t slash = 1; slash != std::string::npos;) {
             slash = path.find('/', slash);
             std::string part = path.substr(0, slash);
-            if (!part.empty() && ::mkdir(part.c_str(), static_cast<mode_t>(mode)) != 0 && errno != EEXIST)
+            if (!part.empty() && ::mkdir(part.c_str(), static_cast<mode_t>(mode)) != 0 &&
+                errno != EEXIST)
                 return fail(system_error("create directory", part, errno));
             if (slash != std::string::npos) ++slash;
         }
@@ -202,7 +203,8 @@ public:
     }
     Result<std::uint64_t> available_bytes(const std::string& path) override {
         struct statvfs status {};
-        if (::statvfs(path.c_str(), &status) != 0) return fail(system_error("statvfs", path, errno));
+        if (::statvfs(path.c_str(), &status) != 0)
+            return fail(system_error("statvfs", path, errno));
         return static_cast<std::uint64_t>(status.f_bavail) * status.f_frsize;
     }
     Result<std::unique_ptr<FileLock>> lock(const std::string& path) override {
@@ -211,7 +213,8 @@ public:
         if (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
             int code = errno;
             ::close(fd);
-            if (code == EWOULDBLOCK) return fail(Errc::busy, path + " is locked by another process");
+            if (code == EWOULDBLOCK)
+                return fail(Errc::busy, path + " is locked by another process");
             return fail(system_error("lock", path, code));
         }
         return std::make_unique<PosixFileLock>(fd);
@@ -235,8 +238,9 @@ Result<ByteBuffer> read_file(FileSystem& files, const std::string& path, std::ui
     WV_TRY(auto file, files.open_read(path));
     WV_TRY(std::uint64_t size, file->size());
     if (size > bytes_max)
-        return fail(Errc::corrupt, path + " has " + std::to_string(size) + " bytes, more than the " +
-                                       std::to_string(bytes_max) + " it can have");
+        return fail(Errc::corrupt, path + " has " + std::to_string(size) +
+                                       " bytes, more than the " + std::to_string(bytes_max) +
+                                       " it can have");
     ByteBuffer bytes(size);
     WV_TRY(std::size_t count, file->read_at(0, bytes));
     bytes.resize(count);

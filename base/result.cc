@@ -4,21 +4,36 @@ namespace walvault {
 
 std::string_view to_string(Errc code) {
     switch (code) {
-        case Errc::invalid_argument: return "invalid_argument";
-        case Errc::not_found: return "not_found";
-        case Errc::corrupt: return "corrupt";
-        case Errc::io: return "io";
-        case Errc::no_space: return "no_space";
-        case Errc::unavailable: return "unavailable";
-        case Errc::refused: return "refused";
-        case Errc::busy: return "busy";
-        case Errc::wrong_key: return "wrong_key";
-        case Errc::unsupported: return "unsupported";
-        case Errc::outside_window: return "outside_window";
-        case Errc::ambiguous: return "ambiguous";
-        case Errc::gap: return "gap";
-        case Errc::forked: return "forked";
-        case Errc::cancelled: return "cancelled";
+        case Errc::invalid_argument:
+            return "invalid_argument";
+        case Errc::not_found:
+            return "not_found";
+        case Errc::corrupt:
+            return "corrupt";
+        case Errc::io:
+            return "io";
+        case Errc::no_space:
+            return "no_space";
+        case Errc::unavailable:
+            return "unavailable";
+        case Errc::refused:
+            return "refused";
+        case Errc::busy:
+            return "busy";
+        case Errc::wrong_key:
+            return "wrong_key";
+        case Errc::unsupported:
+            return "unsupported";
+        case Errc::outside_window:
+            return "outside_window";
+        case Errc::ambiguous:
+            return "ambiguous";
+        case Errc::gap:
+            return "gap";
+        case Errc::forked:
+            return "forked";
+        case Errc::cancelled:
+            return "cancelled";
     }
     return "unknown";
 }

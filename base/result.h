@@ -13,18 +13,18 @@ enum class Errc {
     invalid_argument,  // the input is wrong; the same call will fail again
     not_found,         // proven absent; never used for "could not look"
     corrupt,           // bytes fail their check
-    io,                // a local file operation failed; the object it was done on is broken for good
-    no_space,          // the store is full; worth another try when there is space
-    unavailable,       // the other side does not answer now; worth another try
-    refused,           // it could be done but must not be (not empty, running, another cluster)
-    busy,              // another process holds it
-    wrong_key,         // the key is missing, unreadable or another one
-    unsupported,       // a version or an option this build does not know
-    outside_window,    // the target is before, after or inside a gap of what can be restored
-    ambiguous,         // the target has more than one meaning
-    gap,               // bytes that are needed are known to be missing
-    forked,            // the server's bytes are not the continuation of what is stored
-    cancelled,         // stopped on request
+    io,              // a local file operation failed; the object it was done on is broken for good
+    no_space,        // the store is full; worth another try when there is space
+    unavailable,     // the other side does not answer now; worth another try
+    refused,         // it could be done but must not be (not empty, running, another cluster)
+    busy,            // another process holds it
+    wrong_key,       // the key is missing, unreadable or another one
+    unsupported,     // a version or an option this build does not know
+    outside_window,  // the target is before, after or inside a gap of what can be restored
+    ambiguous,       // the target has more than one meaning
+    gap,             // bytes that are needed are known to be missing
+    forked,          // the server's bytes are not the continuation of what is stored
+    cancelled,       // stopped on request
 };
 
 std::string_view to_string(Errc code);
@@ -54,22 +54,23 @@ tl::unexpected<Error> fail_while(std::string_view doing, Error error);
 #define WV_CONCAT(a, b) WV_CONCAT_INNER(a, b)
 
 // WV_TRY(auto x, expression): x is the value, or the function returns the error.
-#define WV_TRY(declaration, ...) WV_TRY_AS(return, WV_CONCAT(wv_result_, __LINE__), declaration, __VA_ARGS__)
+#define WV_TRY(declaration, ...) \
+    WV_TRY_AS(return, WV_CONCAT(wv_result_, __LINE__), declaration, __VA_ARGS__)
 #define WV_CO_TRY(declaration, ...) \
     WV_TRY_AS(co_return, WV_CONCAT(wv_result_, __LINE__), declaration, __VA_ARGS__)
-#define WV_TRY_AS(leave, name, declaration, ...)              \
-    auto name = (__VA_ARGS__);                                \
+#define WV_TRY_AS(leave, name, declaration, ...)                \
+    auto name = (__VA_ARGS__);                                  \
     if (!name) leave ::walvault::fail(std::move(name).error()); \
     declaration = std::move(*name)
 
 // WV_CHECK(expression): for Result<void>; the function returns the error.
-#define WV_CHECK(...)                                                                      \
-    do {                                                                                   \
-        if (auto wv_check = (__VA_ARGS__); !wv_check)                                      \
-            return ::walvault::fail(std::move(wv_check).error());                          \
+#define WV_CHECK(...)                                             \
+    do {                                                          \
+        if (auto wv_check = (__VA_ARGS__); !wv_check)             \
+            return ::walvault::fail(std::move(wv_check).error()); \
     } while (false)
-#define WV_CO_CHECK(...)                                                                   \
-    do {                                                                                   \
-        auto wv_check = (__VA_ARGS__);                                                     \
-        if (!wv_check) co_return ::walvault::fail(std::move(wv_check).error());            \
+#define WV_CO_CHECK(...)                                                        \
+    do {                                                                        \
+        auto wv_check = (__VA_ARGS__);                                          \
+        if (!wv_check) co_return ::walvault::fail(std::move(wv_check).error()); \
     } while (false)

@@ -1,4 +1,5 @@
-// TaskGroup: owns the coroutines it starts; join() waits for all of them. The only user of asio::detached.
+// TaskGroup: owns the coroutines it starts; join() waits for all of them. The only user of
+// asio::detached.
 #pragma once
 
 #include <exception>
@@ -21,7 +22,8 @@ public:
 
     Task<> join() {
         auto state = state_;
-        while (state->running > 0) co_await state->done.wait();
+        while (state->running > 0)
+            co_await state->done.wait();
     }
 
     std::size_t running_count() const { return state_->running; }

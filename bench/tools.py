@@ -220,6 +220,7 @@ key = "file:{self.key}"
 [web]
 listen = "127.0.0.1:{self.web_port}"
 """)
+        self.run_verb("init")
 
     def _command(self, *arguments):
         return [self.binary, "--config", self.config, *arguments]

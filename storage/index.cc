@@ -45,7 +45,8 @@ std::string numbered_key(const std::string& prefix, std::uint64_t number) {
 template <class Message>
 Result<Message> parse(const std::string& value) {
     Message message;
-    if (!message.ParseFromString(value)) return fail(Errc::corrupt, "index: a value cannot be read");
+    if (!message.ParseFromString(value))
+        return fail(Errc::corrupt, "index: a value cannot be read");
     return message;
 }
 
@@ -71,7 +72,8 @@ public:
     Result<> require_format(bool create) {
         WV_TRY(auto format, store_->get(Family::state, kFormat));
         if (format && *format == kFormatValue) return {};
-        if (format || !create) return fail(Errc::corrupt, "index: format is not \"walvault index 1\"");
+        if (format || !create)
+            return fail(Errc::corrupt, "index: format is not \"walvault index 1\"");
         store_->begin();
         store_->put(Family::state, kFormat, kFormatValue);
         return store_->commit();
@@ -118,12 +120,13 @@ public:
 
     Result<std::vector<ClusterRecord>> clusters() override {
         std::vector<ClusterRecord> found;
-        WV_CHECK(each<pb::ClusterAdded>(Family::state, "cluster/", [&](const pb::ClusterAdded& cluster) {
-            found.push_back({.name = cluster.cluster(),
-                             .system_identifier = cluster.system_identifier(),
-                             .segment_bytes = cluster.segment_bytes(),
-                             .server_version_num = cluster.server_version_num()});
-        }));
+        WV_CHECK(
+            each<pb::ClusterAdded>(Family::state, "cluster/", [&](const pb::ClusterAdded& cluster) {
+                found.push_back({.name = cluster.cluster(),
+                                 .system_identifier = cluster.system_identifier(),
+                                 .segment_bytes = cluster.segment_bytes(),
+                                 .server_version_num = cluster.server_version_num()});
+            }));
         return found;
     }
     Result<std::vector<pb::HistoryOpened>> histories(const std::string& cluster) override {
@@ -139,7 +142,8 @@ public:
             WV_TRY(auto witness, store_->get(Family::state, "witness/" + tail.path()));
             std::uint32_t synced = 0;
             if (witness && witness->size() == 8)
-                synced = static_cast<std::uint32_t>(load_be<std::uint64_t>(as_bytes(*witness).data()));
+                synced =
+                    static_cast<std::uint32_t>(load_be<std::uint64_t>(as_bytes(*witness).data()));
             tails.push_back({std::move(tail), synced});
         }
         std::sort(tails.begin(), tails.end(), [](const OpenTail& a, const OpenTail& b) {
@@ -177,7 +181,9 @@ public:
         if (at->Valid() && at->key().starts_with(prefix)) {
             std::string key = at->key().ToString();
             WV_TRY(auto value, store_->get(Family::wal, prefix + key.substr(key.size() - 8)));
-            if (!value) return fail(Errc::corrupt, "index: the commit clock names a pack that is not there");
+            if (!value)
+                return fail(Errc::corrupt,
+                            "index: the commit clock names a pack that is not there");
             WV_TRY(auto pack, parse<pb::PackInfo>(*value));
             return std::optional<pb::PackInfo>(std::move(pack));
         }
@@ -210,7 +216,8 @@ public:
                                              std::int64_t until_us) override {
         WV_TRY(auto found, all<pb::MarkEntry>(Family::marks, text_of(history)));
         std::erase_if(found, [&](const pb::MarkEntry& mark) {
-            return (since_us != 0 && mark.at_us() < since_us) || (until_us != 0 && mark.at_us() > until_us);
+            return (since_us != 0 && mark.at_us() < since_us) ||
+                   (until_us != 0 && mark.at_us() > until_us);
         });
         return found;
     }
@@ -259,7 +266,8 @@ private:
         auto at = store_->iterate(Family::clock);
         at->SeekForPrev(prefix + std::string(16, '\xff'));
         if (at->Valid() && at->key().starts_with(prefix)) {
-            std::uint64_t raw = load_be<std::uint64_t>(as_bytes(at->key().ToStringView()).data() + prefix.size());
+            std::uint64_t raw =
+                load_be<std::uint64_t>(as_bytes(at->key().ToStringView()).data() + prefix.size());
             return static_cast<std::int64_t>(raw ^ (1ull << 63));
         }
         WV_CHECK(IndexStore::check(*at));
@@ -287,7 +295,8 @@ private:
     template <class Message>
     Result<std::vector<Message>> all(Family family, const std::string& prefix) {
         std::vector<Message> found;
-        WV_CHECK(each<Message>(family, prefix, [&](Message& message) { found.push_back(std::move(message)); }));
+        WV_CHECK(each<Message>(family, prefix,
+                               [&](Message& message) { found.push_back(std::move(message)); }));
         return found;
     }
 
@@ -312,9 +321,10 @@ Result<> RocksIndex::apply_event(const pb::LedgerEntry& entry, const pb::PackFoo
                         entry.cluster_added().SerializeAsString());
             return {};
         case Event::kHistoryOpened:
-            store_->put(Family::state,
-                        numbered_key("history/" + entry.history_opened().cluster() + "/", entry.sequence()),
-                        entry.history_opened().SerializeAsString());
+            store_->put(
+                Family::state,
+                numbered_key("history/" + entry.history_opened().cluster() + "/", entry.sequence()),
+                entry.history_opened().SerializeAsString());
             return {};
         case Event::kTimelineHistory:
             store_->put(Family::state,
@@ -340,7 +350,8 @@ Result<> RocksIndex::apply_event(const pb::LedgerEntry& entry, const pb::PackFoo
             return apply_pack(entry.pack_closed(), *footer);
         case Event::kBackupStarted:
             store_->put(Family::state,
-                        "backup/" + entry.backup_started().cluster() + "/" + entry.backup_started().backup_id(),
+                        "backup/" + entry.backup_started().cluster() + "/" +
+                            entry.backup_started().backup_id(),
                         entry.backup_started().SerializeAsString());
             return {};
         case Event::kBackupFailed:
@@ -354,7 +365,8 @@ Result<> RocksIndex::apply_event(const pb::LedgerEntry& entry, const pb::PackFoo
                         backup.SerializeAsString());
             return {};
         }
-        default: return {};  // audit only
+        default:
+            return {};  // audit only
     }
 }
 
@@ -377,8 +389,8 @@ Result<> RocksIndex::apply_pack(const pb::PackClosed& closed, const pb::PackFoot
     } else {
         store_->put(Family::packs, pack.file_id(), value);
         Id16 file_id{};
-        std::copy_n(as_bytes(pack.file_id()).begin(), std::min<std::size_t>(pack.file_id().size(), 16),
-                    file_id.begin());
+        std::copy_n(as_bytes(pack.file_id()).begin(),
+                    std::min<std::size_t>(pack.file_id().size(), 16), file_id.begin());
         for (const pb::FrameEntry& frame : footer.frames())
             if (!frame.content_id().empty())
                 store_->put(Family::chunks, frame.content_id(), encode_place(file_id, frame));

@@ -1,9 +1,9 @@
 // Index: the RocksDB view of ledger and pack footers. Never the only copy of anything.
 //
-// Column families: state (watermark, clusters, histories, gaps, open tails, witnesses), wal (history,
-// start LSN -> pack), clock (history, largest commit time so far, start LSN -> nothing: the first pack
-// with a commit later than T is one seek away), marks, chunks (content id -> place), packs (file id ->
-// pack), backups. Keys: docs/formats.md.
+// Column families: state (watermark, clusters, histories, gaps, open tails, witnesses), wal
+// (history, start LSN -> pack), clock (history, largest commit time so far, start LSN -> nothing:
+// the first pack with a commit later than T is one seek away), marks, chunks (content id -> place),
+// packs (file id -> pack), backups. Keys: docs/formats.md.
 #pragma once
 
 #include <functional>
@@ -28,7 +28,8 @@ struct ChunkPlace {
 
 struct OpenTail {
     pb::TailOpened opened;
-    std::uint32_t synced_frames = 0;  // the witness: frames known to be synced, 0 when none was noted
+    std::uint32_t synced_frames =
+        0;  // the witness: frames known to be synced, 0 when none was noted
 };
 
 // Reads may be called from any thread; apply() and note_synced() by one at a time.
@@ -68,14 +69,15 @@ public:
     // The first WAL pack with a transaction later than `at_us`, or nothing.
     virtual Result<std::optional<pb::PackInfo>> first_pack_later_than(const Id16& history,
                                                                       std::int64_t at_us) = 0;
-    // WAL packs that end after `from`, in order; `sink` returns false to stop. Backwards with `reverse`,
-    // then from the last pack that starts before `from`.
+    // WAL packs that end after `from`, in order; `sink` returns false to stop. Backwards with
+    // `reverse`, then from the last pack that starts before `from`.
     virtual Result<> each_wal_pack(const Id16& history, Lsn from, bool reverse,
                                    const std::function<bool(const pb::PackInfo&)>& sink) = 0;
     virtual Result<std::vector<pb::MarkEntry>> marks(const Id16& history, std::int64_t since_us,
                                                      std::int64_t until_us) = 0;
     virtual Result<std::optional<ChunkPlace>> chunk(const Id32& content_id) = 0;
-    virtual Result<std::optional<pb::PackInfo>> pack(const Id16& file_id) = 0;  // base and manifest packs
+    virtual Result<std::optional<pb::PackInfo>> pack(
+        const Id16& file_id) = 0;  // base and manifest packs
     virtual Result<std::vector<pb::PackInfo>> base_packs(const std::string& cluster) = 0;
     virtual Result<RepositoryView::Totals> totals(const std::string& cluster) = 0;
 };

@@ -10,8 +10,8 @@ namespace walvault::storage {
 
 namespace {
 
-Result<> apply_entry(Index& index, ObjectStore& store, const Keyring& keyring, const pb::LedgerEntry& entry,
-                     const LedgerHead& head) {
+Result<> apply_entry(Index& index, ObjectStore& store, const Keyring& keyring,
+                     const pb::LedgerEntry& entry, const LedgerHead& head) {
     if (!entry.has_pack_closed()) return index.apply(entry, head, nullptr);
     const pb::PackInfo& pack = entry.pack_closed().pack();
     auto reader = PackReader::open(store, pack, keyring);
@@ -34,7 +34,8 @@ Result<LedgerHead> catch_up(Index& index, ObjectStore& store, const Id16& reposi
         if (held) {
             LedgerHead head{held->sequence(), {}};
             std::copy_n(as_bytes(entry.previous_hash()).begin(),
-                        std::min(entry.previous_hash().size(), head.hash.size()), head.hash.begin());
+                        std::min(entry.previous_hash().size(), head.hash.size()),
+                        head.hash.begin());
             WV_CHECK(apply_entry(index, store, keyring, *held, head));
         }
         held = entry;

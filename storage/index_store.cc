@@ -77,18 +77,21 @@ IndexStore::~IndexStore() = default;
 Result<std::unique_ptr<IndexStore>> IndexStore::open(const std::string& directory, bool read_only) {
     auto cache = rocksdb::NewLRUCache(16 << 20);
     std::vector<rocksdb::ColumnFamilyDescriptor> families;
-    for (const char* name : kNames) families.emplace_back(name, family_options(cache));
+    for (const char* name : kNames)
+        families.emplace_back(name, family_options(cache));
     std::unique_ptr<IndexStore> store(new IndexStore());
     State& state = *store->state_;
     state.read_only = read_only;
     rocksdb::DB* database = nullptr;
     rocksdb::Options options = database_options(read_only);
     rocksdb::Status status =
-        read_only ? rocksdb::DB::OpenForReadOnly(options, directory, families, &state.handles, &database)
-                  : rocksdb::DB::Open(options, directory, families, &state.handles, &database);
+        read_only
+            ? rocksdb::DB::OpenForReadOnly(options, directory, families, &state.handles, &database)
+            : rocksdb::DB::Open(options, directory, families, &state.handles, &database);
     if (!status.ok()) return fail(error_of(status, "open " + directory));
     state.database.reset(database);
-    state.batch = std::make_unique<rocksdb::WriteBatchWithIndex>(rocksdb::BytewiseComparator(), 0, true);
+    state.batch =
+        std::make_unique<rocksdb::WriteBatchWithIndex>(rocksdb::BytewiseComparator(), 0, true);
     return store;
 }
 
@@ -109,7 +112,8 @@ Result<std::optional<std::string>> IndexStore::get(Family family, const std::str
     return std::optional<std::string>(std::move(value));
 }
 
-Result<std::optional<std::string>> IndexStore::get_in_batch(Family family, const std::string& key) const {
+Result<std::optional<std::string>> IndexStore::get_in_batch(Family family,
+                                                            const std::string& key) const {
     std::string value;
     rocksdb::Status status = state_->batch->GetFromBatchAndDB(
         state_->database.get(), rocksdb::ReadOptions(), handle(family), key, &value);

@@ -1,4 +1,5 @@
-// IndexStore: RocksDB column families behind get, put and iterate; a read-only one keeps its writes in memory.
+// IndexStore: RocksDB column families behind get, put and iterate; a read-only one keeps its writes
+// in memory.
 #pragma once
 
 #include <memory>

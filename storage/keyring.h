@@ -19,8 +19,9 @@ class MasterKey {
 public:
     static MasterKey generate();
     // The file must be regular, owned by this user or root, and readable by no one else (0600 or
-    // 0400), not a symbolic link. 0440 is allowed where root owns it: what systemd's LoadCredential=
-    // hands over looks so, because of its access control list. Errors: wrong_key, with what to do.
+    // 0400), not a symbolic link. 0440 is allowed where root owns it: what systemd's
+    // LoadCredential= hands over looks so, because of its access control list. Errors: wrong_key,
+    // with what to do.
     static Result<MasterKey> read_file(FileSystem& files, const std::string& path);
     static Result<MasterKey> parse(std::string_view line);
     // Creates `path` with mode 0600. Errors: refused if it exists.
@@ -49,7 +50,8 @@ class Keyring {
 public:
     static Keyring create(const Id16& repository_id, const MasterKey& master);
     // Errors: wrong_key if another master key wrapped it, corrupt, unsupported.
-    static Result<Keyring> decode(ByteSpan file, const Id16& repository_id, const MasterKey& master);
+    static Result<Keyring> decode(ByteSpan file, const Id16& repository_id,
+                                  const MasterKey& master);
     // magic, length, KeyringContent, keyed BLAKE2b-256 over all three. `master` is the one it was
     // created or decoded with (asserted).
     ByteBuffer encode(const MasterKey& master) const;

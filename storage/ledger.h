@@ -28,25 +28,28 @@ struct LedgerKeys {
     static LedgerKeys derive(const DataKey& ledger_key);
 };
 
-// Reads and checks entries after `from` in order: signature, chain, sequence. `on_entry` may fail the
-// read. Returns the head. With `tolerate_torn_end`, an incomplete record at the very end of the last
-// file is not there (a crash while appending); anything else that does not check is corrupt.
-// Errors: corrupt; invalid_argument if `from` is not in the ledger (it was rolled back or is another).
-Result<LedgerHead> read_ledger(ObjectStore& store, const Id16& repository_id, const LedgerKeys& keys,
-                               const LedgerHead& from, bool tolerate_torn_end,
+// Reads and checks entries after `from` in order: signature, chain, sequence. `on_entry` may fail
+// the read. Returns the head. With `tolerate_torn_end`, an incomplete record at the very end of the
+// last file is not there (a crash while appending); anything else that does not check is corrupt.
+// Errors: corrupt; invalid_argument if `from` is not in the ledger (it was rolled back or is
+// another).
+Result<LedgerHead> read_ledger(ObjectStore& store, const Id16& repository_id,
+                               const LedgerKeys& keys, const LedgerHead& from,
+                               bool tolerate_torn_end,
                                const std::function<Result<>(const pb::LedgerEntry&)>& on_entry);
 
 // The writing end; one in the world (the caller holds the repository's lock).
 class Ledger {
 public:
-    // Checks the chain, and the signatures of the last two files; cuts a torn end off. `root` exists.
+    // Checks the chain, and the signatures of the last two files; cuts a torn end off. `root`
+    // exists.
     static Result<std::unique_ptr<Ledger>> open(FileSystem& files, const std::string& root,
                                                 const Id16& repository_id, LedgerKeys keys,
                                                 const Clock& clock);
     virtual ~Ledger() = default;
 
-    // Fills in sequence, previous_hash, generation and at_us, signs, writes, fdatasyncs: durable when
-    // it returns. Blocks for one sync. After an error it refuses every later append (io).
+    // Fills in sequence, previous_hash, generation and at_us, signs, writes, fdatasyncs: durable
+    // when it returns. Blocks for one sync. After an error it refuses every later append (io).
     virtual Result<pb::LedgerEntry> append(pb::LedgerEntry entry) = 0;
     virtual LedgerHead head() const = 0;
     virtual void set_generation(std::uint64_t generation) = 0;

@@ -1,4 +1,5 @@
-// ObjectStore: named immutable objects. A directory, or later a bucket; readers of a repository use nothing else.
+// ObjectStore: named immutable objects. A directory, or later a bucket; readers of a repository use
+// nothing else.
 #pragma once
 
 #include <cstdint>
@@ -23,8 +24,10 @@ public:
     virtual ~ObjectStore() = default;
     // Durable when it returns. Errors: refused if `name` exists; no_space, io, unavailable.
     virtual Result<> put(const std::string& name, ByteSpan bytes) = 0;
-    // `length` bytes at `offset`; fewer only where the object ends. Errors: not_found (proven absent), io, unavailable.
-    virtual Result<ByteBuffer> get(const std::string& name, std::uint64_t offset, std::uint64_t length) = 0;
+    // `length` bytes at `offset`; fewer only where the object ends. Errors: not_found (proven
+    // absent), io, unavailable.
+    virtual Result<ByteBuffer> get(const std::string& name, std::uint64_t offset,
+                                   std::uint64_t length) = 0;
     virtual Result<ObjectInfo> info(const std::string& name) = 0;
     // Everything whose name begins with `prefix`, sorted. An absent prefix is an empty list.
     virtual Result<std::vector<ObjectInfo>> list(const std::string& prefix) = 0;
@@ -34,9 +37,10 @@ public:
     virtual std::string url() const = 0;
 };
 
-// Objects are files under `root`; put writes a temporary name, syncs, renames it into place, syncs the
-// directory. One writer at a time: between two that put the same name at once, the later one wins.
-// Where `root` itself is missing (a disk that is not mounted), everything is unavailable, never not_found.
+// Objects are files under `root`; put writes a temporary name, syncs, renames it into place, syncs
+// the directory. One writer at a time: between two that put the same name at once, the later one
+// wins. Where `root` itself is missing (a disk that is not mounted), everything is unavailable,
+// never not_found.
 std::unique_ptr<ObjectStore> make_directory_store(FileSystem& files, std::string root);
 
 }  // namespace walvault::storage

@@ -12,7 +12,8 @@ std::string frame_name(const std::string& path, int index) {
 Result<pb::PackFooter> read_footer(ObjectStore& store, const std::string& path, std::uint64_t size,
                                    const FileCipher& cipher, const pb::PackInfo& expected) {
     if (size < kFileHeaderBytes + kPackTrailerBytes)
-        return fail(Errc::corrupt, path + " has " + std::to_string(size) + " bytes: too short for a pack");
+        return fail(Errc::corrupt,
+                    path + " has " + std::to_string(size) + " bytes: too short for a pack");
     WV_TRY(ByteBuffer tail, store.get(path, size - kPackTrailerBytes, kPackTrailerBytes));
     WV_TRY(PackTrailer trailer, decode_pack_trailer(tail));
     if (trailer.footer_offset + trailer.footer_bytes + kPackTrailerBytes != size)
@@ -29,14 +30,16 @@ Result<pb::PackFooter> read_footer(ObjectStore& store, const std::string& path, 
     if (!footer.ParseFromArray(plain.data(), static_cast<int>(plain.size())))
         return fail(Errc::corrupt, path + ": its footer cannot be read");
     if (footer.format_version() != kFormatVersion)
-        return fail(Errc::unsupported, path + ": footer version " + std::to_string(footer.format_version()) +
+        return fail(Errc::unsupported, path + ": footer version " +
+                                           std::to_string(footer.format_version()) +
                                            " is not known to this walvault");
     return footer;
 }
 
 }  // namespace
 
-Result<FileCipher> open_cipher(ObjectStore& store, const std::string& path, const Keyring& keyring) {
+Result<FileCipher> open_cipher(ObjectStore& store, const std::string& path,
+                               const Keyring& keyring) {
     WV_TRY(ByteBuffer bytes, store.get(path, 0, kFileHeaderBytes));
     auto header = decode_file_header(bytes);
     if (!header) return fail_while(path, header.error());
@@ -49,10 +52,16 @@ Result<FileCipher> open_cipher(ObjectStore& store, const std::string& path, cons
     return cipher;
 }
 
-Result<std::shared_ptr<const PackReader>> PackReader::open(ObjectStore& store, const pb::PackInfo& expected,
+Result<std::shared_ptr<const PackReader>> PackReader::open(ObjectStore& store,
+                                                           const pb::PackInfo& expected,
                                                            const Keyring& keyring) {
     const std::string& path = expected.path();
-    WV_TRY(ObjectInfo info, store.info(path));
+    auto found = store.info(path);
+    // The ledger says that it was stored: its absence is damage, not an answer.
+    if (!found && found.error().code == Errc::not_found)
+        return fail(Errc::corrupt, "the pack " + path + " is missing from " + store.url(),
+                    "bring it back from another copy of this repository");
+    WV_TRY(const ObjectInfo info, std::move(found));
     WV_TRY(FileCipher cipher, open_cipher(store, path, keyring));
     auto footer = read_footer(store, path, info.size_bytes, cipher, expected);
     if (!footer) return fail_while("open pack " + path, footer.error());
@@ -75,12 +84,14 @@ Result<> PackReader::unseal_frame(int index, ByteSpan sealed, ByteBuffer& plain)
     const pb::FrameEntry& entry = footer_.frames(index);
     if (sealed.size() != entry.stored_bytes())
         return fail(Errc::corrupt, frame_name(path_, index) + ": the file ends before it");
-    if (sealed.size() < kTagBytes || std::string_view(entry.tag()) != as_text(sealed.last(kTagBytes)))
+    if (sealed.size() < kTagBytes ||
+        std::string_view(entry.tag()) != as_text(sealed.last(kTagBytes)))
         return fail(Errc::corrupt, frame_name(path_, index) + " is not the frame the footer names");
     auto unsealed = cipher_.unseal_into(place_of(entry, cipher_.header().stream), sealed, plain);
     if (!unsealed) return fail_while(path_, unsealed.error());
     if (plain.size() != entry.plain_bytes())
-        return fail(Errc::corrupt, frame_name(path_, index) + " has another length than its footer says");
+        return fail(Errc::corrupt,
+                    frame_name(path_, index) + " has another length than its footer says");
     return {};
 }
 
@@ -105,7 +116,8 @@ public:
             WV_TRY(buffer_, store_.get(path_, offset, std::max(length, kAheadBytes)));
             start_ = offset;
         }
-        return ByteSpan(buffer_).subspan(offset - start_, std::min<std::uint64_t>(length, buffer_.size()));
+        return ByteSpan(buffer_).subspan(offset - start_,
+                                         std::min<std::uint64_t>(length, buffer_.size()));
     }
 
 private:
@@ -118,9 +130,13 @@ private:
 
 class TailScan {
 public:
-    TailScan(ObjectStore& store, std::string path, FileCipher cipher, std::uint64_t size, WalTracker tracker)
-        : path_(std::move(path)), cipher_(std::move(cipher)), size_(size),
-          forward_(store, path_, size), tracker_(std::move(tracker)) {
+    TailScan(ObjectStore& store, std::string path, FileCipher cipher, std::uint64_t size,
+             WalTracker tracker)
+        : path_(std::move(path)),
+          cipher_(std::move(cipher)),
+          size_(size),
+          forward_(store, path_, size),
+          tracker_(std::move(tracker)) {
         end_lsn_ = cipher_.header().start_lsn;
     }
 
@@ -138,7 +154,8 @@ public:
         if (!damage_ && frame_number_ < synced_frames_)
             damage_ = Error{Errc::corrupt, path_ + " ends after " + std::to_string(frame_number_) +
                                                " frames, but " + std::to_string(synced_frames_) +
-                                               " were synced: WAL from " + to_string(end_lsn_) + " on is lost"};
+                                               " were synced: WAL from " + to_string(end_lsn_) +
+                                               " on is lost"};
         return finish();
     }
 
@@ -152,21 +169,27 @@ private:
         std::uint64_t stored = kFrameHeaderBytes + header.sealed_bytes;
         WV_TRY(ByteSpan sealed, forward_.view(offset_, stored));
         if (sealed.size() != stored)
-            return fail(Errc::corrupt, path_ + ": the file ends inside frame " + std::to_string(frame_number_));
+            return fail(Errc::corrupt,
+                        path_ + ": the file ends inside frame " + std::to_string(frame_number_));
         bool quiet = header.kind == FrameKind::quiet;
-        FramePlace place{.kind = header.kind, .frame_number = frame_number_, .start = end_lsn_.value,
+        FramePlace place{.kind = header.kind,
+                         .frame_number = frame_number_,
+                         .start = end_lsn_.value,
                          .end = end_lsn_.value + (quiet ? 0 : header.plain_bytes)};
         WV_CHECK(cipher_.unseal_into(place, sealed, plain_));
         synced_frames_ = std::max(synced_frames_, header.synced_frames);
-        if (quiet) WV_CHECK(take_quiet());
-        else WV_CHECK(take_wal(sealed));
+        if (quiet)
+            WV_CHECK(take_quiet());
+        else
+            WV_CHECK(take_wal(sealed));
         offset_ += stored;
         ++frame_number_;
         return Step::frame;
     }
 
     Result<> take_quiet() {
-        if (plain_.size() != 8) return fail(Errc::corrupt, path_ + ": a quiet frame of another length than 8");
+        if (plain_.size() != 8)
+            return fail(Errc::corrupt, path_ + ": a quiet frame of another length than 8");
         std::int64_t until = load_le<std::int64_t>(plain_.data());
         summary_.set_covered_until_us(std::max(summary_.covered_until_us(), until));
         return {};
@@ -186,13 +209,14 @@ private:
         merge_summary(summary_, notes.summary);
         *entry.mutable_summary() = std::move(notes.summary);
         *footer_.add_frames() = std::move(entry);
-        for (pb::MarkEntry& mark : notes.marks) *footer_.add_marks() = std::move(mark);
+        for (pb::MarkEntry& mark : notes.marks)
+            *footer_.add_marks() = std::move(mark);
         end_lsn_ = end_lsn_ + plain_.size();
         return {};
     }
 
-    // A frame that does not check is the torn end of a crash unless a whole frame behind it says that
-    // this one had been synced.
+    // A frame that does not check is the torn end of a crash unless a whole frame behind it says
+    // that this one had been synced.
     Result<> look_behind(const Error& error) {
         for (std::uint64_t at = offset_ + 1; at + kFrameHeaderBytes <= size_; ++at) {
             WV_TRY(ByteSpan head, forward_.view(at, kFrameHeaderBytes));
@@ -201,8 +225,9 @@ private:
             auto header = decode_frame_header(head);
             if (!header || header->synced_frames <= frame_number_) continue;
             if (!cipher_.vouches_for(*header)) continue;
-            damage_ = Error{Errc::corrupt, path_ + ": frame " + std::to_string(frame_number_) + " (WAL from " +
-                                               to_string(end_lsn_) + ") is damaged: " + error.message};
+            damage_ = Error{Errc::corrupt, path_ + ": frame " + std::to_string(frame_number_) +
+                                               " (WAL from " + to_string(end_lsn_) +
+                                               ") is damaged: " + error.message};
             break;
         }
         return {};
@@ -219,7 +244,8 @@ private:
         tail.torn_bytes = torn_bytes_;
         tail.damage = std::move(damage_);
         footer_.set_format_version(kFormatVersion);
-        tail.reader = std::make_shared<const PackReader>(path_, std::move(cipher_), std::move(footer_));
+        tail.reader =
+            std::make_shared<const PackReader>(path_, std::move(cipher_), std::move(footer_));
         return tail;
     }
 
@@ -250,7 +276,8 @@ Result<ScannedTail> scan_tail(ObjectStore& store, const std::string& path, const
                                .system_identifier = header.system_identifier,
                                .segment_bytes = header.segment_bytes,
                                .timeline = header.timeline};
-    WV_TRY(WalTracker tracker, WalTracker::open(decoding, options.decode_from, options.largest_at_us));
+    WV_TRY(WalTracker tracker,
+           WalTracker::open(decoding, options.decode_from, options.largest_at_us));
     if (options.prime) WV_CHECK(options.prime(tracker));
     TailScan scan(store, path, std::move(cipher), info.size_bytes, std::move(tracker));
     return scan.run(synced_frames_witness);

@@ -1,4 +1,5 @@
-// PackReader: random access to the frames of a pack, and the sequential scan of a tail that has no footer.
+// PackReader: random access to the frames of a pack, and the sequential scan of a tail that has no
+// footer.
 #pragma once
 
 #include <functional>
@@ -14,14 +15,15 @@
 
 namespace walvault::storage {
 
-// The header of a stored file and its cipher. Errors: not_found, corrupt, unsupported, wrong_key when
-// the keyring lacks its data key.
+// The header of a stored file and its cipher. Errors: not_found, corrupt, unsupported, wrong_key
+// when the keyring lacks its data key.
 Result<FileCipher> open_cipher(ObjectStore& store, const std::string& path, const Keyring& keyring);
 
 class PackReader {
 public:
     // Reads header and footer. If `expected` has a footer hash, the footer must be that one.
-    static Result<std::shared_ptr<const PackReader>> open(ObjectStore& store, const pb::PackInfo& expected,
+    static Result<std::shared_ptr<const PackReader>> open(ObjectStore& store,
+                                                          const pb::PackInfo& expected,
                                                           const Keyring& keyring);
     // A tail: footer made up by scan_tail().
     PackReader(std::string path, FileCipher cipher, pb::PackFooter footer)
@@ -32,7 +34,8 @@ public:
     const pb::PackFooter& footer() const { return footer_; }
     int frame_count() const { return footer_.frames_size(); }
 
-    // The plain bytes of frame `index`. From any thread. Errors: corrupt naming file and frame, not_found, io.
+    // The plain bytes of frame `index`. From any thread. Errors: corrupt naming file and frame,
+    // not_found, io.
     Result<> read_frame(ObjectStore& store, int index, ByteBuffer& plain) const;
     // The same for sealed bytes that were read already.
     Result<> unseal_frame(int index, ByteSpan sealed, ByteBuffer& plain) const;
@@ -52,7 +55,7 @@ struct ScannedTail {
     Lsn end_lsn;
     pb::WalSummary summary;
     std::int64_t largest_at_us = 0;
-    std::uint32_t frame_count = 0;  // with quiet frames
+    std::uint32_t frame_count = 0;    // with quiet frames
     std::uint32_t synced_frames = 0;  // the largest count a later frame vouches for
     std::uint64_t torn_bytes = 0;
     // Set when synced frames are missing or damaged: what is here is whole, but not all there was.
@@ -60,16 +63,17 @@ struct ScannedTail {
 };
 
 struct TailScanOptions {
-    std::int64_t largest_at_us = 0;     // of all transactions before it in the history
-    // Where decoding begins: the tail's start, or a record start before it; then `prime` feeds what lies
-    // between, so that a record that the tail continues is decoded whole.
+    std::int64_t largest_at_us = 0;  // of all transactions before it in the history
+    // Where decoding begins: the tail's start, or a record start before it; then `prime` feeds what
+    // lies between, so that a record that the tail continues is decoded whole.
     Lsn decode_from;
     std::function<Result<>(WalTracker&)> prime;
 };
 
 // Reads a tail from its start to its last whole frame, decoding WAL for summaries and marks.
-// A frame that does not check is the end of the tail if nothing vouches for it, and damage if a later
-// frame or `synced_frames_witness` says that it was synced. Errors: corrupt for the file header.
+// A frame that does not check is the end of the tail if nothing vouches for it, and damage if a
+// later frame or `synced_frames_witness` says that it was synced. Errors: corrupt for the file
+// header.
 Result<ScannedTail> scan_tail(ObjectStore& store, const std::string& path, const Keyring& keyring,
                               std::uint32_t synced_frames_witness, const TailScanOptions& options);
 

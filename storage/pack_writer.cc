@@ -69,7 +69,8 @@ Result<> PackWriter::append(ByteSpan sealed_frame, pb::FrameEntry entry) {
 }
 
 void PackWriter::add_marks(const std::vector<pb::MarkEntry>& marks) {
-    for (const pb::MarkEntry& mark : marks) *footer_.add_marks() = mark;
+    for (const pb::MarkEntry& mark : marks)
+        *footer_.add_marks() = mark;
 }
 
 Result<pb::PackInfo> PackWriter::finish(pb::PackInfo info) {

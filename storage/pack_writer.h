@@ -1,4 +1,5 @@
-// PackWriter: writes a pack: header, sealed frames in order, footer, trailer; visible only when finished.
+// PackWriter: writes a pack: header, sealed frames in order, footer, trailer; visible only when
+// finished.
 #pragma once
 
 #include <memory>
@@ -20,7 +21,8 @@ struct SealedFooter {
 SealedFooter seal_footer(const FileCipher& cipher, const pb::PackFooter& footer,
                          std::uint64_t footer_offset, std::uint32_t frame_number);
 
-// The 16 bytes that authenticate a sealed frame; kept in the footer so that the footer vouches for all.
+// The 16 bytes that authenticate a sealed frame; kept in the footer so that the footer vouches for
+// all.
 std::string tag_of(ByteSpan sealed_frame);
 
 // One writer at a time; calls block for disk time. After an error it refuses further use.
@@ -34,22 +36,28 @@ public:
     const FileCipher& cipher() const { return cipher_; }
     const std::string& path() const { return path_; }
     // Number for the next frame, where frames are sealed one after another.
-    std::uint32_t next_frame_number() const { return static_cast<std::uint32_t>(footer_.frames_size()); }
+    std::uint32_t next_frame_number() const {
+        return static_cast<std::uint32_t>(footer_.frames_size());
+    }
     std::uint64_t end_offset() const { return end_offset_; }
 
-    // `entry` has what is known of the frame, its number too; offset, stored length and tag are filled in
-    // here. Numbers may come in any order and are not repeated.
+    // `entry` has what is known of the frame, its number too; offset, stored length and tag are
+    // filled in here. Numbers may come in any order and are not repeated.
     Result<> append(ByteSpan sealed_frame, pb::FrameEntry entry);
     void add_marks(const std::vector<pb::MarkEntry>& marks);
 
-    // Footer, trailer, fdatasync, rename to `path`, directory sync: durable and whole when it returns.
-    // `info` has its own fields filled in; path, file id, frame count, lengths and hash are set here.
+    // Footer, trailer, fdatasync, rename to `path`, directory sync: durable and whole when it
+    // returns. `info` has its own fields filled in; path, file id, frame count, lengths and hash
+    // are set here.
     Result<pb::PackInfo> finish(pb::PackInfo info);
     const pb::PackFooter& footer() const { return footer_; }
 
 private:
     PackWriter(FileSystem& files, std::string root, std::string path, FileCipher cipher)
-        : files_(files), root_(std::move(root)), path_(std::move(path)), cipher_(std::move(cipher)) {}
+        : files_(files),
+          root_(std::move(root)),
+          path_(std::move(path)),
+          cipher_(std::move(cipher)) {}
 
     FileSystem& files_;
     std::string root_;

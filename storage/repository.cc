@@ -44,8 +44,9 @@ Result<> Repository::create(FileSystem& files, const std::string& root, const Ma
     WV_CHECK(files.make_directories(root));
     Id16 id = random_id16();
     Keyring keyring = Keyring::create(id, master);
-    for (pb::KeyPurpose purpose : {pb::KEY_PURPOSE_WAL, pb::KEY_PURPOSE_BASE, pb::KEY_PURPOSE_MANIFEST,
-                                   pb::KEY_PURPOSE_CONTENT_ID, pb::KEY_PURPOSE_LEDGER, pb::KEY_PURPOSE_INDEX})
+    for (pb::KeyPurpose purpose :
+         {pb::KEY_PURPOSE_WAL, pb::KEY_PURPOSE_BASE, pb::KEY_PURPOSE_MANIFEST,
+          pb::KEY_PURPOSE_CONTENT_ID, pb::KEY_PURPOSE_LEDGER, pb::KEY_PURPOSE_INDEX})
         keyring.add(purpose, {}, clock.now());
     WV_CHECK(write_keyring(*store, keyring, master));
     LedgerKeys keys = LedgerKeys::derive(*keyring.current(pb::KEY_PURPOSE_LEDGER));
@@ -92,14 +93,17 @@ Result<> Repository::State::open_index() {
         index = std::move(*opened);
         WV_TRY(LedgerHead watermark, index->watermark());
         if (watermark.sequence > ledger->head().sequence)
-            return fail(Errc::corrupt, "the ledger ends at entry " + std::to_string(ledger->head().sequence) +
-                                           " but entry " + std::to_string(watermark.sequence) + " was seen before",
-                        "the repository was rolled back or its ledger cut; bring the newer ledger back, or accept "
+            return fail(Errc::corrupt,
+                        "the ledger ends at entry " + std::to_string(ledger->head().sequence) +
+                            " but entry " + std::to_string(watermark.sequence) + " was seen before",
+                        "the repository was rolled back or its ledger cut; bring the newer ledger "
+                        "back, or accept "
                         "what is there with `walvault repo rebuild-index`");
         auto head = catch_up(*index, *store, id, keys, keyring);
         if (head) return {};
         Errc code = head.error().code;
-        if (rebuild || (code != Errc::invalid_argument && code != Errc::corrupt && code != Errc::io))
+        if (rebuild ||
+            (code != Errc::invalid_argument && code != Errc::corrupt && code != Errc::io))
             return fail(head.error());
         log::warn("index.rebuild", head.error().message, {{"directory", directory}});
     }
@@ -107,7 +111,8 @@ Result<> Repository::State::open_index() {
 
 Result<> Repository::State::ensure_keys() {
     std::vector<const DataKey*> made;
-    for (pb::KeyPurpose purpose : {pb::KEY_PURPOSE_WAL, pb::KEY_PURPOSE_BASE, pb::KEY_PURPOSE_MANIFEST}) {
+    for (pb::KeyPurpose purpose :
+         {pb::KEY_PURPOSE_WAL, pb::KEY_PURPOSE_BASE, pb::KEY_PURPOSE_MANIFEST}) {
         const DataKey* current = keyring.current(purpose);
         if (current == nullptr || current->made_at + kKeySlice < clock.now())
             made.push_back(&keyring.add(purpose, {}, clock.now()));
@@ -126,7 +131,8 @@ Result<> Repository::State::ensure_keys() {
 
 // A tail without ledger entry is younger than its first acknowledgement; one whose pack is in the
 // index was to be removed when the crash came. Anything else stays where it is.
-Result<bool> Repository::State::is_leftover_tail(const ObjectInfo& object, const std::vector<OpenTail>& open) {
+Result<bool> Repository::State::is_leftover_tail(const ObjectInfo& object,
+                                                 const std::vector<OpenTail>& open) {
     for (const OpenTail& tail : open)
         if (tail.opened.path() == object.name) return false;
     if (object.size_bytes <= kFileHeaderBytes) return true;
@@ -180,7 +186,8 @@ Result<std::unique_ptr<Repository>> Repository::open(FileSystem& files, const st
     state->keyring = std::move(opened.keyring);
     const DataKey* ledger_key = state->keyring.current(pb::KEY_PURPOSE_LEDGER);
     if (ledger_key == nullptr) return fail(Errc::corrupt, "the keyring has no key for the ledger");
-    WV_TRY(state->ledger, Ledger::open(files, root, state->id, LedgerKeys::derive(*ledger_key), clock));
+    WV_TRY(state->ledger,
+           Ledger::open(files, root, state->id, LedgerKeys::derive(*ledger_key), clock));
     if (state->ledger->head().sequence == 0)
         return fail(Errc::corrupt, "the repository " + root + " has no ledger",
                     "copy the folder `ledger` from another copy of this repository");
@@ -208,7 +215,9 @@ std::uint64_t Repository::index_rebuilds() const { return state_->index_rebuilds
 const std::string& Repository::root() const { return state_->root; }
 WalStore& Repository::wal() { return *state_->wal; }
 Result<> Repository::sync() { return state_->index->sync(); }
-Result<> Repository::append_to_ledger(pb::LedgerEntry entry) { return state_->enter(std::move(entry)); }
+Result<> Repository::append_to_ledger(pb::LedgerEntry entry) {
+    return state_->enter(std::move(entry));
+}
 
 std::optional<ClusterRecord> Repository::cluster(const std::string& name) {
     auto known = state_->index->clusters();
@@ -224,13 +233,15 @@ Result<ClusterRecord> Repository::ensure_cluster(const ClusterRecord& wanted) {
         if (record.name != wanted.name) continue;
         if (record.system_identifier != wanted.system_identifier)
             return fail(Errc::refused,
-                        "the server has system identifier " + std::to_string(wanted.system_identifier) +
-                            " but \"" + wanted.name + "\" in this repository is " +
-                            std::to_string(record.system_identifier) + ": another cluster",
+                        "the server has system identifier " +
+                            std::to_string(wanted.system_identifier) + " but \"" + wanted.name +
+                            "\" in this repository is " + std::to_string(record.system_identifier) +
+                            ": another cluster",
                         "check conninfo, or protect the new cluster under another name");
         if (record.segment_bytes != wanted.segment_bytes)
-            return fail(Errc::refused, "the server's WAL segments have " + std::to_string(wanted.segment_bytes) +
-                                           " bytes, those stored have " + std::to_string(record.segment_bytes));
+            return fail(Errc::refused,
+                        "the server's WAL segments have " + std::to_string(wanted.segment_bytes) +
+                            " bytes, those stored have " + std::to_string(record.segment_bytes));
         if (record.server_version_num == wanted.server_version_num) return record;
     }
     pb::LedgerEntry entry;
@@ -276,8 +287,9 @@ Result<> Repository::record_timeline_history(const std::string& cluster, const I
     WV_TRY(auto known, state_->index->timeline_history(cluster, timeline));
     if (known && *known == content) return {};
     if (known)
-        return fail(Errc::forked, "the server's history of timeline " + std::to_string(timeline) +
-                                      " is not the one stored: another promotion took the same number");
+        return fail(Errc::forked,
+                    "the server's history of timeline " + std::to_string(timeline) +
+                        " is not the one stored: another promotion took the same number");
     pb::LedgerEntry entry;
     entry.mutable_timeline_history()->set_cluster(cluster);
     entry.mutable_timeline_history()->set_history_id(text_of(history));

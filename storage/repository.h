@@ -1,7 +1,7 @@
 // Repository: the writing side: lock, keyring, ledger, index, and the order in which they change.
 //
-// Order of every change: bytes synced under their final name, then the ledger entry synced, then the
-// index. A crash between any two leaves something the next open() finishes or removes.
+// Order of every change: bytes synced under their final name, then the ledger entry synced, then
+// the index. A crash between any two leaves something the next open() finishes or removes.
 #pragma once
 
 #include <functional>
@@ -21,9 +21,9 @@
 namespace walvault::storage {
 
 struct RepositoryOptions {
-    std::string host;          // for the ledger
+    std::string host;  // for the ledger
     std::string version;
-    int wal_level = 2;         // zstd
+    int wal_level = 2;  // zstd
     int base_level = 1;
     bool rebuild_index = false;  // even if it looks whole
 };
@@ -37,9 +37,9 @@ public:
     static Result<> create(FileSystem& files, const std::string& root, const MasterKey& master,
                            const Clock& clock);
 
-    // Takes the lock and claims a new writer's generation; catches the index up or rebuilds it; finishes
-    // what a crash left: open tails become packs, unfinished packs and backups go. Errors: busy (another
-    // agent), not_found, wrong_key, corrupt, unsupported, io, no_space.
+    // Takes the lock and claims a new writer's generation; catches the index up or rebuilds it;
+    // finishes what a crash left: open tails become packs, unfinished packs and backups go. Errors:
+    // busy (another agent), not_found, wrong_key, corrupt, unsupported, io, no_space.
     static Result<std::unique_ptr<Repository>> open(FileSystem& files, const std::string& root,
                                                     const MasterKey& master, const Clock& clock,
                                                     const RepositoryOptions& options);
@@ -50,15 +50,16 @@ public:
     std::uint64_t index_rebuilds() const;  // of this open: 0 or 1
     const std::string& root() const;
 
-    // The cluster as it is known, added to the ledger when it is not. Errors: refused if it is known
-    // under another system identifier or segment size.
+    // The cluster as it is known, added to the ledger when it is not. Errors: refused if it is
+    // known under another system identifier or segment size.
     Result<ClusterRecord> ensure_cluster(const ClusterRecord& cluster);
     std::optional<ClusterRecord> cluster(const std::string& name);
     // The history being followed, with its end; nothing before the first.
     Result<std::optional<HistoryRecord>> current_history(const std::string& cluster);
-    Result<Id16> open_history(const std::string& cluster, TimelineId timeline, Lsn start, const std::string& reason);
-    Result<> record_timeline_history(const std::string& cluster, const Id16& history, TimelineId timeline,
-                                     const std::string& content);
+    Result<Id16> open_history(const std::string& cluster, TimelineId timeline, Lsn start,
+                              const std::string& reason);
+    Result<> record_timeline_history(const std::string& cluster, const Id16& history,
+                                     TimelineId timeline, const std::string& content);
     Result<std::vector<pb::BackupInfo>> backups(const std::string& cluster);
     Result<std::vector<pb::GapFound>> gaps(const std::string& cluster);
     Result<RepositoryView::Totals> totals(const std::string& cluster);
@@ -67,9 +68,10 @@ public:
     WalStore& wal();
 
     // Tails. plan_tail() touches no disk; frames may be sealed with its cipher at once.
-    Result<std::shared_ptr<const TailPlan>> plan_tail(const HistoryRecord& history, const ClusterRecord& cluster,
-                                                      Lsn start);
-    // File, directory entry and ledger entry, all synced: WAL in it may be acknowledged after its sync.
+    Result<std::shared_ptr<const TailPlan>> plan_tail(const HistoryRecord& history,
+                                                      const ClusterRecord& cluster, Lsn start);
+    // File, directory entry and ledger entry, all synced: WAL in it may be acknowledged after its
+    // sync.
     Result<std::unique_ptr<TailWriter>> open_tail(std::shared_ptr<const TailPlan> plan);
     // What the capture knows of a tail that it closes.
     struct TailContent {
@@ -78,15 +80,15 @@ public:
         Lsn end_lsn;
         pb::WalSummary summary;
     };
-    // Makes a pack of it: in place where its frames are large, else rewritten into large ones. The tail
-    // is gone or a pack when this returns. An empty one is removed.
+    // Makes a pack of it: in place where its frames are large, else rewritten into large ones. The
+    // tail is gone or a pack when this returns. An empty one is removed.
     Result<> close_tail(std::unique_ptr<TailWriter> tail, TailContent content);
     // Lets go of a tail after a write or sync error; recover_tails() then sees to what it holds.
     void drop_tail(std::unique_ptr<TailWriter> tail);
-    // Every tail in the ledger that is neither a pack nor held by a TailWriter is read back: its whole
-    // frames become a pack, and the file goes. Called by open(), and again after a write or sync error
-    // broke a tail. What had been synced and cannot be read is logged as an error; the history then ends
-    // before it.
+    // Every tail in the ledger that is neither a pack nor held by a TailWriter is read back: its
+    // whole frames become a pack, and the file goes. Called by open(), and again after a write or
+    // sync error broke a tail. What had been synced and cannot be read is logged as an error; the
+    // history then ends before it.
     Result<> recover_tails();
     Result<> note_synced(const std::string& tail_path, std::uint32_t synced_frames);
 
@@ -97,7 +99,8 @@ public:
     // Finishes, enters it in the ledger and the index: from then on its chunks are shared.
     Result<pb::PackInfo> commit_pack(std::unique_ptr<PackWriter> pack, pb::PackInfo info);
     Result<> complete_backup(const pb::BackupInfo& backup);
-    Result<> fail_backup(const std::string& cluster, const std::string& backup_id, const std::string& reason);
+    Result<> fail_backup(const std::string& cluster, const std::string& backup_id,
+                         const std::string& reason);
     Result<bool> has_chunk(const Id32& content_id);  // from any thread
     const DataKey& content_key() const;              // from any thread
 

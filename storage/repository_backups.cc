@@ -33,7 +33,8 @@ Result<std::string> Repository::begin_backup(const std::string& cluster) {
             if (backup.backup_id() == candidate) return true;
         return false;
     };
-    for (int n = 2; taken(id); ++n) id = base + "-" + std::to_string(n);
+    for (int n = 2; taken(id); ++n)
+        id = base + "-" + std::to_string(n);
     pb::LedgerEntry entry;
     entry.mutable_backup_started()->set_backup_id(id);
     entry.mutable_backup_started()->set_cluster(cluster);
@@ -41,16 +42,19 @@ Result<std::string> Repository::begin_backup(const std::string& cluster) {
     return id;
 }
 
-Result<std::unique_ptr<PackWriter>> Repository::begin_pack(pb::PackKind kind, const ClusterRecord& cluster,
-                                                           const std::string& backup_id, unsigned number) {
+Result<std::unique_ptr<PackWriter>> Repository::begin_pack(pb::PackKind kind,
+                                                           const ClusterRecord& cluster,
+                                                           const std::string& backup_id,
+                                                           unsigned number) {
     bool manifest = kind == pb::PACK_KIND_MANIFEST;
-    FileHeader header = state_->header_for(manifest ? StreamKind::manifest : StreamKind::base, cluster);
+    FileHeader header =
+        state_->header_for(manifest ? StreamKind::manifest : StreamKind::base, cluster);
     WV_TRY(FileCipher cipher,
            state_->new_cipher(manifest ? pb::KEY_PURPOSE_MANIFEST : pb::KEY_PURPOSE_BASE, header));
     char suffix[32];
     std::snprintf(suffix, sizeof suffix, manifest ? ".manifest.pack" : "_%05u.pack", number);
-    return PackWriter::create(state_->files, state_->root, cluster.name + "/base/" + backup_id + suffix,
-                              std::move(cipher));
+    return PackWriter::create(state_->files, state_->root,
+                              cluster.name + "/base/" + backup_id + suffix, std::move(cipher));
 }
 
 Result<pb::PackInfo> Repository::commit_pack(std::unique_ptr<PackWriter> pack, pb::PackInfo info) {

@@ -38,15 +38,16 @@ Result<pb::RepositoryHeader> decode_repository_header(ByteSpan bytes) {
         header.repository_id().size() != 16)
         return fail(Errc::corrupt, "the repository header cannot be read");
     if (header.format_version() != kFormatVersion)
-        return fail(Errc::unsupported, "the repository has format version " +
-                                           std::to_string(header.format_version()) +
-                                           "; this walvault knows version " + std::to_string(kFormatVersion));
+        return fail(Errc::unsupported,
+                    "the repository has format version " + std::to_string(header.format_version()) +
+                        "; this walvault knows version " + std::to_string(kFormatVersion));
     return header;
 }
 
 std::string keyring_name(std::uint64_t generation) {
     char name[40];
-    std::snprintf(name, sizeof name, "keyring/%010llu", static_cast<unsigned long long>(generation));
+    std::snprintf(name, sizeof name, "keyring/%010llu",
+                  static_cast<unsigned long long>(generation));
     return name;
 }
 
@@ -59,7 +60,8 @@ Result<OpenedRepository> open_repository_files(ObjectStore& store, const MasterK
     WV_TRY(pb::RepositoryHeader header, decode_repository_header(*bytes));
     if (id_from<16>(header.master_key_id()) != master.id())
         return fail(Errc::wrong_key,
-                    "the key (id " + to_hex(master.id()) + ") is not the one of this repository (id " +
+                    "the key (id " + to_hex(master.id()) +
+                        ") is not the one of this repository (id " +
                         to_hex(as_bytes(header.master_key_id())) + ")",
                     "give the key file that `walvault key show-id` says has the repository's id");
     WV_TRY(auto rings, store.list("keyring/"));
@@ -84,11 +86,12 @@ Id16 cluster_id_of(const Keyring& keyring, const std::string& cluster) {
     return id;
 }
 
-std::string tail_name(const std::string& cluster, const Id16& history, TimelineId timeline, Lsn start,
-                      std::uint64_t generation, std::uint64_t serial) {
+std::string tail_name(const std::string& cluster, const Id16& history, TimelineId timeline,
+                      Lsn start, std::uint64_t generation, std::uint64_t serial) {
     char place[80];
     std::snprintf(place, sizeof place, "-%08X-%016llX-%llu.%llu.tail", timeline,
-                  static_cast<unsigned long long>(start.value), static_cast<unsigned long long>(generation),
+                  static_cast<unsigned long long>(start.value),
+                  static_cast<unsigned long long>(generation),
                   static_cast<unsigned long long>(serial));
     return cluster + "/wal/" + to_hex(history) + place;
 }

@@ -23,15 +23,17 @@ struct OpenedRepository {
     Id16 id{};
     Keyring keyring;
 };
-// Header and newest keyring. Errors: not_found (no repository there), wrong_key, corrupt, unsupported.
+// Header and newest keyring. Errors: not_found (no repository there), wrong_key, corrupt,
+// unsupported.
 Result<OpenedRepository> open_repository_files(ObjectStore& store, const MasterKey& master);
 
 std::string keyring_name(std::uint64_t generation);
 // Keyed hash of a cluster's name; binds files to it.
 Id16 cluster_id_of(const Keyring& keyring, const std::string& cluster);
-// "main/wal/<history>-<timeline>-<start>-<generation>.<serial>.tail"; a writer never repeats a serial
-std::string tail_name(const std::string& cluster, const Id16& history, TimelineId timeline, Lsn start,
-                      std::uint64_t generation, std::uint64_t serial);
+// "main/wal/<history>-<timeline>-<start>-<generation>.<serial>.tail"; a writer never repeats a
+// serial
+std::string tail_name(const std::string& cluster, const Id16& history, TimelineId timeline,
+                      Lsn start, std::uint64_t generation, std::uint64_t serial);
 
 template <std::size_t N>
 std::array<std::byte, N> id_from(const std::string& bytes) {

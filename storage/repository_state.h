@@ -11,9 +11,12 @@
 namespace walvault::storage {
 
 struct Repository::State {
-    State(FileSystem& file_system, std::string directory, const Clock& time, RepositoryOptions chosen,
-          MasterKey key)
-        : files(file_system), root(std::move(directory)), clock(time), options(std::move(chosen)),
+    State(FileSystem& file_system, std::string directory, const Clock& time,
+          RepositoryOptions chosen, MasterKey key)
+        : files(file_system),
+          root(std::move(directory)),
+          clock(time),
+          options(std::move(chosen)),
           master(std::move(key)) {}
 
     FileSystem& files;

@@ -6,12 +6,13 @@
 namespace walvault::storage {
 namespace {
 
-constexpr std::uint64_t kPackFrameBytes = 1 << 20;       // plain bytes of a rewritten frame
+constexpr std::uint64_t kPackFrameBytes = 1 << 20;        // plain bytes of a rewritten frame
 constexpr std::uint64_t kLargeFrameBytesMin = 256 << 10;  // mean from which frames stay as they are
 
 std::uint64_t plain_bytes_of(const pb::PackFooter& footer) {
     std::uint64_t sum = 0;
-    for (const pb::FrameEntry& frame : footer.frames()) sum += frame.plain_bytes();
+    for (const pb::FrameEntry& frame : footer.frames())
+        sum += frame.plain_bytes();
     return sum;
 }
 
@@ -33,7 +34,8 @@ pb::FrameEntry merged_entry(const pb::PackFooter& footer, int first, int last) {
 int group_end(const pb::PackFooter& footer, int first) {
     std::uint64_t plain = footer.frames(first).plain_bytes();
     int last = first + 1;
-    while (last < footer.frames_size() && plain + footer.frames(last).plain_bytes() <= kPackFrameBytes)
+    while (last < footer.frames_size() &&
+           plain + footer.frames(last).plain_bytes() <= kPackFrameBytes)
         plain += footer.frames(last++).plain_bytes();
     return last;
 }
@@ -95,15 +97,17 @@ Result<FileCipher> Repository::State::new_cipher(pb::KeyPurpose purpose, FileHea
 }
 
 Result<std::shared_ptr<const TailPlan>> Repository::plan_tail(const HistoryRecord& history,
-                                                              const ClusterRecord& cluster, Lsn start) {
+                                                              const ClusterRecord& cluster,
+                                                              Lsn start) {
     FileHeader header = state_->header_for(StreamKind::wal, cluster);
     header.timeline = history.timeline;
     header.history_id = history.id;
     header.start_lsn = start;
     WV_TRY(FileCipher cipher, state_->new_cipher(pb::KEY_PURPOSE_WAL, header));
-    std::string path = tail_name(cluster.name, history.id, history.timeline, start, state_->generation,
-                                 state_->next_serial++);
-    return std::make_shared<const TailPlan>(TailPlan{std::move(path), cluster.name, std::move(cipher)});
+    std::string path = tail_name(cluster.name, history.id, history.timeline, start,
+                                 state_->generation, state_->next_serial++);
+    return std::make_shared<const TailPlan>(
+        TailPlan{std::move(path), cluster.name, std::move(cipher)});
 }
 
 Result<std::unique_ptr<TailWriter>> Repository::open_tail(std::shared_ptr<const TailPlan> plan) {
@@ -129,8 +133,9 @@ Result<> Repository::note_synced(const std::string& tail_path, std::uint32_t syn
     return state_->index->note_synced(tail_path, synced_frames);
 }
 
-Result<> Repository::State::close_from(const PackReader& reader, const pb::TailOpened& opened, Lsn end,
-                                       const pb::WalSummary& summary, const std::string& pack_path) {
+Result<> Repository::State::close_from(const PackReader& reader, const pb::TailOpened& opened,
+                                       Lsn end, const pb::WalSummary& summary,
+                                       const std::string& pack_path) {
     FileHeader header = reader.cipher().header();
     header.file_id = random_id16();
     header.generation = generation;
@@ -141,7 +146,8 @@ Result<> Repository::State::close_from(const PackReader& reader, const pb::TailO
         return removed;
     WV_TRY(auto writer, PackWriter::create(files, root, pack_path, std::move(cipher)));
     WV_CHECK(rewrite_frames(*store, reader, *writer, options.wal_level));
-    WV_TRY(pb::PackInfo info, writer->finish(wal_pack_info(opened.cluster(), header, end, summary)));
+    WV_TRY(pb::PackInfo info,
+           writer->finish(wal_pack_info(opened.cluster(), header, end, summary)));
     pb::LedgerEntry entry;
     *entry.mutable_pack_closed()->mutable_pack() = std::move(info);
     entry.mutable_pack_closed()->set_replaces_tail(opened.path());
@@ -177,15 +183,17 @@ Result<> Repository::close_tail(std::unique_ptr<TailWriter> tail, TailContent co
                                 pack_path_of_tail(plan->path));
     }
     WV_TRY(pb::PackInfo info,
-           tail->close_in_place(content.footer, content.frame_count,
-                                wal_pack_info(plan->cluster, header, content.end_lsn, content.summary)));
+           tail->close_in_place(
+               content.footer, content.frame_count,
+               wal_pack_info(plan->cluster, header, content.end_lsn, content.summary)));
     pb::LedgerEntry entry;
     *entry.mutable_pack_closed()->mutable_pack() = std::move(info);
     entry.mutable_pack_closed()->set_replaces_tail(plan->path);
     return state.enter(std::move(entry), &content.footer);
 }
 
-// A crash may fall between the rename to ".pack" and the ledger entry: the pack is whole, so it counts.
+// A crash may fall between the rename to ".pack" and the ledger entry: the pack is whole, so it
+// counts.
 Result<bool> Repository::State::adopt_pack(const OpenTail& tail, Lsn tail_end) {
     pb::PackInfo wanted;
     wanted.set_path(pack_path_of_tail(tail.opened.path()));
@@ -199,11 +207,15 @@ Result<bool> Repository::State::adopt_pack(const OpenTail& tail, Lsn tail_end) {
     Lsn end{last.start_lsn() + last.plain_bytes()};
     if (end < tail_end) return false;
     pb::WalSummary summary;
-    for (const pb::FrameEntry& frame : footer.frames()) merge_summary(summary, frame.summary());
-    pb::PackInfo pack = wal_pack_info(tail.opened.cluster(), reader->cipher().header(), end, summary);
-    WV_TRY(ByteBuffer trailer_bytes, store->get(wanted.path(), info->size_bytes - kPackTrailerBytes, kPackTrailerBytes));
+    for (const pb::FrameEntry& frame : footer.frames())
+        merge_summary(summary, frame.summary());
+    pb::PackInfo pack =
+        wal_pack_info(tail.opened.cluster(), reader->cipher().header(), end, summary);
+    WV_TRY(ByteBuffer trailer_bytes,
+           store->get(wanted.path(), info->size_bytes - kPackTrailerBytes, kPackTrailerBytes));
     WV_TRY(PackTrailer trailer, decode_pack_trailer(trailer_bytes));
-    WV_TRY(ByteBuffer sealed, store->get(wanted.path(), trailer.footer_offset, trailer.footer_bytes));
+    WV_TRY(ByteBuffer sealed,
+           store->get(wanted.path(), trailer.footer_offset, trailer.footer_bytes));
     pack.set_path(wanted.path());
     pack.set_file_id(text_of(reader->cipher().header().file_id));
     pack.set_stored_bytes(info->size_bytes);
@@ -229,7 +241,8 @@ Result<> Repository::State::recover_tail(const OpenTail& tail) {
     std::optional<ScannedTail> scanned;
     if (exists && info->size_bytes >= kFileHeaderBytes) {
         WV_TRY(scanned, wal->scan_continuation(tail.opened, tail.synced_frames));
-        if (scanned->damage) log::error("store.tail_damaged", scanned->damage->message, {{"tail", path}});
+        if (scanned->damage)
+            log::error("store.tail_damaged", scanned->damage->message, {{"tail", path}});
         if (scanned->torn_bytes > 0)
             log::info("store.tail_torn", "bytes after the last whole frame were never acknowledged",
                       {{"tail", path}, {"bytes", scanned->torn_bytes}});
@@ -243,15 +256,16 @@ Result<> Repository::State::recover_tail(const OpenTail& tail) {
                    {{"tail", path}, {"from_lsn", to_string(start)}});
     if (scanned && scanned->reader->frame_count() > 0) {
         std::string pack_path = pack_path_of_tail(
-            tail_name(tail.opened.cluster(), scanned->header.history_id, scanned->header.timeline, start,
-                      generation, next_serial++));
+            tail_name(tail.opened.cluster(), scanned->header.history_id, scanned->header.timeline,
+                      start, generation, next_serial++));
         return close_from(*scanned->reader, tail.opened, end, scanned->summary, pack_path);
     }
     pb::LedgerEntry entry;
     entry.mutable_tail_abandoned()->set_path(path);
     entry.mutable_tail_abandoned()->set_file_id(tail.opened.file_id());
     entry.mutable_tail_abandoned()->set_end_lsn(start.value);
-    entry.mutable_tail_abandoned()->set_reason(exists ? "no whole frame in it" : "the file is missing");
+    entry.mutable_tail_abandoned()->set_reason(exists ? "no whole frame in it"
+                                                      : "the file is missing");
     WV_CHECK(enter(std::move(entry)));
     return exists ? files.remove(root + "/" + path) : Result<>{};
 }

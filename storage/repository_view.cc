@@ -45,7 +45,8 @@ public:
         return index_->backups(cluster);
     }
     Result<std::vector<GapRecord>> gaps(const std::string& cluster) override;
-    Result<std::vector<MarkRecord>> marks(const std::string& cluster, WallTime since, WallTime until,
+    Result<std::vector<MarkRecord>> marks(const std::string& cluster, WallTime since,
+                                          WallTime until,
                                           const std::vector<pb::MarkEntry::Kind>& kinds) override;
     Result<std::vector<ClockStep>> clock_steps(const Id16& history_id) override;
     Result<std::string> timeline_history(const std::string& cluster, TimelineId timeline) override;
@@ -59,10 +60,12 @@ public:
                       const std::function<Result<>(ByteSpan)>& sink) override {
         return wal_->read(history_id, from, to, sink);
     }
-    Result<std::optional<WalFinding>> first_transaction_after(const Id16& history_id, WallTime at) override {
+    Result<std::optional<WalFinding>> first_transaction_after(const Id16& history_id,
+                                                              WallTime at) override {
         return wal_->first_transaction_after(history_id, at);
     }
-    Result<std::optional<WalFinding>> first_transaction_from(const Id16& history_id, Lsn lsn) override {
+    Result<std::optional<WalFinding>> first_transaction_from(const Id16& history_id,
+                                                             Lsn lsn) override {
         return wal_->first_transaction_from(history_id, lsn);
     }
     Result<std::optional<WalFinding>> last_commit_before(const Id16& history_id, Lsn lsn) override {
@@ -119,7 +122,8 @@ Result<> View::open_index(const Options& options) {
             index_ = std::move(*opened);
             auto watermark = index_->watermark();
             if (watermark) seen = watermark->sequence;
-            auto head = watermark ? catch_up(*index_, store_, id_, keys, keyring_) : tl::unexpected(watermark.error());
+            auto head = watermark ? catch_up(*index_, store_, id_, keys, keyring_)
+                                  : tl::unexpected(watermark.error());
             if (head) return {};
             if (head.error().code != Errc::invalid_argument && head.error().code != Errc::corrupt &&
                 head.error().code != Errc::io)
@@ -136,8 +140,9 @@ Result<> View::open_index(const Options& options) {
         return fail(Errc::corrupt, "the repository has no ledger",
                     "copy the folder `ledger` from another copy of this repository");
     if (head.sequence < seen)
-        return fail(Errc::corrupt, "the ledger ends at entry " + std::to_string(head.sequence) + " but entry " +
-                                       std::to_string(seen) + " was seen before",
+        return fail(Errc::corrupt,
+                    "the ledger ends at entry " + std::to_string(head.sequence) + " but entry " +
+                        std::to_string(seen) + " was seen before",
                     "the repository was rolled back or its ledger cut");
     return {};
 }
@@ -201,11 +206,13 @@ Result<std::vector<pb::MarkEntry>> View::all_marks(const Id16& history) {
     WV_TRY(auto marks, index_->marks(history, 0, 0));
     for (const ScannedTail& tail : tails_)
         if (tail.header.history_id == history)
-            for (const pb::MarkEntry& mark : tail.reader->footer().marks()) marks.push_back(mark);
+            for (const pb::MarkEntry& mark : tail.reader->footer().marks())
+                marks.push_back(mark);
     return marks;
 }
 
-Result<std::vector<MarkRecord>> View::marks(const std::string& cluster, WallTime since, WallTime until,
+Result<std::vector<MarkRecord>> View::marks(const std::string& cluster, WallTime since,
+                                            WallTime until,
                                             const std::vector<pb::MarkEntry::Kind>& kinds) {
     WV_TRY(auto opened, index_->histories(cluster));
     std::int64_t since_us = since.time_since_epoch().count();
@@ -215,7 +222,8 @@ Result<std::vector<MarkRecord>> View::marks(const std::string& cluster, WallTime
         Id16 id = id_from<16>(history.history_id());
         WV_TRY(auto marks, all_marks(id));
         for (pb::MarkEntry& mark : marks) {
-            bool wanted = kinds.empty() || std::find(kinds.begin(), kinds.end(), mark.kind()) != kinds.end();
+            bool wanted =
+                kinds.empty() || std::find(kinds.begin(), kinds.end(), mark.kind()) != kinds.end();
             if (since_us != 0 && mark.at_us() < since_us) wanted = false;
             if (until_us != 0 && mark.at_us() > until_us) wanted = false;
             if (wanted) found.push_back({id, std::move(mark)});
@@ -238,7 +246,8 @@ Result<std::vector<ClockStep>> View::clock_steps(const Id16& history_id) {
 Result<std::string> View::timeline_history(const std::string& cluster, TimelineId timeline) {
     WV_TRY(auto content, index_->timeline_history(cluster, timeline));
     if (content) return std::move(*content);
-    return fail(Errc::not_found, "no history file of timeline " + std::to_string(timeline) + " is stored");
+    return fail(Errc::not_found,
+                "no history file of timeline " + std::to_string(timeline) + " is stored");
 }
 
 Result<RepositoryView::Totals> View::totals(const std::string& cluster) {
@@ -274,24 +283,30 @@ Result<> View::read_manifest(const pb::BackupInfo& backup,
         return pack.path() == backup.manifest_path();
     });
     if (info == packs.end())
-        return fail(Errc::corrupt, "the manifest " + backup.manifest_path() + " is not in the ledger");
+        return fail(Errc::corrupt,
+                    "the manifest " + backup.manifest_path() + " is not in the ledger");
     auto reader = PackReader::open(store_, *info, keyring_);
-    if (!reader) return fail_while("read the manifest of backup " + backup.backup_id(), reader.error());
+    if (!reader)
+        return fail_while("read the manifest of backup " + backup.backup_id(), reader.error());
     ByteBuffer plain;
     int count = (*reader)->frame_count();
     // The head is the last frame, written when all files were known; it is wanted first.
     for (int n = 0; n < count; ++n) {
         WV_CHECK((*reader)->read_frame(store_, n == 0 ? count - 1 : n - 1, plain));
         pb::ManifestBatch batch;
-        if (!batch.ParseFromArray(plain.data(), static_cast<int>(plain.size())) || batch.has_head() != (n == 0))
-            return fail(Errc::corrupt, "the manifest " + backup.manifest_path() + " cannot be read");
+        if (!batch.ParseFromArray(plain.data(), static_cast<int>(plain.size())) ||
+            batch.has_head() != (n == 0))
+            return fail(Errc::corrupt,
+                        "the manifest " + backup.manifest_path() + " cannot be read");
         if (batch.has_head()) WV_CHECK(on_head(batch.head()));
-        for (pb::ManifestFile& file : *batch.mutable_files()) WV_CHECK(on_file(file));
+        for (pb::ManifestFile& file : *batch.mutable_files())
+            WV_CHECK(on_file(file));
     }
     return {};
 }
 
-Result<std::shared_ptr<const FileCipher>> View::base_cipher(const Id16& file_id, std::string& path) {
+Result<std::shared_ptr<const FileCipher>> View::base_cipher(const Id16& file_id,
+                                                            std::string& path) {
     {
         std::lock_guard guard(base_packs_mutex_);
         auto found = base_packs_.find(file_id);
@@ -301,7 +316,9 @@ Result<std::shared_ptr<const FileCipher>> View::base_cipher(const Id16& file_id,
         }
     }
     WV_TRY(auto info, index_->pack(file_id));
-    if (!info) return fail(Errc::corrupt, "the index names a pack " + to_hex(file_id) + " that the ledger does not");
+    if (!info)
+        return fail(Errc::corrupt,
+                    "the index names a pack " + to_hex(file_id) + " that the ledger does not");
     path = info->path();
     WV_TRY(FileCipher cipher, open_cipher(store_, path, keyring_));
     auto shared = std::make_shared<const FileCipher>(std::move(cipher));
@@ -312,7 +329,9 @@ Result<std::shared_ptr<const FileCipher>> View::base_cipher(const Id16& file_id,
 
 Result<> View::read_chunk(const Id32& content_id, ByteBuffer& plain) {
     WV_TRY(auto place, index_->chunk(content_id));
-    if (!place) return fail(Errc::not_found, "chunk " + to_hex(content_id) + " is in no pack of this repository");
+    if (!place)
+        return fail(Errc::not_found,
+                    "chunk " + to_hex(content_id) + " is in no pack of this repository");
     std::string path;
     WV_TRY(auto cipher, base_cipher(place->file_id, path));
     WV_TRY(ByteBuffer sealed, store_.get(path, place->offset, place->stored_bytes));
@@ -331,8 +350,8 @@ Result<> View::verify_frames(const PackReader& reader, std::uint64_t& checked) {
         checked += reader.footer().frames(i).stored_bytes();
         const std::string& id = reader.footer().frames(i).content_id();
         if (!id.empty() && id_from<32>(id) != content_id(*content_key, plain))
-            return fail(Errc::corrupt, reader.path() + ", frame " + std::to_string(i) + " does not hold chunk " +
-                                           to_hex(as_bytes(id)));
+            return fail(Errc::corrupt, reader.path() + ", frame " + std::to_string(i) +
+                                           " does not hold chunk " + to_hex(as_bytes(id)));
     }
     return {};
 }
@@ -355,9 +374,11 @@ Result<std::uint64_t> View::verify_pack(const pb::PackInfo& pack, bool decode_wa
 
 }  // namespace
 
-Result<std::unique_ptr<RepositoryView>> RepositoryView::open(ObjectStore& store, const MasterKey& master,
+Result<std::unique_ptr<RepositoryView>> RepositoryView::open(ObjectStore& store,
+                                                             const MasterKey& master,
                                                              const Options& options) {
-    // The agent may close a tail between the reading of the ledger and of the tail: then look again.
+    // The agent may close a tail between the reading of the ledger and of the tail: then look
+    // again.
     constexpr int kTries = 5;
     for (int tries = 1;; ++tries) {
         WV_TRY(OpenedRepository opened, open_repository_files(store, master));
@@ -367,8 +388,10 @@ Result<std::unique_ptr<RepositoryView>> RepositoryView::open(ObjectStore& store,
         if (scanned) return view;
         if (scanned.error().code != Errc::not_found) return fail(scanned.error());
         if (tries == kTries)
-            return fail(Errc::corrupt, "a tail that the ledger names is missing: " + scanned.error().message,
-                        "copy it back from another copy of this repository; without it, WAL from there on is lost");
+            return fail(Errc::corrupt,
+                        "a tail that the ledger names is missing: " + scanned.error().message,
+                        "copy it back from another copy of this repository; without it, WAL from "
+                        "there on is lost");
     }
 }
 

@@ -1,9 +1,9 @@
 // RepositoryView: a read-only look at a repository: what can be restored, and the bytes for it.
 //
-// Works beside a running agent, without one, and without an index: the index is opened read-only where
-// it can be, caught up from the ledger in memory, and rebuilt into a scratch directory where it cannot.
-// Open tails are scanned, so everything flushed before open() is seen. Blocking; one thread at a time
-// unless said otherwise.
+// Works beside a running agent, without one, and without an index: the index is opened read-only
+// where it can be, caught up from the ledger in memory, and rebuilt into a scratch directory where
+// it cannot. Open tails are scanned, so everything flushed before open() is seen. Blocking; one
+// thread at a time unless said otherwise.
 #pragma once
 
 #include <functional>
@@ -54,7 +54,7 @@ struct MarkRecord {
 
 // A stretch of time in which commits were stamped earlier than ones before them in WAL.
 struct ClockStep {
-    Lsn at_lsn;          // start of the commit record with the earlier stamp
+    Lsn at_lsn;  // start of the commit record with the earlier stamp
     WallTime stepped_to;
     WallTime stepped_from;
 };
@@ -78,36 +78,45 @@ public:
     virtual Result<std::vector<pb::BackupInfo>> backups(const std::string& cluster) = 0;
     virtual Result<std::vector<GapRecord>> gaps(const std::string& cluster) = 0;
     // In WAL order. Zero times mean "no limit". Empty kinds: all.
-    virtual Result<std::vector<MarkRecord>> marks(const std::string& cluster, WallTime since, WallTime until,
-                                                  const std::vector<pb::MarkEntry::Kind>& kinds) = 0;
+    virtual Result<std::vector<MarkRecord>> marks(
+        const std::string& cluster, WallTime since, WallTime until,
+        const std::vector<pb::MarkEntry::Kind>& kinds) = 0;
     virtual Result<std::vector<ClockStep>> clock_steps(const Id16& history_id) = 0;
     // Content of the history file of `timeline`, as the server gave it. Errors: not_found.
-    virtual Result<std::string> timeline_history(const std::string& cluster, TimelineId timeline) = 0;
+    virtual Result<std::string> timeline_history(const std::string& cluster,
+                                                 TimelineId timeline) = 0;
     struct Totals {
         std::uint64_t wal_plain_bytes = 0, wal_stored_bytes = 0;
-        std::uint64_t base_plain_bytes = 0, base_stored_bytes = 0;  // plain: of chunks stored, each once
+        std::uint64_t base_plain_bytes = 0,
+                      base_stored_bytes = 0;  // plain: of chunks stored, each once
         std::uint64_t chunk_count = 0, pack_count = 0;
     };
     virtual Result<Totals> totals(const std::string& cluster) = 0;
     virtual Result<std::vector<pb::PackInfo>> packs(const std::string& cluster) = 0;
 
-    // Proves that every byte of [from, to) of the history is stored (by packs and tails listed, not by
-    // reading them). Errors: gap, naming the first missing interval.
+    // Proves that every byte of [from, to) of the history is stored (by packs and tails listed, not
+    // by reading them). Errors: gap, naming the first missing interval.
     virtual Result<> require_coverage(const Id16& history_id, Lsn from, Lsn to) = 0;
-    // Calls `sink` with consecutive pieces of exactly [from, to). Errors: gap, corrupt, io, or sink's.
+    // Calls `sink` with consecutive pieces of exactly [from, to). Errors: gap, corrupt, io, or
+    // sink's.
     virtual Result<> read_wal(const Id16& history_id, Lsn from, Lsn to,
                               const std::function<Result<>(ByteSpan)>& sink) = 0;
 
-    // Transactions are commit and abort findings, in WAL order. All of these read at most a few frames.
-    // The first one with a time stamp later than `at`, or nothing.
-    virtual Result<std::optional<WalFinding>> first_transaction_after(const Id16& history_id, WallTime at) = 0;
+    // Transactions are commit and abort findings, in WAL order. All of these read at most a few
+    // frames. The first one with a time stamp later than `at`, or nothing.
+    virtual Result<std::optional<WalFinding>> first_transaction_after(const Id16& history_id,
+                                                                      WallTime at) = 0;
     // The first one whose record starts at or after `lsn`, or nothing.
-    virtual Result<std::optional<WalFinding>> first_transaction_from(const Id16& history_id, Lsn lsn) = 0;
+    virtual Result<std::optional<WalFinding>> first_transaction_from(const Id16& history_id,
+                                                                     Lsn lsn) = 0;
     // The last COMMIT whose record starts before `lsn`, or nothing.
-    virtual Result<std::optional<WalFinding>> last_commit_before(const Id16& history_id, Lsn lsn) = 0;
-    // Commits and aborts of `xid`, also as a subtransaction's parent only; newest last (xids wrap around).
+    virtual Result<std::optional<WalFinding>> last_commit_before(const Id16& history_id,
+                                                                 Lsn lsn) = 0;
+    // Commits and aborts of `xid`, also as a subtransaction's parent only; newest last (xids wrap
+    // around).
     virtual Result<std::vector<WalFinding>> find_xid(const Id16& history_id, Xid xid) = 0;
-    // Everything the decoder finds in records that start in [from, to). `sink` returns false to stop.
+    // Everything the decoder finds in records that start in [from, to). `sink` returns false to
+    // stop.
     virtual Result<> scan(const Id16& history_id, Lsn from, Lsn to,
                           const std::function<bool(const WalFinding&)>& sink) = 0;
     // How many transactions have their record in [from, to), from summaries, rounded to frames.
@@ -117,11 +126,11 @@ public:
     virtual Result<> read_manifest(const pb::BackupInfo& backup,
                                    const std::function<Result<>(const pb::ManifestHead&)>& on_head,
                                    const std::function<Result<>(pb::ManifestFile&)>& on_file) = 0;
-    // The plain bytes of a chunk, into a buffer the caller owns. May be called from any thread at once.
-    // Errors: not_found (proven absent: the index lists everything), corrupt, io.
+    // The plain bytes of a chunk, into a buffer the caller owns. May be called from any thread at
+    // once. Errors: not_found (proven absent: the index lists everything), corrupt, io.
     virtual Result<> read_chunk(const Id32& content_id, ByteBuffer& plain) = 0;
-    // Reads every frame of a pack or tail and checks it (authentication, content ids, WAL continuity).
-    // Errors: corrupt, not_found, io, naming the frame and what it holds.
+    // Reads every frame of a pack or tail and checks it (authentication, content ids, WAL
+    // continuity). Errors: corrupt, not_found, io, naming the frame and what it holds.
     virtual Result<std::uint64_t> verify_pack(const pb::PackInfo& pack, bool decode_wal) = 0;
 };
 

@@ -9,11 +9,12 @@
 
 namespace walvault::storage {
 
-// The key of one file: BLAKE2b-256(data key, "walvault file 1" ‖ repository id ‖ file id). Immutable: seal and
-// unseal may be called from any thread at once.
+// The key of one file: BLAKE2b-256(data key, "walvault file 1" ‖ repository id ‖ file id).
+// Immutable: seal and unseal may be called from any thread at once.
 class FileCipher {
 public:
-    // Derives the key for a new file and fills in header.key_id and header.tag. A wrong key size asserts.
+    // Derives the key for a new file and fills in header.key_id and header.tag. A wrong key size
+    // asserts.
     static FileCipher for_new_file(const DataKey& key, FileHeader& header);
     // Errors: corrupt if `key` is not the one the header names or the tag does not match.
     static Result<FileCipher> for_existing_file(const DataKey& key, const FileHeader& header);
@@ -21,18 +22,19 @@ public:
     const FileHeader& header() const { return header_; }
 
     // Header and ciphertext, ready to append. `plain` has at most kFramePlainBytesMax bytes. Stored
-    // uncompressed where zstd makes it no smaller. `level` is zstd's, 1..19 (negative ones are allowed).
+    // uncompressed where zstd makes it no smaller. `level` is zstd's, 1..19 (negative ones are
+    // allowed).
     ByteBuffer seal(const FramePlace& place, ByteSpan plain, int level) const;
 
     // The plain bytes of `frame` (header and ciphertext) if it is exactly the frame that belongs at
-    // `place`. Authenticates before it decompresses, and decompresses into exactly the authenticated
-    // length. Errors: corrupt.
+    // `place`. Authenticates before it decompresses, and decompresses into exactly the
+    // authenticated length. Errors: corrupt.
     Result<ByteBuffer> unseal(const FramePlace& place, ByteSpan frame) const;
     // The same into a buffer the caller owns; resized.
     Result<> unseal_into(const FramePlace& place, ByteSpan frame, ByteBuffer& plain) const;
 
-    // True if a frame header was made under this file's key (its commitment says so). The header's other
-    // fields are authenticated only by unseal().
+    // True if a frame header was made under this file's key (its commitment says so). The header's
+    // other fields are authenticated only by unseal().
     bool vouches_for(const FrameHeader& frame) const;
 
     // Keyed BLAKE2b-256 under this file's key; names the footer in the ledger.

@@ -1,8 +1,8 @@
 // TailWriter: the open pack of a history: WAL frames appended and synced as they come.
 //
 // Durability: append() hands frames to the kernel, sync() makes everything appended so far survive
-// power loss. After an error the object is broken for good: the tail is abandoned at what was synced,
-// and WAL is received again into a new one.
+// power loss. After an error the object is broken for good: the tail is abandoned at what was
+// synced, and WAL is received again into a new one.
 #pragma once
 
 #include <memory>
@@ -34,8 +34,8 @@ public:
     Result<> sync();
     std::uint64_t end_offset() const { return end_offset_; }
 
-    // Appends the footer, syncs, renames "….tail" to "….pack", syncs the directory. `footer` lists the
-    // frames as they are in the file.
+    // Appends the footer, syncs, renames "….tail" to "….pack", syncs the directory. `footer` lists
+    // the frames as they are in the file.
     Result<pb::PackInfo> close_in_place(const pb::PackFooter& footer, std::uint32_t frame_number,
                                         pb::PackInfo info);
 

@@ -18,7 +18,8 @@ Id16 id_of(const std::string& bytes) {
 }
 
 tl::unexpected<Error> missing(const Id16& history, Lsn from) {
-    return fail(Errc::gap, "WAL of history " + to_hex(history) + " is not stored from " + to_string(from) + " on");
+    return fail(Errc::gap, "WAL of history " + to_hex(history) + " is not stored from " +
+                               to_string(from) + " on");
 }
 
 }  // namespace
@@ -44,7 +45,8 @@ void WalStore::set_tails(std::vector<ScannedTail> tails) {
     }
 }
 
-Result<ScannedTail> WalStore::scan_continuation(const pb::TailOpened& opened, std::uint32_t witness) {
+Result<ScannedTail> WalStore::scan_continuation(const pb::TailOpened& opened,
+                                                std::uint32_t witness) {
     Id16 history = id_of(opened.history_id());
     Lsn start{opened.start_lsn()};
     TailScanOptions options;
@@ -98,7 +100,8 @@ Result<pb::WalSummary> WalStore::last_summary(const Id16& history) {
     pb::WalSummary summary;
     WV_TRY(auto pack, index_.last_wal_pack(history));
     if (pack) summary = pack->summary();
-    for (const WalSource& tail : tails_of(history)) merge_summary(summary, tail.summary);
+    for (const WalSource& tail : tails_of(history))
+        merge_summary(summary, tail.summary);
     return summary;
 }
 
@@ -123,10 +126,9 @@ Result<> WalStore::require_coverage(const Id16& history, Lsn from, Lsn to) {
 
 int WalStore::frame_at(const WalSource& source, Lsn lsn) {
     const auto& frames = source.reader->footer().frames();
-    auto after = std::upper_bound(frames.begin(), frames.end(), lsn.value,
-                                  [](std::uint64_t value, const pb::FrameEntry& frame) {
-                                      return value < frame.start_lsn();
-                                  });
+    auto after = std::upper_bound(
+        frames.begin(), frames.end(), lsn.value,
+        [](std::uint64_t value, const pb::FrameEntry& frame) { return value < frame.start_lsn(); });
     return static_cast<int>(after - frames.begin()) - 1;
 }
 
@@ -137,11 +139,13 @@ Result<> WalStore::read(const Id16& history, Lsn from, Lsn to,
         WV_TRY(auto source, source_at(history, from));
         if (!source) return missing(history, from);
         const PackReader& reader = *source->reader;
-        for (int i = frame_at(*source, from); i >= 0 && i < reader.frame_count() && from < to; ++i) {
+        for (int i = frame_at(*source, from); i >= 0 && i < reader.frame_count() && from < to;
+             ++i) {
             Lsn start{reader.footer().frames(i).start_lsn()};
             WV_CHECK(reader.read_frame(store_, i, plain));
             if (start > from || start + plain.size() <= from)
-                return fail(Errc::corrupt, reader.path() + ": its frames do not cover " + to_string(from));
+                return fail(Errc::corrupt,
+                            reader.path() + ": its frames do not cover " + to_string(from));
             std::uint64_t skip = from - start;
             std::uint64_t count = std::min<std::uint64_t>(plain.size() - skip, to - from);
             WV_CHECK(sink(ByteSpan(plain).subspan(skip, count)));
@@ -188,14 +192,16 @@ Result<> WalStore::decode(const Id16& history, const FileHeader& header, Lsn fro
     return {};
 }
 
-Result<WalStore::Findings> WalStore::transactions_in(const Id16& history, const WalSource& source, int frame) {
+Result<WalStore::Findings> WalStore::transactions_in(const Id16& history, const WalSource& source,
+                                                     int frame) {
     const pb::FrameEntry& entry = source.reader->footer().frames(frame);
     Lsn start{entry.start_lsn()};
     Lsn end = start + entry.plain_bytes();
     Findings found;
     WV_CHECK(decode(history, source.reader->cipher().header(), Lsn{entry.record_start_lsn()}, end,
                     [&](const WalFinding& finding) {
-                        if (is_transaction(finding) && finding.end_lsn > start && finding.end_lsn <= end)
+                        if (is_transaction(finding) && finding.end_lsn > start &&
+                            finding.end_lsn <= end)
                             found.push_back(finding);
                         return true;
                     }));
@@ -209,13 +215,15 @@ Result<> WalStore::scan(const Id16& history, Lsn from, Lsn to,
     WV_TRY(auto source, source_at(history, begin));
     if (!source) return begin >= end ? Result<>{} : missing(history, begin);
     // A record that starts before `to` may end behind it.
-    return decode(history, source->reader->cipher().header(), begin, end, [&](const WalFinding& finding) {
-        if (finding.start_lsn >= to) return false;
-        return finding.start_lsn < from || sink(finding);
-    });
+    return decode(history, source->reader->cipher().header(), begin, end,
+                  [&](const WalFinding& finding) {
+                      if (finding.start_lsn >= to) return false;
+                      return finding.start_lsn < from || sink(finding);
+                  });
 }
 
-Result<std::optional<WalFinding>> WalStore::first_transaction_after(const Id16& history, WallTime at) {
+Result<std::optional<WalFinding>> WalStore::first_transaction_after(const Id16& history,
+                                                                    WallTime at) {
     std::int64_t at_us = at.time_since_epoch().count();
     std::optional<WalSource> source;
     WV_TRY(auto pack, index_.first_pack_later_than(history, at_us));
@@ -223,7 +231,8 @@ Result<std::optional<WalFinding>> WalStore::first_transaction_after(const Id16& 
         WV_TRY(source, open_source(*pack));
     } else {
         for (const WalSource& tail : tails_of(history))
-            if (!source && transaction_count(tail.summary) > 0 && tail.summary.last_at_us() > at_us) source = tail;
+            if (!source && transaction_count(tail.summary) > 0 && tail.summary.last_at_us() > at_us)
+                source = tail;
     }
     if (!source) return std::optional<WalFinding>{};
     for (int i = 0; i < source->reader->frame_count(); ++i) {
@@ -233,7 +242,8 @@ Result<std::optional<WalFinding>> WalStore::first_transaction_after(const Id16& 
         for (WalFinding& finding : found)
             if (finding.at > at) return std::optional<WalFinding>(std::move(finding));
     }
-    return fail(Errc::corrupt, source->reader->path() + ": its summary names a transaction that is not in it");
+    return fail(Errc::corrupt,
+                source->reader->path() + ": its summary names a transaction that is not in it");
 }
 
 Result<std::optional<WalFinding>> WalStore::first_transaction_from(const Id16& history, Lsn lsn) {
@@ -241,11 +251,13 @@ Result<std::optional<WalFinding>> WalStore::first_transaction_from(const Id16& h
         WV_TRY(auto source, source_at(history, lsn));
         if (!source) return std::optional<WalFinding>{};
         if (transaction_count(source->summary) > 0) {
-            for (int i = std::max(0, frame_at(*source, lsn)); i < source->reader->frame_count(); ++i) {
+            for (int i = std::max(0, frame_at(*source, lsn)); i < source->reader->frame_count();
+                 ++i) {
                 if (transaction_count(source->reader->footer().frames(i).summary()) == 0) continue;
                 WV_TRY(Findings found, transactions_in(history, *source, i));
                 for (WalFinding& finding : found)
-                    if (finding.start_lsn >= lsn) return std::optional<WalFinding>(std::move(finding));
+                    if (finding.start_lsn >= lsn)
+                        return std::optional<WalFinding>(std::move(finding));
             }
         }
         // Positions in later sources are all behind `lsn`, so the comparison above stays right.
@@ -253,21 +265,28 @@ Result<std::optional<WalFinding>> WalStore::first_transaction_from(const Id16& h
     }
 }
 
+// Where to begin looking backwards for a record that starts before `lsn`: the frame of `at`, or a
+// later one if the record that `lsn` lies in ends there.
+Result<Lsn> WalStore::frame_of_record_before(const Id16& history, Lsn at, Lsn lsn) {
+    Lsn next = at;
+    for (bool first = true;; first = false) {
+        WV_TRY(auto source, source_at(history, next));
+        if (!source) return at;
+        for (int i = std::max(0, frame_at(*source, next)) + (first ? 1 : 0);
+             i < source->reader->frame_count(); ++i) {
+            const pb::FrameEntry& frame = source->reader->footer().frames(i);
+            if (frame.record_start_lsn() == 0) continue;
+            return frame.record_start_lsn() < lsn.value ? Lsn{frame.start_lsn()} : at;
+        }
+        next = source->end_lsn;
+    }
+}
+
 Result<std::optional<WalFinding>> WalStore::last_commit_before(const Id16& history, Lsn lsn) {
     Lsn at = lsn;
     WV_TRY(Lsn end, end_lsn(history, Lsn{}));
     if (at >= end) at = Lsn{end.value == 0 ? 0 : end.value - 1};
-    // The record that starts before `lsn` may end in a later frame: begin with the first in which one ends.
-    for (bool ended = false; !ended;) {
-        WV_TRY(auto source, source_at(history, at));
-        if (!source) break;
-        int i = std::max(0, frame_at(*source, at));
-        while (i < source->reader->frame_count() && source->reader->footer().frames(i).record_start_lsn() == 0) ++i;
-        ended = i < source->reader->frame_count();
-        Lsn next = ended ? Lsn{source->reader->footer().frames(i).start_lsn()} : source->end_lsn;
-        if (!ended && next >= end) break;
-        at = next;
-    }
+    WV_TRY(at, frame_of_record_before(history, at, lsn));
     for (;;) {
         WV_TRY(auto source, source_at(history, at));
         if (!source) return std::optional<WalFinding>{};
@@ -287,7 +306,8 @@ Result<std::optional<WalFinding>> WalStore::last_commit_before(const Id16& histo
 
 Result<std::vector<WalFinding>> WalStore::find_xid(const Id16& history, Xid xid) {
     auto may_hold = [xid](const pb::WalSummary& summary) {
-        return transaction_count(summary) > 0 && summary.min_xid() <= xid && xid <= summary.max_xid();
+        return transaction_count(summary) > 0 && summary.min_xid() <= xid &&
+               xid <= summary.max_xid();
     };
     std::vector<pb::PackInfo> packs;
     WV_CHECK(index_.each_wal_pack(history, Lsn{}, false, [&](const pb::PackInfo& pack) {
@@ -323,15 +343,18 @@ Result<std::uint64_t> WalStore::count_commits(const Id16& history, Lsn from, Lsn
     std::vector<pb::PackInfo> partial;
     WV_CHECK(index_.each_wal_pack(history, from, false, [&](const pb::PackInfo& pack) {
         if (pack.start_lsn() >= to.value) return false;
-        if (pack.start_lsn() >= from.value && pack.end_lsn() <= to.value) count += pack.summary().commit_count();
-        else partial.push_back(pack);
+        if (pack.start_lsn() >= from.value && pack.end_lsn() <= to.value)
+            count += pack.summary().commit_count();
+        else
+            partial.push_back(pack);
         return true;
     }));
     for (const pb::PackInfo& pack : partial) {
         WV_TRY(WalSource source, open_source(pack));
         add(source);
     }
-    for (const WalSource& tail : tails_of(history)) add(tail);
+    for (const WalSource& tail : tails_of(history))
+        add(tail);
     return count;
 }
 

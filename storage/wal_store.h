@@ -1,4 +1,5 @@
-// WalStore: WAL of a history as one run of bytes and transactions, over its packs and scanned tails.
+// WalStore: WAL of a history as one run of bytes and transactions, over its packs and scanned
+// tails.
 #pragma once
 
 #include <functional>
@@ -34,18 +35,21 @@ public:
 
     // The source that holds `lsn`, or nothing.
     Result<std::optional<WalSource>> source_at(const Id16& history, Lsn lsn);
-    // First byte not stored after the contiguous run from the history's start; `none` while nothing is.
+    // First byte not stored after the contiguous run from the history's start; `none` while nothing
+    // is.
     Result<Lsn> end_lsn(const Id16& history, Lsn none);
     Result<pb::WalSummary> last_summary(const Id16& history);
     Result<std::int64_t> largest_at_us(const Id16& history);
 
     Result<> require_coverage(const Id16& history, Lsn from, Lsn to);
-    Result<> read(const Id16& history, Lsn from, Lsn to, const std::function<Result<>(ByteSpan)>& sink);
-    // Where decoding must begin to have the record that `lsn` may lie in whole: a record start at or
-    // before it, or the history's start.
+    Result<> read(const Id16& history, Lsn from, Lsn to,
+                  const std::function<Result<>(ByteSpan)>& sink);
+    // Where decoding must begin to have the record that `lsn` may lie in whole: a record start at
+    // or before it, or the history's start.
     Result<Lsn> decode_start(const Id16& history, Lsn lsn);
     // Findings of records that start in [from, to), in order, until `sink` returns false.
-    Result<> scan(const Id16& history, Lsn from, Lsn to, const std::function<bool(const WalFinding&)>& sink);
+    Result<> scan(const Id16& history, Lsn from, Lsn to,
+                  const std::function<bool(const WalFinding&)>& sink);
 
     Result<std::optional<WalFinding>> first_transaction_after(const Id16& history, WallTime at);
     Result<std::optional<WalFinding>> first_transaction_from(const Id16& history, Lsn lsn);
@@ -56,6 +60,7 @@ public:
 private:
     using Findings = std::vector<WalFinding>;
     Result<WalSource> open_source(const pb::PackInfo& pack);
+    Result<Lsn> frame_of_record_before(const Id16& history, Lsn at, Lsn lsn);
     static int frame_at(const WalSource& source, Lsn lsn);
     // Transactions whose records end in one frame of `source`.
     Result<Findings> transactions_in(const Id16& history, const WalSource& source, int frame);

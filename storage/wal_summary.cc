@@ -23,12 +23,18 @@ pb::MarkEntry mark_of(const WalFinding& finding, pb::MarkEntry::Kind kind) {
 
 std::optional<pb::MarkEntry::Kind> plain_kind(WalFinding::Kind kind) {
     switch (kind) {
-        case WalFinding::Kind::restore_point: return pb::MarkEntry::RESTORE_POINT;
-        case WalFinding::Kind::checkpoint: return pb::MarkEntry::CHECKPOINT;
-        case WalFinding::Kind::end_of_recovery: return pb::MarkEntry::TIMELINE_SWITCH;
-        case WalFinding::Kind::parameter_change: return pb::MarkEntry::PARAMETER_CHANGE;
-        case WalFinding::Kind::prepare: return pb::MarkEntry::PREPARED;
-        default: return std::nullopt;
+        case WalFinding::Kind::restore_point:
+            return pb::MarkEntry::RESTORE_POINT;
+        case WalFinding::Kind::checkpoint:
+            return pb::MarkEntry::CHECKPOINT;
+        case WalFinding::Kind::end_of_recovery:
+            return pb::MarkEntry::TIMELINE_SWITCH;
+        case WalFinding::Kind::parameter_change:
+            return pb::MarkEntry::PARAMETER_CHANGE;
+        case WalFinding::Kind::prepare:
+            return pb::MarkEntry::PREPARED;
+        default:
+            return std::nullopt;
     }
 }
 
@@ -42,8 +48,10 @@ void add_to_summary(pb::WalSummary& summary, const WalFinding& finding) {
     if (!is_transaction(finding)) return;
     bool first = summary.commit_count() + summary.abort_count() == 0;
     std::int64_t at = micros_of(finding.at);
-    if (finding.kind == WalFinding::Kind::commit) summary.set_commit_count(summary.commit_count() + 1);
-    else summary.set_abort_count(summary.abort_count() + 1);
+    if (finding.kind == WalFinding::Kind::commit)
+        summary.set_commit_count(summary.commit_count() + 1);
+    else
+        summary.set_abort_count(summary.abort_count() + 1);
     summary.set_first_at_us(first ? at : std::min(summary.first_at_us(), at));
     summary.set_last_at_us(first ? at : std::max(summary.last_at_us(), at));
     summary.set_min_xid(first ? finding.xid : std::min(summary.min_xid(), finding.xid));

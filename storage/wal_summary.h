@@ -10,14 +10,15 @@
 namespace walvault::storage {
 
 inline constexpr std::uint64_t kBulkRowsMin = 1000;  // rows that make a transaction a BULK mark
-inline constexpr std::int64_t kClockStepMicros = 1'000'000;  // smaller inversions are normal concurrency
+inline constexpr std::int64_t kClockStepMicros =
+    1'000'000;  // smaller inversions are normal concurrency
 
 bool is_transaction(const WalFinding& finding);  // commit or abort
 void add_to_summary(pb::WalSummary& summary, const WalFinding& finding);
 void merge_summary(pb::WalSummary& into, const pb::WalSummary& other);
 
-// Turns findings, in WAL order, into marks. `largest_at` is the largest time stamp of any transaction
-// before them in the history; it moves with them.
+// Turns findings, in WAL order, into marks. `largest_at` is the largest time stamp of any
+// transaction before them in the history; it moves with them.
 class MarkBuilder {
 public:
     explicit MarkBuilder(std::int64_t largest_at_us) : largest_at_us_(largest_at_us) {}

@@ -34,8 +34,11 @@ public:
 
 private:
     WalTracker(WalDecoder decoder, Lsn decode_from, std::int64_t largest_at_us)
-        : decoder_(std::move(decoder)), decode_from_(decode_from), frame_start_(decode_from),
-          record_start_(decode_from), marks_(largest_at_us) {}
+        : decoder_(std::move(decoder)),
+          decode_from_(decode_from),
+          frame_start_(decode_from),
+          record_start_(decode_from),
+          marks_(largest_at_us) {}
     void begin_frame();
 
     WalDecoder decoder_;

@@ -3,7 +3,8 @@
 //
 //   FAULT_CALL       write | sync | rename | remove | receive
 //   FAULT_AT         N, counted over all threads from 1
-//   FAULT_ACTION     error: the call fails with EIO; full: with ENOSPC; kill: the process dies before it;
+//   FAULT_ACTION     error: the call fails with EIO; full: with ENOSPC; kill: the process dies
+//   before it;
 //                    torn: half of a write is done, then the process dies
 //   FAULT_DIRECTORY  only calls on files below it count (receive: only sockets, wherever)
 //   FAULT_REPORT     a file that gets one line when the fault has fired
@@ -56,7 +57,8 @@ bool is_below(int descriptor) {
 void report() {
     const char* path = getenv("FAULT_REPORT");
     if (path == nullptr) return;
-    const int file = static_cast<int>(syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND, 0600));
+    const int file =
+        static_cast<int>(syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND, 0600));
     syscall(SYS_write, file, "fired\n", 6);
     syscall(SYS_close, file);
 }
@@ -71,7 +73,8 @@ bool is_the_one() {
 
 [[noreturn]] void die() {
     syscall(SYS_kill, syscall(SYS_getpid), SIGKILL);
-    for (;;) pause();
+    for (;;)
+        pause();
 }
 
 // What the caller is to see; does not return when the action is to die.
@@ -124,7 +127,8 @@ ssize_t writev(int descriptor, const iovec* parts, int count) {
 ssize_t pwrite(int descriptor, const void* bytes, size_t count, off_t offset) {
     static auto* real = next<ssize_t(int, const void*, size_t, off_t)>("pwrite");
     if (!hits("write", descriptor)) return real(descriptor, bytes, count, offset);
-    if (is_setting("FAULT_ACTION", "torn")) syscall(SYS_pwrite64, descriptor, bytes, count / 2, offset);
+    if (is_setting("FAULT_ACTION", "torn"))
+        syscall(SYS_pwrite64, descriptor, bytes, count / 2, offset);
     return act();
 }
 

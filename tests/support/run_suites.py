@@ -74,10 +74,12 @@ def find_suites(build):
     for path in executables(build / "tests" / "unit", "test_*"):
         name = "unit/" + path.name.removeprefix("test_")
         suites.append(Suite(name, [str(path)], UNIT_TIMEOUT_SECONDS, parse_doctest))
-    for path in executables(build / "tests" / "fuzz", "replay_*"):
-        corpus = ROOT / "tests" / "fuzz" / "corpus" / path.name.removeprefix("replay_")
-        suites.append(Suite("fuzz/" + path.name.removeprefix("replay_"), [str(path), str(corpus)],
-                            UNIT_TIMEOUT_SECONDS, parse_exit_code))
+    for path in executables(build / "tests" / "fuzz", "fuzz_*"):
+        target = path.name.removeprefix("fuzz_")
+        if not target.endswith("_live"):
+            corpus = ROOT / "tests" / "fuzz" / "corpus" / target
+            suites.append(Suite("fuzz/" + target, [str(path), str(corpus)], UNIT_TIMEOUT_SECONDS,
+                                parse_exit_code))
     for path in sorted((ROOT / "tests" / "integration").glob("test_*.py")):
         command = ["/usr/bin/python3", str(ROOT / "tests" / "support" / "run_unittest.py"), path.stem]
         suites.append(Suite("integration/" + path.stem.removeprefix("test_"), command,

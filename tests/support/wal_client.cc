@@ -1,5 +1,5 @@
-// Drives the wal room against a real server for tests/integration/test_wal_room.py and for measuring:
-// prints what it received as JSON lines.
+// Drives the wal room against a real server for tests/integration/test_wal_room.py and for
+// measuring: prints what it received as JSON lines.
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -35,7 +35,9 @@ void print_error(const Error& error) {
 double cpu_seconds() {
     rusage used{};
     getrusage(RUSAGE_SELF, &used);
-    auto seconds = [](const timeval& at) { return static_cast<double>(at.tv_sec) + static_cast<double>(at.tv_usec) / 1e6; };
+    auto seconds = [](const timeval& at) {
+        return static_cast<double>(at.tv_sec) + static_cast<double>(at.tv_usec) / 1e6;
+    };
     return seconds(used.ru_utime) + seconds(used.ru_stime);
 }
 
@@ -51,9 +53,12 @@ struct StreamSink {
 
     json summary() const {
         std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
-        return {{"event", "summary"},          {"start", to_string(start)},
-                {"received", to_string(received)}, {"bytes", received - start},
-                {"positions", positions},      {"seconds", took.count()},
+        return {{"event", "summary"},
+                {"start", to_string(start)},
+                {"received", to_string(received)},
+                {"bytes", received - start},
+                {"positions", positions},
+                {"seconds", took.count()},
                 {"cpu_seconds", cpu_seconds() - cpu_at_start}};
     }
 };
@@ -114,7 +119,8 @@ Task<Result<>> stream(Arguments arguments) {
         WV_CO_TRY(start, parse_lsn(arguments["start"]));
     }
     TimelineId timeline = identity.system.timeline;
-    if (arguments.contains("timeline")) timeline = static_cast<TimelineId>(std::stoul(arguments["timeline"]));
+    if (arguments.contains("timeline"))
+        timeline = static_cast<TimelineId>(std::stoul(arguments["timeline"]));
     Lsn until;
     if (arguments.contains("until")) {
         WV_CO_TRY(until, parse_lsn(arguments["until"]));
@@ -160,7 +166,8 @@ public:
         if (entry.type == Entry::Type::symlink) ++symlinks;
         if (root_.empty() || entry.type == Entry::Type::symlink) co_return Result<>();
         auto path = root_ / entry.path;
-        std::filesystem::create_directories(entry.type == Entry::Type::directory ? path : path.parent_path());
+        std::filesystem::create_directories(
+            entry.type == Entry::Type::directory ? path : path.parent_path());
         if (entry.type == Entry::Type::directory) co_return Result<>();
         file_.open(path, std::ios::binary);
         WV_ASSERT(file_.good());
@@ -169,7 +176,8 @@ public:
     Task<Result<>> on_data(ByteSpan data) override {
         bytes += data.size();
         if (!root_.empty())
-            file_.write(reinterpret_cast<const char*>(data.data()), static_cast<std::streamsize>(data.size()));
+            file_.write(reinterpret_cast<const char*>(data.data()),
+                        static_cast<std::streamsize>(data.size()));
         co_return Result<>();
     }
     Task<Result<>> on_file_end() override {
@@ -177,6 +185,7 @@ public:
         if (!root_.empty()) file_.close();
         co_return Result<>();
     }
+    Task<Result<>> on_manifest(ByteSpan) override { co_return Result<>(); }
     void on_progress(std::uint64_t done_bytes) override { progress = done_bytes; }
 
     std::uint64_t entries = 0;
@@ -210,7 +219,8 @@ Task<Result<>> backup(Arguments arguments) {
     wal::BackupOptions options;
     options.label = arguments.contains("label") ? arguments["label"] : "it's a \"label\"";
     options.fast_checkpoint = true;
-    if (arguments.contains("max_rate_bytes")) options.max_rate_bytes = std::stoull(arguments["max_rate_bytes"]);
+    if (arguments.contains("max_rate_bytes"))
+        options.max_rate_bytes = std::stoull(arguments["max_rate_bytes"]);
     DirectoryConsumer consumer(arguments["out"]);
     std::function<Task<Result<>>(wal::BackupStart)> on_start = print_backup_start;
     double cpu_before = cpu_seconds();
@@ -253,7 +263,8 @@ Task<Result<>> facts(Arguments arguments) {
     std::vector<std::string> files{arguments["file"], "1663/1/4294967295"};
     WV_CO_TRY(auto names, co_await wal::relation_names(*connection, files));
     print({{"event", "names"}, {"names", names}});
-    WV_CO_TRY(auto point, co_await wal::create_restore_point(*connection, arguments["restore_point"]));
+    WV_CO_TRY(auto point,
+              co_await wal::create_restore_point(*connection, arguments["restore_point"]));
     print({{"event", "restore_point"}, {"lsn", to_string(point)}});
     co_return Result<>();
 }

@@ -74,9 +74,14 @@ public:
         content += '|';
         co_return Result<>();
     }
+    Task<Result<>> on_manifest(ByteSpan bytes) override {
+        manifest += as_text(bytes);
+        co_return Result<>();
+    }
     void on_progress(std::uint64_t done_bytes) override { progress = done_bytes; }
 
     std::vector<std::string> names;
+    std::string manifest;
     std::string content;
     std::uint64_t progress = 0;
 };
@@ -186,6 +191,8 @@ TEST_CASE("a whole backup gives its files, its progress and its end") {
     CHECK(collector.names == std::vector<std::string>{"pg_tblspc/16384/PG_15_202209061/5/1", "backup_label",
                                                       "empty", "pg_wal", "global/pg_control"});
     CHECK(collector.content == "table|" + std::string(kLabel) + "||control|");
+    CHECK(collector.manifest.starts_with("{ \"PostgreSQL-Backup-Manifest-Version\": 1"));
+    CHECK(collector.manifest.ends_with("}\n"));
     CHECK(collector.progress == 7);
     CHECK(server.command.find("LABEL 'it''s'") != std::string::npos);
     CHECK(server.command.find("MAX_RATE 32)") != std::string::npos);

@@ -1,0 +1,298 @@
+#include "storage/repository.h"
+
+#include <doctest/doctest.h>
+
+#include "tests/support/faulty_file_system.h"
+#include "tests/support/stored_history.h"
+
+namespace walvault::storage {
+namespace {
+
+struct Stage {
+    ScratchDirectory directory;
+    std::string root = directory / "repo";
+    MasterKey master = MasterKey::generate();
+
+    void create() { must(Repository::create(posix_file_system(), root, master, system_clock())); }
+    Result<std::unique_ptr<Repository>> open(FileSystem& files = posix_file_system(),
+                                             bool rebuild = false) {
+        RepositoryOptions options;
+        options.host = "test";
+        options.version = "test";
+        options.rebuild_index = rebuild;
+        return Repository::open(files, root, master, system_clock(), options);
+    }
+    std::unique_ptr<RepositoryView> view(bool with_index = true) {
+        store = make_directory_store(posix_file_system(), root);
+        RepositoryView::Options options;
+        options.index_directory = with_index ? root + "/index" : "";
+        options.scratch_directory = directory.path();
+        return must(RepositoryView::open(*store, master, options));
+    }
+    std::unique_ptr<ObjectStore> store;
+};
+
+ByteBuffer read_all(RepositoryView& view, const HistoryRecord& history) {
+    ByteBuffer bytes;
+    must(view.read_wal(history.id, history.start_lsn, history.end_lsn,
+                       [&](ByteSpan piece) -> Result<> {
+                           append(bytes, piece);
+                           return {};
+                       }));
+    return bytes;
+}
+
+// Every answer a resolver asks for, against the list of commits that were made.
+void check_answers(RepositoryView& view, MadeWal& wal) {
+    HistoryRecord history = must(view.histories("main")).back();
+    CHECK(history.end_lsn == wal.builder.end());
+    ByteBuffer stored = read_all(view, history);
+    CHECK(std::equal(stored.begin(), stored.end(), wal.builder.bytes().begin(),
+                     wal.builder.bytes().end()));
+    std::size_t step = std::max<std::size_t>(1, wal.commits.size() / 25);
+    for (std::size_t i = 0; i < wal.commits.size(); i += step) {
+        const MadeCommit& commit = wal.commits[i];
+        auto after = must(view.first_transaction_after(history.id, commit.at - Micros(1)));
+        REQUIRE(after);
+        CHECK(after->start_lsn == commit.start_lsn);
+        auto next = must(view.first_transaction_after(history.id, commit.at));
+        CHECK(next.has_value() == (i + 1 < wal.commits.size()));
+        if (next) CHECK(next->start_lsn == wal.commits[i + 1].start_lsn);
+        auto before = must(view.last_commit_before(history.id, commit.start_lsn));
+        CHECK(before.has_value() == (i > 0));
+        if (before) CHECK(before->start_lsn == wal.commits[i - 1].start_lsn);
+        auto inside = must(view.last_commit_before(history.id, commit.start_lsn + 8));
+        REQUIRE(inside);
+        CHECK(inside->xid == commit.xid);
+        auto from = must(view.first_transaction_from(history.id, commit.start_lsn));
+        REQUIRE(from);
+        CHECK(from->xid == commit.xid);
+        auto found = must(view.find_xid(history.id, commit.xid));
+        REQUIRE(found.size() == 1);
+        CHECK(found.front().at == commit.at);
+    }
+    std::size_t scanned = 0;
+    must(view.scan(history.id, history.start_lsn, history.end_lsn, [&](const WalFinding& finding) {
+        if (finding.kind == WalFinding::Kind::commit) ++scanned;
+        return true;
+    }));
+    CHECK(scanned == wal.commits.size());
+}
+
+TEST_CASE(
+    "what was stored is read back and every commit is found, in packs, tails and across both") {
+    std::uint64_t seed = std::random_device{}();
+    CAPTURE(seed);
+    for (std::size_t frame_bytes : {700u, 5'000u, 70'000u, 300'000u}) {
+        CAPTURE(frame_bytes);
+        Stage stage;
+        stage.create();
+        MadeWal wal;
+        wal.grow(seed + frame_bytes, 900'000);
+        {
+            auto repository = must(stage.open());
+            HistoryWriter writer(*repository, wal);
+            must(writer.begin());
+            must(writer.store(frame_bytes, 1u << 30));
+            auto view = stage.view();  // one open tail and no pack
+            check_answers(*view, wal);
+            must(writer.close());
+        }
+        wal.grow(seed + 1, 1'200'000);
+        auto repository = must(stage.open());
+        HistoryWriter writer(*repository, wal);
+        must(writer.begin());
+        must(writer.store(frame_bytes, 400'000));
+        check_answers(*stage.view(), wal);
+        check_answers(*stage.view(false), wal);  // without an index
+    }
+}
+
+TEST_CASE("a tail that a crash left becomes a pack, and nothing flushed is lost") {
+    Stage stage;
+    stage.create();
+    MadeWal wal;
+    wal.grow(1, 300'000);
+    {
+        auto repository = must(stage.open());
+        HistoryWriter writer(*repository, wal);
+        must(writer.begin());
+        must(writer.store(10'000, 1u << 30));
+    }
+    auto repository = must(stage.open());
+    auto history = must(repository->current_history("main"));
+    REQUIRE(history);
+    CHECK(history->end_lsn == wal.builder.end());
+    check_answers(*stage.view(), wal);
+}
+
+TEST_CASE("a second writer is refused, and a wrong key is told from damage") {
+    Stage stage;
+    stage.create();
+    auto first = must(stage.open());
+    auto second = stage.open();
+    REQUIRE(!second);
+    CHECK(second.error().code == Errc::busy);
+    first.reset();
+    MasterKey right = std::move(stage.master);
+    stage.master = MasterKey::generate();
+    auto wrong = stage.open();
+    REQUIRE(!wrong);
+    CHECK(wrong.error().code == Errc::wrong_key);
+    stage.master = std::move(right);
+    CHECK(stage.open());
+}
+
+// One scripted life: three tails, closings in place and by rewriting, a reopening.
+Result<> live(Stage& stage, FileSystem& files, MadeWal& wal, Lsn& flushed) {
+    for (int life = 0; life < 2; ++life) {
+        WV_TRY(auto repository, stage.open(files));
+        HistoryWriter writer(*repository, wal);
+        auto run = [&]() -> Result<> {
+            WV_CHECK(writer.begin());
+            WV_CHECK(writer.store(life == 0 ? 12'000 : 280'000, 60'000));
+            return life == 1 ? writer.close() : Result<>{};
+        };
+        auto ran = run();
+        flushed = std::max(flushed, writer.flushed);
+        if (!ran) {
+            writer.drop();
+            return ran;
+        }
+        wal.grow(7, 300'000);
+    }
+    return {};
+}
+
+TEST_CASE("whatever operation fails, everything flushed before it is there after a restart") {
+    bool tear = false;
+    SUBCASE("the operation does nothing") {}
+    SUBCASE("a failing write leaves half of its bytes") { tear = true; }
+    for (std::uint64_t fail_at = 1;; ++fail_at) {
+        CAPTURE(fail_at);
+        Stage stage;
+        stage.create();
+        MadeWal wal;
+        wal.grow(3, 100'000);
+        FaultyFileSystem files(posix_file_system(), fail_at, tear);
+        Lsn flushed = wal.builder.start();
+        (void)live(stage, files, wal, flushed);
+        auto repository = stage.open();
+        if (!repository) FAIL(std::string(repository.error().message));
+        auto history = must((*repository)->current_history("main"));
+        Lsn end = history ? history->end_lsn : wal.builder.start();
+        CHECK(end >= flushed);
+        if (history) {
+            HistoryWriter writer(**repository, wal);
+            must(writer.begin());
+            must(writer.store(100'000, 400'000));
+            ByteBuffer stored =
+                read_all(*stage.view(), must((*repository)->current_history("main")).value());
+            ByteSpan wanted = wal.from(wal.builder.start()).first(stored.size());
+            CHECK(std::equal(stored.begin(), stored.end(), wanted.begin(), wanted.end()));
+        }
+        if (!files.fired()) break;
+    }
+}
+
+TEST_CASE("an index that is gone, damaged or of an older day is made good, with the same answers") {
+    Stage stage;
+    stage.create();
+    MadeWal wal;
+    wal.grow(11, 600'000);
+    {
+        auto repository = must(stage.open());
+        HistoryWriter writer(*repository, wal);
+        must(writer.begin());
+        must(writer.store(30'000, 200'000));
+        must(writer.close());
+    }
+    std::string index = stage.root + "/index";
+    SUBCASE("gone") { std::filesystem::remove_all(index); }
+    SUBCASE("without CURRENT") { std::filesystem::remove(index + "/CURRENT"); }
+    SUBCASE("every file cut in half") {
+        for (const auto& entry : std::filesystem::directory_iterator(index))
+            if (entry.file_size() > 1)
+                std::filesystem::resize_file(entry.path(), entry.file_size() / 2);
+    }
+    SUBCASE("of an older day") {
+        std::string older = stage.directory / "older";
+        std::filesystem::copy(index, older, std::filesystem::copy_options::recursive);
+        wal.grow(12, 300'000);
+        {
+            auto repository = must(stage.open());
+            HistoryWriter writer(*repository, wal);
+            must(writer.begin());
+            must(writer.store(30'000, 200'000));
+            must(writer.close());
+        }
+        std::filesystem::remove_all(index);
+        std::filesystem::rename(older, index);
+    }
+    check_answers(*stage.view(), wal);  // a reader alone
+    auto repository = must(stage.open());
+    check_answers(*stage.view(), wal);
+}
+
+TEST_CASE("a ledger that is shorter than what was seen is refused") {
+    Stage stage;
+    stage.create();
+    std::string saved = stage.directory / "ledger";
+    std::filesystem::copy(stage.root + "/ledger", saved, std::filesystem::copy_options::recursive);
+    { auto repository = must(stage.open()); }
+    std::filesystem::remove_all(stage.root + "/ledger");
+    std::filesystem::rename(saved, stage.root + "/ledger");
+    auto rolled_back = stage.open();
+    REQUIRE(!rolled_back);
+    CHECK(rolled_back.error().code == Errc::corrupt);
+}
+
+TEST_CASE("a synced frame that is damaged is told from the torn end of a crash") {
+    Stage stage;
+    stage.create();
+    MadeWal wal;
+    wal.grow(21, 200'000);
+    std::string tail;
+    {
+        auto repository = must(stage.open());
+        HistoryWriter writer(*repository, wal);
+        must(writer.begin());
+        must(writer.store(20'000, 1u << 30));
+        for (const auto& entry : std::filesystem::recursive_directory_iterator(stage.root))
+            if (entry.path().extension() == ".tail") tail = entry.path();
+    }
+    REQUIRE(!tail.empty());
+    stage.store = make_directory_store(posix_file_system(), stage.root);
+    RepositoryView::Options options{.index_directory = stage.root + "/index",
+                                    .scratch_directory = stage.directory.path()};
+    ByteBuffer whole = raw_file(tail);
+    auto write = [&](ByteSpan bytes) {
+        std::ofstream(tail, std::ios::binary | std::ios::trunc) << as_text(bytes);
+    };
+    SUBCASE("a flipped bit in the middle") {
+        ByteBuffer bytes = whole;
+        bytes[bytes.size() / 2] ^= std::byte{4};
+        write(bytes);
+        auto view = RepositoryView::open(*stage.store, stage.master, options);
+        REQUIRE(!view);
+        CHECK(view.error().code == Errc::corrupt);
+    }
+    SUBCASE("half a frame at the end") {
+        REQUIRE(whole.size() > 100);
+        write(ByteSpan(whole).first(whole.size() - 100));
+        auto view = must(RepositoryView::open(*stage.store, stage.master, options));
+        HistoryRecord history = must(view->histories("main")).back();
+        CHECK(history.end_lsn < wal.builder.end());
+        ByteBuffer stored = read_all(*view, history);
+        CHECK(std::equal(stored.begin(), stored.end(), wal.builder.bytes().begin()));
+    }
+    SUBCASE("the file is missing") {
+        std::filesystem::remove(tail);
+        auto view = RepositoryView::open(*stage.store, stage.master, options);
+        REQUIRE(!view);
+        CHECK(view.error().code == Errc::corrupt);
+    }
+}
+
+}  // namespace
+}  // namespace walvault::storage
