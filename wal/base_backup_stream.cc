@@ -219,7 +219,10 @@ Task<Result<>> BackupRun::deliver(const TarEvent& event) {
 }
 
 Task<Result<>> BackupRun::take_archive_data(ByteSpan bytes) {
-    if (manifest_) co_return manifest_->feed(bytes);
+    if (manifest_) {
+        WV_CO_CHECK(manifest_->feed(bytes));
+        co_return co_await consumer_.on_manifest(bytes);
+    }
     if (!tar_) co_return fail(Errc::corrupt, "data came before the archive that it belongs to");
     events_.clear();
     WV_CO_CHECK(tar_->feed(bytes));

@@ -42,6 +42,9 @@ public:
     virtual Task<Result<>> on_entry(const Entry& entry) = 0;
     virtual Task<Result<>> on_data(ByteSpan bytes) = 0;  // of the current file; copied if kept
     virtual Task<Result<>> on_file_end() = 0;
+    // The manifest as the server wrote it, in pieces, after the last file. What it says is checked only
+    // at the end: it counts once run_base_backup() has succeeded.
+    virtual Task<Result<>> on_manifest(ByteSpan bytes) = 0;  // copied if kept
     virtual void on_progress(std::uint64_t done_bytes) = 0;
 };
 
