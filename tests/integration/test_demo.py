@@ -1,0 +1,93 @@
+"""walvault demo: ends with 0, proves what it says, and leaves nothing behind."""
+
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import unittest
+
+from harness import BUILD, StageCase, wait_until
+
+
+def processes_in(directory):
+    """Ids of processes whose working directory or command line lies in `directory`."""
+    found = []
+    for entry in pathlib.Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if str(directory) in os.readlink(entry / "cwd") or \
+                        str(directory) in (entry / "cmdline").read_bytes().decode(errors="replace"):
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return [pid for pid in found if pid != os.getpid()]
+
+
+class DemoTest(StageCase):
+    """As root the demo drops to postgres by itself, so it is started here as it is by hand."""
+
+    def setUp(self):
+        super().setUp()
+        self.scratch = self.stage.make_directory("demo", mode=0o755)
+        self.environment = self.stage.environment(TMPDIR=str(self.scratch))
+
+    def demo(self, *arguments, timeout=240):
+        return subprocess.run([str(BUILD / "agent" / "walvault"), "demo", *arguments], env=self.environment,
+                              capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+
+    def assert_nothing_left(self):
+        self.assertEqual(list(self.scratch.iterdir()), [])
+        # What was told to end may need a moment until its id is gone.
+        wait_until(lambda: not processes_in(self.scratch), "all processes of the demo to be gone", 20)
+
+    def test_the_story_ends_well_and_leaves_nothing_behind(self):
+        done = self.demo()
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        for part in ("7/7", "DELETE FROM orders", "SIGKILL", "✓ same", "Every row is back"):
+            self.assertIn(part, done.stdout)
+        self.assertNotIn("DIFFERS", done.stdout)
+        self.assertNotIn("\x1b", done.stdout, "colour without a terminal")
+        self.assertRegex(done.stdout, r"orders +2 000 rows +[0-9a-f]{8} +0 rows +[0-9a-f]{8} +2 000 rows")
+        self.assertEqual(done.stderr, "")
+        self.assert_nothing_left()
+
+    def test_interrupted_it_leaves_nothing_behind(self):
+        process = subprocess.Popen([str(BUILD / "agent" / "walvault"), "demo"], env=self.environment,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.addCleanup(lambda: process.poll() is None and process.kill())
+        for line in process.stdout:
+            if "2/7" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=120)
+        self.assertEqual(process.returncode, 130)
+        self.assert_nothing_left()
+
+    def test_with_keep_everything_goes_on(self):
+        done = self.demo("--keep", "--rows", "1")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        directory = pathlib.Path(re.search(r"still running in (\S+)\. ", done.stdout).group(1))
+        try:
+            self.assertEqual(directory.parent, self.scratch)
+            query = re.search(r"psql -h (\S+) -p (\d+) -U (\S+) postgres +the shop", done.stdout)
+            command = ["psql", "-h", query.group(1), "-p", query.group(2), "-U", query.group(3),
+                       "-d", "postgres", "-Atc", "select count(*) from orders"]
+            answer = subprocess.run(command, env=self.environment, capture_output=True, text=True)
+            self.assertEqual(answer.stdout.strip(), "0", answer.stderr)
+        finally:
+            for pid in processes_in(directory):
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+
+    def test_without_postgresql_it_says_what_to_install(self):
+        done = self.demo("--pg-bin", "/nonexistent")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("--pg-bin", done.stderr)
+        self.assert_nothing_left()
+
+
+if __name__ == "__main__":
+    unittest.main()

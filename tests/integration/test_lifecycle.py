@@ -1,0 +1,265 @@
+"""The agent's life: ready, reload, drain, restarts of the server, the slot, and the verbs that ask it."""
+
+import json
+import signal
+import time
+import unittest
+
+from agent_process import Agent, checksum
+from cluster import Postgres
+from harness import StageCase, lsn_number, lsn_text, wait_until
+from oracle import make_table
+
+DISCONNECTS = {"stream.lost"}
+
+
+class LifecycleTest(StageCase):
+    def setUp(self):
+        super().setUp()
+        self.primary = Postgres.create(self.stage).start()
+        self.agent = Agent(self.stage, self.primary).protect()
+
+    def slots(self):
+        return self.primary.rows("select slot_name, active from pg_replication_slots order by 1")
+
+    def test_sigterm_drains_and_closes(self):
+        make_table(self.primary, rows=20000)
+        # Nothing is waited for in between: what the server has flushed must be here when it ends.
+        lsn = self.primary.current_lsn()
+        self.assertEqual(self.agent.stop(), 0)
+        self.agent.check_log()
+        self.assertGreaterEqual(self.agent.restart_lsn(), lsn)
+        self.agent.cli("resolve", "--before", "lsn:" + lsn_text(lsn))
+        self.assertFalse(self.agent.socket.exists(), "the control socket was left behind")
+
+    def test_sigint_ends_it_too(self):
+        self.agent.process.send_signal(signal.SIGINT)
+        self.assertIn(self.agent.process.wait(60), (0, 130))
+        self.agent.check_log()
+
+    def test_an_agent_starts_again_where_it_ended(self):
+        make_table(self.primary, rows=5000)
+        self.agent.wait_until_flushed()
+        self.agent.stop()
+        make_table(self.primary, "meanwhile", 5000)
+        self.agent.start()
+        self.agent.wait_until_flushed()
+        self.assertEqual(self.agent.backup_count(), 1, "it took another base backup without need")
+        self.assertEqual(self.agent.json("info", "--gaps")["gaps"], [])
+        self.agent.stop()
+        self.agent.check_log()
+
+    def test_once_catches_up_and_ends(self):
+        self.agent.stop()
+        make_table(self.primary, rows=20000)
+        lsn = self.primary.current_lsn()
+        self.agent.cli("run", "--once")
+        self.assertGreaterEqual(self.agent.restart_lsn(), lsn)
+
+    def test_sighup_takes_a_new_configuration(self):
+        self.agent.write_config(self.agent.config.read_text().replace('flush_interval = "50ms"',
+                                                                      'flush_interval = "100ms"'))
+        self.agent.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: self.reload_state()[1] > 0, "the reload to be counted")
+        self.assertEqual(self.reload_state()[0], 1)
+        make_table(self.primary)
+        self.agent.wait_until_flushed()
+
+    def test_sighup_with_a_broken_configuration_keeps_the_old_one(self):
+        good = self.agent.config.read_text()
+        self.agent.write_config(good.replace("slot =", "slott ="))
+        self.agent.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: self.reload_state()[0] == 0, "the failed reload to be seen")
+        make_table(self.primary)
+        self.agent.wait_until_flushed()
+        self.agent.write_config(good)
+        self.agent.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: self.reload_state()[0] == 1, "the good configuration to be taken")
+
+    def reload_state(self):
+        scrape = self.agent.metrics()
+        return (scrape["walvault_config_last_reload_successful"],
+                scrape["walvault_config_last_reload_success_timestamp_seconds"])
+
+    def test_a_clean_restart_of_the_server(self):
+        self.restart_server("fast")
+
+    def test_an_immediate_restart_of_the_server(self):
+        self.restart_server("immediate")
+
+    def restart_server(self, mode):
+        self.agent.allowed_events |= DISCONNECTS
+        make_table(self.primary, rows=20000)
+        self.primary.stop(mode)
+        self.primary.start()
+        make_table(self.primary, "after", 5000)
+        self.agent.wait_until_flushed()
+        self.assertEqual(self.agent.json("info", "--gaps")["gaps"], [])
+        before = checksum(self.primary, "after", "id")
+        restored = self.agent.restore(to="latest").open()
+        self.assertEqual(checksum(restored, "after", "id"), before)
+        self.assertEqual(checksum(restored, "items", "id"), checksum(self.primary, "items", "id"))
+        restored.discard()
+        self.agent.stop()
+        self.agent.check_log()
+
+    def test_the_server_stops_fast_with_the_agent_attached(self):
+        make_table(self.primary, rows=50000)
+        began = time.monotonic()
+        self.primary.stop("fast", timeout=30)
+        self.assertLess(time.monotonic() - began, 10)
+
+    def test_a_planned_stop_loses_nothing(self):
+        make_table(self.primary, rows=50000)
+        self.primary.stop("fast")
+        control = self.stage.run(["pg_controldata", "-D", self.primary.data]).stdout
+        checkpoint = next(line.split()[-1] for line in control.splitlines()
+                          if line.startswith("Latest checkpoint location"))
+        wait_until(lambda: self.agent.flushed_lsn() > lsn_number(checkpoint),
+                   "the shutdown checkpoint to be flushed")
+
+    def test_the_server_stops_fast_while_the_agent_is_gone(self):
+        self.agent.kill9()
+        began = time.monotonic()
+        self.primary.stop("fast", timeout=30)
+        self.assertLess(time.monotonic() - began, 10)
+
+    def test_detach_drops_the_slot_and_keeps_the_repository(self):
+        self.assertEqual([name for name, _ in self.slots()], ["walvault"])
+        self.agent.stop()
+        self.agent.cli("detach", "--yes")
+        self.assertEqual(self.slots(), [])
+        self.agent.cli("resolve", "latest")
+
+    def test_detach_keeps_the_slot_when_asked(self):
+        self.agent.stop()
+        self.agent.cli("detach", "--yes", "--keep-slot")
+        self.assertEqual([name for name, _ in self.slots()], ["walvault"])
+
+    def test_status_names_what_a_crash_would_lose(self):
+        make_table(self.primary)
+        lsn = self.agent.wait_until_flushed()
+        done = self.agent.cli("status")
+        self.assertIn("main", done.stdout)
+        status = self.agent.json("status")
+        self.assertIn(lsn_text(lsn)[:4], json.dumps(status))
+
+    def test_status_without_an_agent(self):
+        self.agent.stop()
+        done = self.agent.cli("status", expect=None)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertRegex(done.stdout + done.stderr, "no agent|not running|agent")
+
+    def test_a_named_point_can_be_restored(self):
+        make_table(self.primary)
+        self.agent.cli("point", "before_release")
+        self.primary.sql("truncate items")
+        self.agent.wait_until_flushed()
+        listed = self.agent.json("info", "--points")["points"]
+        self.assertIn("before_release", [point["name"] for point in listed])
+        restored = self.agent.restore(to="name:before_release").open()
+        self.assertEqual(restored.sql("select count(*) from items"), "1000")
+        restored.discard()
+
+    def test_log_shows_what_happened(self):
+        make_table(self.primary, "doomed", 3000)
+        make_table(self.primary, "emptied", 3000)
+        self.primary.sql("delete from doomed")
+        self.primary.sql("truncate emptied")
+        self.primary.sql("drop table doomed")
+        self.agent.wait_until_flushed()
+        events = self.agent.json("log", "--since", "1h", "--kind", "drop,truncate,bulk")["events"]
+        self.assertLessEqual({"drop", "truncate", "bulk"}, {event["kind"] for event in events})
+        bulk = [event for event in events if event["kind"] == "bulk" and event["deleted_rows"] == 3000]
+        self.assertEqual(len(bulk), 1, events)
+
+    def test_verify_reads_everything_back(self):
+        make_table(self.primary, rows=20000)
+        self.agent.wait_until_flushed()
+        for level in ("chunks", "wal"):
+            with self.subTest(level=level):
+                self.agent.cli("verify", "--level", level)
+
+    def test_a_backup_on_request(self):
+        self.agent.cli("backup", "--fast", "--label", "on-request")
+        self.assertEqual(len(self.agent.backups()), 2)
+        self.assertEqual(self.agent.backups()[-1]["label"], "on-request")
+
+    def test_a_second_base_backup_stores_only_what_is_new(self):
+        first = self.agent.backups()[0]
+        self.agent.cli("backup", "--fast")
+        second = self.agent.backups()[-1]
+        self.assertGreater(first["stored_bytes"], 1 << 20)
+        self.assertLess(second["new_bytes"], first["bytes"] // 2)
+
+    def test_a_backup_cut_off_by_the_server_leaves_nothing_that_looks_complete(self):
+        self.agent.allowed_events |= DISCONNECTS | {"backup.failed"}
+        # Slow, so that it is certainly still running when the server goes.
+        self.agent.write_config(self.agent.config.read_text().replace(
+            'checkpoint = "fast"', 'checkpoint = "fast"\nmax_rate = "1MiB/s"'))
+        self.agent.stop()
+        self.agent.start()
+        self.primary.sql("select count(*) from pg_class")
+        backup = self.stage.start([self.stage.walvault, "-c", self.agent.config, "backup", "--fast"],
+                                  log=self.stage.directory / "backup.log")
+        wait_until(lambda: self.primary.sql("select count(*) from pg_stat_progress_basebackup"
+                                            " where phase = 'streaming database files'") == "1",
+                   "the backup to stream")
+        self.primary.stop("immediate")
+        self.primary.start()
+        self.assertNotEqual(backup.wait(60), 0)
+        self.assertEqual(len(self.agent.backups()), 1)
+        make_table(self.primary)
+        self.agent.wait_until_flushed()
+
+    def test_the_agent_waits_for_a_server_that_is_not_there_yet(self):
+        self.agent.allowed_events |= DISCONNECTS
+        self.agent.stop()
+        self.primary.stop()
+        self.agent.start(wait=False)
+        wait_until(lambda: self.agent.log.exists() and self.agent.unexpected_lines() == []
+                   and self.agent.process.poll() is None and self.tried_to_connect(), "an attempt to connect")
+        self.primary.start()
+        self.agent.wait_ready()
+        make_table(self.primary)
+        self.agent.wait_until_flushed()
+
+    def tried_to_connect(self):
+        return any(line["event"] in DISCONNECTS for line in self.agent.log_lines())
+
+
+class VerbTest(StageCase):
+    """Verbs that need no server."""
+
+    def setUp(self):
+        super().setUp()
+        self.agent = Agent(self.stage, None)
+
+    def test_version_and_help(self):
+        self.assertRegex(self.agent.cli("version").stdout, r"^walvault \d+\.\d+\.\d+\n$")
+        self.assertIn("restore", self.agent.cli("help", "restore").stdout)
+
+    def test_config_check_accepts_what_the_tests_use(self):
+        self.agent.make_key()
+        self.agent.cli("config", "check")
+
+    def test_an_unknown_verb_is_a_usage_error(self):
+        self.agent.cli("frobnicate", expect=2)
+
+    def test_a_key_is_never_overwritten(self):
+        self.agent.make_key()
+        before = self.agent.key.read_bytes()
+        self.agent.cli("key", "generate", "--out", self.agent.key, expect=4)
+        self.assertEqual(self.agent.key.read_bytes(), before)
+        self.assertEqual(self.agent.key.stat().st_mode & 0o777, 0o600)
+
+    def test_reading_verbs_say_when_there_is_no_repository(self):
+        self.agent.make_key()
+        for verb in (["info"], ["log"], ["resolve", "latest"], ["verify"]):
+            with self.subTest(verb=verb):
+                error = self.agent.error(*verb, expect=6)
+                self.assertTrue(error["message"])
+
+
+if __name__ == "__main__":
+    unittest.main()
