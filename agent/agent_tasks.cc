@@ -110,8 +110,9 @@ bool backup_due(const AgentState& state) {
     const pb::BackupInfo* last = nullptr;
     for (const pb::BackupInfo& backup : state.backups)
         if (backup.history_id() == history) last = &backup;
-    if (state.server.backup.every.count() == 0) return false;  // "off": only on request
+    // Without a first one nothing is restorable, so "off" is about the ones after it.
     if (last == nullptr) return true;
+    if (state.server.backup.every.count() == 0) return false;
     WallTime started{Micros(last->started_at_us())};
     return state.clock.now() - started >= state.server.backup.every;
 }

@@ -12,6 +12,8 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr std::uint64_t kCompareStepBytes = 1 << 20;
+// An index or a ledger that met an I/O error takes no writes any more in this process.
+constexpr int kStoreFailuresMax = 3;
 
 // What no retry mends: the operator has to decide.
 bool is_final(Errc code) {
@@ -75,7 +77,9 @@ void Capture::stop() {
 
 Task<Result<>> Capture::run(bool until_caught_up) {
     until_caught_up_ = until_caught_up;
+    int store_failures = 0;
     while (!stopping_) {
+        const Lsn flushed_before = progress_.flushed_lsn();
         auto streamed = co_await attach_and_stream();
         connected_ = false;
         metrics_.stream_connected.set(0);
@@ -84,6 +88,11 @@ Task<Result<>> Capture::run(bool until_caught_up) {
         if (!streamed) {
             note_disconnect(streamed.error());
             if (is_final(streamed.error().code)) co_return streamed;
+            const bool stuck =
+                streamed.error().code == Errc::io && progress_.flushed_lsn() == flushed_before;
+            store_failures = stuck ? store_failures + 1 : 0;
+            // Only a new start opens them again: the supervisor's, after this exit.
+            if (store_failures == kStoreFailuresMax) co_return streamed;
         }
         co_await wait_for(stopped_, backoff_.next());
     }
