@@ -353,7 +353,20 @@ private:
             if (!last || last->start_lsn < Lsn{mark.mark.start_lsn()}) last = finding_of(mark.mark);
         }
         if (cut.keep && (!last || last->start_lsn < cut.keep->start_lsn)) last = cut.keep;
+        WV_CHECK(prefer_later_abort(stop, cut, last));
         return last;
+    }
+
+    // No commit stands behind the last one kept, but a ROLLBACK PREPARED may: without it the
+    // transaction it ended would be waiting again.
+    Result<> prefer_later_abort(const StopPoint& stop, const Cut& cut, std::optional<WalFinding>& last) {
+        const Lsn from = std::max(last ? last->end_lsn : Lsn{}, Lsn{stop.base.stop_lsn()});
+        const Lsn to = std::min(cut.lsn, stop.history.end_lsn);
+        if (from >= to) return {};
+        return view_.scan(stop.history.id, from, to, [&](const WalFinding& finding) {
+            if (finding.kind == WalFinding::Kind::abort) last = finding;
+            return true;
+        });
     }
 
     Result<std::uint64_t> segment_bytes_of_cluster() {

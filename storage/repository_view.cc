@@ -327,16 +327,25 @@ Result<std::shared_ptr<const FileCipher>> View::base_cipher(const Id16& file_id,
     return shared;
 }
 
+// What the ledger names and is not there was deleted: damage, not absence.
+Error pack_missing(Error error, const std::string& path) {
+    if (error.code != Errc::not_found) return error;
+    return Error{Errc::corrupt, "the pack " + path + " is missing",
+                 "copy it back from another copy of this repository; `walvault verify` lists what it held"};
+}
+
 Result<> View::read_chunk(const Id32& content_id, ByteBuffer& plain) {
     WV_TRY(auto place, index_->chunk(content_id));
     if (!place)
         return fail(Errc::not_found,
                     "chunk " + to_hex(content_id) + " is in no pack of this repository");
     std::string path;
-    WV_TRY(auto cipher, base_cipher(place->file_id, path));
-    WV_TRY(ByteBuffer sealed, store_.get(path, place->offset, place->stored_bytes));
+    auto cipher = base_cipher(place->file_id, path);
+    if (!cipher) return fail(pack_missing(cipher.error(), path));
+    auto sealed = store_.get(path, place->offset, place->stored_bytes);
+    if (!sealed) return fail(pack_missing(sealed.error(), path));
     FramePlace at{.frame_number = place->frame_number, .content_id = content_id};
-    auto opened = cipher->unseal_into(at, sealed, plain);
+    auto opened = (*cipher)->unseal_into(at, *sealed, plain);
     if (!opened) return fail_while("chunk " + to_hex(content_id) + " in " + path, opened.error());
     return {};
 }

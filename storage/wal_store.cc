@@ -69,8 +69,12 @@ Result<WalSource> WalStore::open_source(const pb::PackInfo& pack) {
         recent_.splice(recent_.begin(), recent_, it);
         return recent_.front();
     }
-    WV_TRY(auto reader, PackReader::open(store_, pack, keyring_));
-    recent_.push_front({.reader = std::move(reader),
+    auto reader = PackReader::open(store_, pack, keyring_);
+    if (!reader && reader.error().code == Errc::not_found)
+        return fail(Errc::corrupt, "the pack " + pack.path() + " is missing",
+                    "copy it back from another copy of this repository");
+    if (!reader) return fail(reader.error());
+    recent_.push_front({.reader = std::move(*reader),
                         .start_lsn = Lsn{pack.start_lsn()},
                         .end_lsn = Lsn{pack.end_lsn()},
                         .summary = pack.summary()});

@@ -70,7 +70,7 @@ class Agent:
         self.config = self.directory / "walvault.toml"
         self.log = stage.directory / f"{name}.log"
         self.settings = dict(conninfo=server.conninfo if server else "host=/nowhere", slot="walvault",
-                             flush_interval="50ms", every="off", pack_size="1MiB",
+                             flush_interval="50ms", every="365d", pack_size="1MiB",
                              port=free_tcp_port(), log_level="info")
         self.settings.update(settings)
         self.process = None
