@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "storage/index_catch_up.h"
 #include "storage/repository_files.h"
+#include "storage/tail_writer.h"
 #include "storage/wal_store.h"
 
 namespace walvault::storage {
@@ -89,6 +90,7 @@ public:
     Result<std::uint64_t> verify_pack(const pb::PackInfo& pack, bool decode_wal) override;
 
 private:
+    Result<ScannedTail> pack_in_its_place(const pb::TailOpened& opened);
     Result<std::vector<pb::MarkEntry>> all_marks(const Id16& history);
     Result<std::shared_ptr<const FileCipher>> base_cipher(const Id16& file_id, std::string& path);
     Result<> verify_frames(const PackReader& reader, std::uint64_t& checked);
@@ -153,7 +155,10 @@ Result<> View::scan_tails() {
     tails_.clear();
     tail_infos_.clear();
     for (const OpenTail& tail : open) {
-        WV_TRY(ScannedTail scanned, wal_->scan_continuation(tail.opened, tail.synced_frames));
+        auto found = wal_->scan_continuation(tail.opened, tail.synced_frames);
+        if (!found && found.error().code == Errc::not_found) found = pack_in_its_place(tail.opened);
+        if (!found) return fail(found.error());
+        ScannedTail scanned = std::move(*found);
         if (scanned.damage) return fail(*scanned.damage);
         pb::PackInfo info;
         info.set_path(tail.opened.path());
@@ -167,6 +172,24 @@ Result<> View::scan_tails() {
         wal_->set_tails(tails_);
     }
     return {};
+}
+
+// A crash may fall between the renaming of a tail to a pack and the ledger entry that says so: the pack
+// is whole, and the next start of the agent enters it.
+Result<ScannedTail> View::pack_in_its_place(const pb::TailOpened& opened) {
+    pb::PackInfo wanted;
+    wanted.set_path(pack_path_of_tail(opened.path()));
+    WV_TRY(auto reader, PackReader::open(store_, wanted, keyring_));
+    ScannedTail tail;
+    tail.header = reader->cipher().header();
+    tail.end_lsn = tail.header.start_lsn;
+    for (const pb::FrameEntry& frame : reader->footer().frames()) {
+        tail.end_lsn = Lsn{frame.start_lsn() + frame.plain_bytes()};
+        merge_summary(tail.summary, frame.summary());
+    }
+    tail.largest_at_us = tail.summary.last_at_us();
+    tail.reader = std::move(reader);
+    return tail;
 }
 
 Result<std::vector<HistoryRecord>> View::histories(const std::string& cluster) {
