@@ -357,7 +357,7 @@ void Story::show_commands() const {
     text += psql(stage_.shop()) + "    the shop's server\n";
     if (restored_server_.port != 0) text += psql(restored_server_) + "    the restored one\n";
     text += "  kill " + stage_.process_ids() + (restored_pid_.empty() ? "" : " " + restored_pid_) +
-            "; rm -r " + stage_.directory() + "     the end of it\n";
+            "     ends them\n  rm -r " + stage_.directory() + "\n";
     std::fputs(text.c_str(), stdout);
 }
 

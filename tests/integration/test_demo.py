@@ -1,5 +1,6 @@
 """walvault demo: ends with 0, proves what it says, and leaves nothing behind."""
 
+import contextlib
 import os
 import pathlib
 import re
@@ -30,7 +31,13 @@ class DemoTest(StageCase):
     def setUp(self):
         super().setUp()
         self.scratch = self.stage.make_directory("demo", mode=0o755)
+        self.stage.closers.append(self.end_all)
         self.environment = self.stage.environment(TMPDIR=str(self.scratch))
+
+    def end_all(self):
+        for pid in processes_in(self.scratch):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def demo(self, *arguments, timeout=240):
         return subprocess.run([str(BUILD / "agent" / "walvault"), "demo", *arguments], env=self.environment,
@@ -68,19 +75,19 @@ class DemoTest(StageCase):
         done = self.demo("--keep", "--rows", "1")
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         directory = pathlib.Path(re.search(r"still running in (\S+)\. ", done.stdout).group(1))
-        try:
-            self.assertEqual(directory.parent, self.scratch)
-            query = re.search(r"psql -h (\S+) -p (\d+) -U (\S+) postgres +the shop", done.stdout)
-            command = ["psql", "-h", query.group(1), "-p", query.group(2), "-U", query.group(3),
-                       "-d", "postgres", "-Atc", "select count(*) from orders"]
-            answer = subprocess.run(command, env=self.environment, capture_output=True, text=True)
-            self.assertEqual(answer.stdout.strip(), "0", answer.stderr)
-        finally:
-            for pid in processes_in(directory):
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+        self.assertEqual(directory.parent, self.scratch)
+        query = re.search(r"psql -h (\S+) -p (\d+) -U (\S+) postgres +the shop", done.stdout)
+        command = ["psql", "-h", query.group(1), "-p", query.group(2), "-U", query.group(3),
+                   "-d", "postgres", "-Atc", "select count(*) from orders"]
+        answer = subprocess.run(command, env=self.environment, capture_output=True, text=True)
+        self.assertEqual(answer.stdout.strip(), "0", answer.stderr)
+        # The commands it prints for the end of it all do end it.
+        kill = re.search(r"^ +(kill [0-9 ]+?) +ends them$", done.stdout, re.MULTILINE).group(1)
+        subprocess.run(["sh", "-c", kill], check=True)
+        wait_until(lambda: not processes_in(directory), "the processes that were told to end to be gone")
+        remove = re.search(r"^ +(rm -r \S+)$", done.stdout, re.MULTILINE).group(1)
+        subprocess.run(["sh", "-c", remove], check=True)
+        self.assert_nothing_left()
 
     def test_without_postgresql_it_says_what_to_install(self):
         done = self.demo("--pg-bin", "/nonexistent")
