@@ -33,6 +33,7 @@ struct WalPipeline::Tail {
     std::uint64_t end_offset = kFileHeaderBytes;
     SteadyTime begun_at{};
     bool complete = false;  // no further frame is cut for it
+    bool closing = false;
 };
 
 struct WalPipeline::Frame {
@@ -123,7 +124,7 @@ Result<> WalPipeline::plan_next_tail() {
                    clock_.steady_now() - cutting_->begun_at >= options_.tail_age_max;
         if (!full && !old) return {};
         cutting_->complete = true;
-        if (cutting_->synced_frames == cutting_->cut_frames) tasks_.spawn(close_tail(cutting_));
+        close_if_whole(cutting_);
     }
     WV_TRY(auto plan, repository_.plan_tail(history_, cluster_, open_start_));
     cutting_ = std::make_shared<Tail>();
@@ -224,8 +225,7 @@ Task<> WalPipeline::write_loop() {
             break_with(written.error());
             co_return;
         }
-        if (tail->complete && tail->synced_frames == tail->cut_frames)
-            tasks_.spawn(close_tail(tail));
+        close_if_whole(tail);
     }
 }
 
@@ -309,6 +309,14 @@ void WalPipeline::note_flushed(const std::vector<std::shared_ptr<Frame>>& batch)
     if (newest != WallTime{}) progress_.set_recoverable_until(newest);
     on_flushed_(progress_.flushed_lsn());
     room_.notify();
+}
+
+// Asked when the last frame is cut and when it is synced, in either order and both while the other
+// is waited for: closed once.
+void WalPipeline::close_if_whole(const std::shared_ptr<Tail>& tail) {
+    if (!tail->complete || tail->closing || tail->synced_frames != tail->cut_frames) return;
+    tail->closing = true;
+    tasks_.spawn(close_tail(tail));
 }
 
 Task<> WalPipeline::close_tail(std::shared_ptr<Tail> tail) {
