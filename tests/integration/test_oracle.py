@@ -27,7 +27,7 @@ class OracleTest(StageCase):
         self.primary = make_primary(self.stage)
         self.agent = Agent(self.stage, self.primary).protect()
         # Connections that end because one side was killed, and the reconnects that follow.
-        self.agent.allowed_events |= {"stream.lost", "backup.failed"}
+        self.agent.allowed_events |= {"stream.lost", "server.notice", "backup.failed"}
         self.writers = Writers(self.primary, self.random).start()
 
     def test_every_restore_holds_exactly_what_its_target_names(self):
