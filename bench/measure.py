@@ -211,6 +211,8 @@ def settle(*warm_paths):
 
 
 def warm(path):
+    if not os.path.isfile(path):  # an agent's socket
+        return
     try:
         with open(path, "rb", buffering=0) as source:
             while source.read(1 << 22):
