@@ -12,6 +12,7 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr std::uint64_t kCompareStepBytes = 1 << 20;
+constexpr std::chrono::milliseconds kGatherIntervalMax{10};
 // An index or a ledger that met an I/O error takes no writes any more in this process.
 constexpr int kStoreFailuresMax = 3;
 
@@ -113,6 +114,7 @@ Task<Result<>> Capture::attach_and_stream() {
     wal::Receiver::Options options;
     options.conninfo = server_.conninfo;
     options.slot = server_.slot;
+    options.gather_interval = std::min(kGatherIntervalMax, server_.flush_interval / 10);
     WV_CO_TRY(receiver_, co_await wal::Receiver::attach(std::move(options), clock_));
     if (stopping_) co_return Result<>();
     identity_ = receiver_->identity();

@@ -177,13 +177,14 @@ def one_pgbackrest_round(context):
 def one_walvault_round(context):
     tool = context.walvault
     target = f"{context.scratch}/restored"
-    tool.attach()
+    tool.prepare()
     backup = tool.backup()
     measure.settle(tool.repo)
     restore = tool.restore(target, "--to", "immediate")
     check_restored(target)
     shutil.rmtree(target)
-    tool.detach()
+    context.server.drop_slot("walvault")
+    tool.clean()
     return backup, restore
 
 
@@ -205,8 +206,6 @@ def replay(context):
         context.walvault.attach()
     server.checkpoint()
     backrest.backup()
-    if context.walvault:
-        context.walvault.backup()
     begin = server.lsn()
     say(f"generating {context.options.replay_gib} GiB of WAL to replay")
     server.make_wal(int(context.options.replay_gib * GIB))

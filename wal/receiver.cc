@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "proto/replication_message.h"
+#include "base/event.h"
 #include "proto/wal_decoder.h"
 #include "wal/stream_state.h"
 #include "wal/walsender_text.h"
@@ -13,6 +14,8 @@ namespace walvault::wal {
 namespace {
 
 constexpr std::chrono::seconds kStopTimeout{1};
+// As much at once means that there is a backlog, which is read as fast as it comes.
+constexpr std::uint64_t kBacklogBytes = 64_KiB;
 
 class PhysicalReceiver final : public Receiver {
 public:
@@ -32,6 +35,9 @@ public:
     Task<Result<StreamEvent>> next() override;
     Task<Result<>> acknowledge(Lsn flushed_lsn, bool urgent) override;
     Task<> stop() override;
+    void set_gather_interval(std::chrono::milliseconds interval) override {
+        options_.gather_interval = interval;
+    }
     void close() override { connection_->close(); }
 
 private:
@@ -47,6 +53,7 @@ private:
     ServerIdentity identity_;
     std::optional<StreamState> state_;         // while streaming
     std::optional<TimelineEnd> ended_before_;  // the timeline ended exactly at the start
+    std::uint64_t gathered_bytes_ = 0;         // of WAL since the socket was last waited for
 };
 
 Task<Result<SlotPosition>> PhysicalReceiver::ensure_slot() {
@@ -102,8 +109,11 @@ Task<Result<StreamEvent>> PhysicalReceiver::next() {
         if (message) co_return co_await take(std::move(*message));
         WV_CO_CHECK(co_await send_what_is_due());
         auto timeout = state_->next_due_at() - clock_.steady_now();
+        const bool backlog = std::exchange(gathered_bytes_, 0) >= kBacklogBytes;
         WV_CO_TRY(auto woken, co_await connection_->wait_copy_data(timeout));
         if (woken == Connection::CopyWait::ended) co_return co_await end_of_stream();
+        if (woken == Connection::CopyWait::readable && !backlog && options_.gather_interval.count() > 0)
+            co_await sleep_for(options_.gather_interval);
     }
 }
 
@@ -113,6 +123,7 @@ Task<Result<StreamEvent>> PhysicalReceiver::take(CopyMessage message) {
     SteadyTime now = clock_.steady_now();
     if (auto* data = std::get_if<XLogData>(&decoded)) {
         WV_CO_CHECK(state_->on_wal(*data, now));
+        gathered_bytes_ += data->wal.size();
         if (state_->status_due(now)) WV_CO_CHECK(co_await send_status(false));
         WalSlice slice;
         slice.start_lsn = data->start_lsn;

@@ -47,6 +47,9 @@ public:
         // "restorable until" on an idle server.
         std::chrono::milliseconds ask_interval{1000};
         std::chrono::milliseconds status_interval{1000};
+        // After a little WAL arrived, how long to leave the rest in the socket: a busy server sends a
+        // message for each commit, and waking for each of them takes the processor from it. Zero: never.
+        std::chrono::milliseconds gather_interval{0};
     };
     // Connects and identifies; streams nothing yet. Errors as Connection::connect; unsupported for a
     // server before 15 or a major this build does not know.
@@ -67,6 +70,8 @@ public:
     // What may be told to the server as written and flushed. Sends a status update at once if it moved
     // and `urgent`, else with the next one due. Never moves back.
     virtual Task<Result<>> acknowledge(Lsn flushed_lsn, bool urgent) = 0;
+    // Options::gather_interval from now on.
+    virtual void set_gather_interval(std::chrono::milliseconds interval) = 0;
     // Ends the stream cleanly (CopyDone), bounded by one second, and closes.
     virtual Task<> stop() = 0;
     // From anywhere on the loop: pending next() returns cancelled.
