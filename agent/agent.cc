@@ -56,6 +56,8 @@ void stop(AgentState& state) {
     if (state.stopping) return;
     state.stopping = true;
     notify_systemd("STOPPING=1");
+    if (state.backup.running) state.backup.running->cancel();
+    state.watch_hangup.hang_up();
     state.capture.stop();
     state.changed.notify();
 }

@@ -37,6 +37,7 @@ struct AgentState {
     Capture capture;
     BackupState backup;
     std::optional<wal::SlotFacts> slot;
+    wal::Hangup watch_hangup;  // of the connection that looks at the slot
     std::vector<pb::BackupInfo> backups;  // complete ones, as of the last look
     std::size_t gap_count = 0;
     storage::RepositoryView::Totals totals;

@@ -83,6 +83,7 @@ Task<Result<wal::SlotFacts>> look_at_slot(AgentState& state,
         wal::Connection::Options options;
         options.conninfo = state.server.conninfo;
         options.application_name = "walvault watch";
+        options.hangup = state.watch_hangup;
         WV_CO_TRY(sql, co_await wal::Connection::connect(std::move(options)));
     }
     co_return co_await wal::slot_facts(*sql, state.server.slot);

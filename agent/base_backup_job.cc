@@ -93,6 +93,7 @@ struct BaseBackupJob::State : wal::BackupConsumer {
     pb::ManifestHead head;
     std::uint64_t done_bytes = 0;
     std::uint64_t expected_bytes = 0;
+    wal::Hangup hangup;
 };
 
 BaseBackupJob::BaseBackupJob(asio::any_io_executor executor, Pools& pools,
@@ -102,6 +103,11 @@ BaseBackupJob::BaseBackupJob(asio::any_io_executor executor, Pools& pools,
     : state_(std::make_unique<State>(executor, pools, repository, progress, metrics, clock, server,
                                      repo, cluster)) {}
 BaseBackupJob::~BaseBackupJob() = default;
+
+void BaseBackupJob::cancel() {
+    state_->hangup.hang_up();
+    state_->progress.changed().notify();
+}
 
 std::uint64_t BaseBackupJob::done_bytes() const { return state_->done_bytes; }
 std::uint64_t BaseBackupJob::expected_bytes() const { return state_->expected_bytes; }
@@ -219,6 +225,7 @@ Task<Result<>> BaseBackupJob::State::read_configuration() {
     wal::Connection::Options options;
     options.conninfo = server.conninfo;
     options.application_name = "walvault backup";
+    options.hangup = hangup;
     WV_CO_TRY(auto sql, co_await wal::Connection::connect(std::move(options)));
     WV_CO_TRY(wal::ConfigurationFacts facts, co_await wal::configuration_facts(*sql));
     for (const auto& [name, value] : facts.settings)
@@ -236,6 +243,7 @@ Task<Result<>> BaseBackupJob::State::stream_files(const BackupRequest& request) 
     options.conninfo = server.conninfo;
     options.mode = wal::Connection::Mode::physical_replication;
     options.application_name = "walvault backup";
+    options.hangup = hangup;
     WV_CO_TRY(auto connection, co_await wal::Connection::connect(std::move(options)));
     wal::BackupOptions wanted;
     wanted.label = request.label;
@@ -270,6 +278,7 @@ Task<Result<>> BaseBackupJob::State::wait_for_wal() {
     Lsn seen;
     SteadyTime moved = clock.steady_now();
     while (progress.flushed_lsn() < stop) {
+        if (hangup.hung_up()) co_return fail(Errc::cancelled, "the WAL is not waited for any more");
         if (progress.flushed_lsn() != seen) moved = clock.steady_now();
         seen = progress.flushed_lsn();
         if (clock.steady_now() - moved > kWalWait)
@@ -355,11 +364,16 @@ Task<Result<pb::BackupInfo>> BaseBackupJob::run(BackupRequest request) {
         co_return taken;
     }
     Error error = taken.error();
+    const bool cancelled = state.hangup.hung_up();
+    if (cancelled) error = {Errc::cancelled, "the base backup was stopped before it was complete"};
     if (state.chunks) co_await state.chunks->abandon();
     state.metrics.backup_last_failure_timestamp_seconds.set(to_seconds(state.clock.now()));
     state.metrics.backup_failures_total.at(failure_of(error.code)).add();
-    log::error("backup.failed", error.message,
-               {{"backup", state.info.backup_id()}, {"hint", error.hint}});
+    if (cancelled)
+        log::info("backup.cancelled", error.message, {{"backup", state.info.backup_id()}});
+    else
+        log::error("backup.failed", error.message,
+                   {{"backup", state.info.backup_id()}, {"hint", error.hint}});
     if (!state.info.backup_id().empty()) {
         auto record = [&state, reason = error.message]() -> Result<> {
             state.manifest.reset();

@@ -32,8 +32,11 @@ public:
     ~BaseBackupJob();
 
     // Errors: no_space (less than the reserve is free), corrupt (the server's checksums or
-    // manifest), gap (WAL of it did not arrive), others as the connection and the store give them.
+    // manifest), gap (WAL of it did not arrive), cancelled, others as the connection and
+    // the store give them.
     Task<Result<pb::BackupInfo>> run(BackupRequest request);
+    // From anywhere on the loop: run() soon returns cancelled, unless it is complete already.
+    void cancel();
 
     std::uint64_t done_bytes() const;
     std::uint64_t expected_bytes() const;

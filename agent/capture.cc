@@ -72,8 +72,8 @@ void Capture::stop() {
     // acknowledged.
     if (streaming_)
         tasks_.spawn(close_when_slow());
-    else if (receiver_)
-        receiver_->close();
+    else
+        hangup_.hang_up();
 }
 
 Task<Result<>> Capture::run(bool until_caught_up) {
@@ -115,6 +115,7 @@ Task<Result<>> Capture::attach_and_stream() {
     options.conninfo = server_.conninfo;
     options.slot = server_.slot;
     options.gather_interval = std::min(kGatherIntervalMax, server_.flush_interval / 10);
+    options.hangup = hangup_;
     WV_CO_TRY(receiver_, co_await wal::Receiver::attach(std::move(options), clock_));
     if (stopping_) co_return Result<>();
     identity_ = receiver_->identity();

@@ -57,6 +57,7 @@ private:
     WalPipeline pipeline_;
     Backoff backoff_;
     Event stopped_;
+    wal::Hangup hangup_;
     TaskGroup tasks_;
 
     std::unique_ptr<wal::Receiver> receiver_;

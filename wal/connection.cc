@@ -27,7 +27,7 @@ CopyMessage& CopyMessage::operator=(CopyMessage&& other) noexcept {
 namespace {
 
 using Duration = std::chrono::steady_clock::duration;
-using Socket = asio::posix::stream_descriptor;
+using Socket = Hangup::Socket;
 using PgConn = std::unique_ptr<PGconn, void (*)(PGconn*)>;
 using PgResult = std::unique_ptr<PGresult, void (*)(PGresult*)>;
 
@@ -65,7 +65,9 @@ Task<bool> wait_socket(std::shared_ptr<Socket> socket, Socket::wait_type type, D
 }
 
 // Asio closes what it is given, and libpq closes its own: each has a descriptor of its own.
-Result<std::shared_ptr<Socket>> open_socket(const asio::any_io_executor& executor, PGconn* conn) {
+Result<std::shared_ptr<Socket>> open_socket(const asio::any_io_executor& executor, PGconn* conn,
+                                            Hangup& hangup) {
+    if (hangup.hung_up()) return fail(Errc::cancelled, "the connecting to PostgreSQL was given up");
     int copy = ::dup(PQsocket(conn));
     if (copy < 0) return fail(Errc::unavailable, "the socket to PostgreSQL cannot be watched: no descriptor");
     auto socket = std::make_shared<Socket>(executor);
@@ -75,13 +77,14 @@ Result<std::shared_ptr<Socket>> open_socket(const asio::any_io_executor& executo
         ::close(copy);
         return fail(Errc::unavailable, "the socket to PostgreSQL cannot be watched: " + error.message());
     }
+    hangup.watch(socket);
     return socket;
 }
 
 class PqConnection final : public Connection {
 public:
-    PqConnection(PgConn conn, std::shared_ptr<Socket> socket)
-        : conn_(std::move(conn)), socket_(std::move(socket)) {
+    PqConnection(PgConn conn, std::shared_ptr<Socket> socket, Hangup hangup)
+        : conn_(std::move(conn)), socket_(std::move(socket)), hangup_(std::move(hangup)) {
         PQsetErrorVerbosity(conn_.get(), PQERRORS_DEFAULT);
         PQsetNoticeReceiver(conn_.get(), on_notice, this);
     }
@@ -115,6 +118,7 @@ private:
 
     PgConn conn_;
     std::shared_ptr<Socket> socket_;
+    Hangup hangup_;
     bool copy_ended_ = false;
     bool lost_ = false;
     std::string sqlstate_;
@@ -139,7 +143,8 @@ void PqConnection::close() {
 }
 
 Result<> PqConnection::usable() const {
-    if (!conn_) return fail(Errc::cancelled, "the connection to PostgreSQL was closed");
+    if (!conn_ || hangup_.hung_up())
+        return fail(Errc::cancelled, "the connection to PostgreSQL was closed");
     return {};
 }
 
@@ -369,16 +374,17 @@ Task<Result<std::unique_ptr<Connection>>> Connection::connect(Options options) {
         if (polled == PGRES_POLLING_FAILED) co_return fail(error_of_connect(conn.get()));
         // With several hosts or addresses libpq closes one socket and opens the next, which often has the
         // same number: only a fresh duplicate is sure to watch the right one.
-        WV_CO_TRY(socket, open_socket(executor, conn.get()));
+        WV_CO_TRY(socket, open_socket(executor, conn.get(), options.hangup));
         auto type = polled == PGRES_POLLING_READING ? Socket::wait_read : Socket::wait_write;
         bool woken = co_await wait_socket(socket, type, deadline - std::chrono::steady_clock::now());
         if (!woken) co_return fail(connect_timed_out(conn.get(), timeout));
+        if (options.hangup.hung_up()) continue;  // open_socket() says so
         polled = PQconnectPoll(conn.get());
     }
-    WV_CO_TRY(socket, open_socket(executor, conn.get()));
+    WV_CO_TRY(socket, open_socket(executor, conn.get(), options.hangup));
     if (PQsetnonblocking(conn.get(), 1) != 0)
         co_return fail(Errc::unavailable, "connect to PostgreSQL: the socket cannot be made non-blocking");
-    co_return std::make_unique<PqConnection>(std::move(conn), std::move(socket));
+    co_return std::make_unique<PqConnection>(std::move(conn), std::move(socket), options.hangup);
 }
 
 static std::string quoted(const std::string& text, char quote) {

@@ -9,6 +9,7 @@
 
 #include "base/asio.h"
 #include "base/bytes.h"
+#include "wal/hangup.h"
 
 namespace walvault::wal {
 
@@ -41,9 +42,10 @@ public:
         Mode mode = Mode::sql;
         std::string application_name = "walvault";
         std::chrono::seconds connect_timeout{10};
+        Hangup hangup;  // ends the connecting and the connection
     };
     // Errors: unavailable (nothing answers, starting up, too many connections), refused (role, pg_hba,
-    // password), invalid_argument (conninfo). Messages never hold a password.
+    // password), invalid_argument (conninfo), cancelled (hung up). Messages never hold a password.
     static Task<Result<std::unique_ptr<Connection>>> connect(Options options);
     virtual ~Connection() = default;
 

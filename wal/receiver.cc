@@ -230,6 +230,7 @@ Task<Result<std::unique_ptr<Receiver>>> Receiver::attach(Options options, const 
     wanted.conninfo = options.conninfo;
     wanted.mode = Connection::Mode::physical_replication;
     wanted.application_name = options.application_name;
+    wanted.hangup = options.hangup;
     WV_CO_TRY(auto connection, co_await Connection::connect(std::move(wanted)));
     WV_CO_TRY(auto identity, co_await identify(*connection, options.slot));
     co_return std::make_unique<PhysicalReceiver>(std::move(options), clock, std::move(connection),

@@ -50,6 +50,7 @@ public:
         // After a little WAL arrived, how long to leave the rest in the socket: a busy server sends a
         // message for each commit, and waking for each of them takes the processor from it. Zero: never.
         std::chrono::milliseconds gather_interval{0};
+        Hangup hangup;  // ends the attaching and the stream
     };
     // Connects and identifies; streams nothing yet. Errors as Connection::connect; unsupported for a
     // server before 15 or a major this build does not know.

@@ -1,5 +1,7 @@
 """The agent's life: ready, reload, drain, restarts of the server, the slot, and the verbs that ask it."""
 
+import contextlib
+import http.client
 import json
 import signal
 import time
@@ -193,19 +195,51 @@ class LifecycleTest(StageCase):
         self.assertGreater(first["stored_bytes"], 1 << 20)
         self.assertLess(second["new_bytes"], first["bytes"] // 2)
 
-    def test_a_backup_cut_off_by_the_server_leaves_nothing_that_looks_complete(self):
-        self.agent.allowed_events |= DISCONNECTS | {"backup.failed"}
-        # Slow, so that it is certainly still running when the server goes.
+    def start_slow_backup(self):
+        """`walvault backup`, certainly still running when something is done to it."""
         self.agent.write_config(self.agent.config.read_text().replace(
             'checkpoint = "fast"', 'checkpoint = "fast"\nmax_rate = "1MiB/s"'))
         self.agent.stop()
         self.agent.start()
-        self.primary.sql("select count(*) from pg_class")
         backup = self.stage.start([self.stage.walvault, "-c", self.agent.config, "backup", "--fast"],
                                   log=self.stage.directory / "backup.log")
         wait_until(lambda: self.primary.sql("select count(*) from pg_stat_progress_basebackup"
                                             " where phase = 'streaming database files'") == "1",
                    "the backup to stream")
+        return backup
+
+    def test_sigterm_gives_up_a_base_backup(self):
+        backup = self.start_slow_backup()
+        # At 1 MiB/s it would go on for longer than this.
+        self.assertEqual(self.agent.stop(timeout=10), 0)
+        self.agent.check_log()
+        self.assertEqual(len(self.agent.events("backup.cancelled")), 1)
+        self.assertNotEqual(backup.wait(60), 0)
+        self.assertEqual(len(self.agent.backups()), 1)
+        self.agent.start()
+        make_table(self.primary)
+        self.agent.wait_until_flushed()
+        self.assertEqual(self.agent.backup_count(), 1)
+
+    def test_sigterm_does_not_wait_for_a_server_that_says_nothing(self):
+        self.agent.stop()
+        self.primary.process.send_signal(signal.SIGSTOP)
+        try:
+            self.agent.start(wait=False)
+            wait_until(self.answers, "the agent to answer while it waits for the server")
+            # An attempt to connect takes 10 s to be given up.
+            self.assertEqual(self.agent.stop(timeout=5), 0)
+        finally:
+            self.primary.process.send_signal(signal.SIGCONT)
+
+    def answers(self):
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return self.agent.http("GET", "/livez")[0] == 200
+        return False
+
+    def test_a_backup_cut_off_by_the_server_leaves_nothing_that_looks_complete(self):
+        self.agent.allowed_events |= DISCONNECTS | {"backup.failed"}
+        backup = self.start_slow_backup()
         self.primary.stop("immediate")
         self.primary.start()
         self.assertNotEqual(backup.wait(60), 0)
