@@ -136,6 +136,7 @@ Task<> run_backup(AgentState& state, BackupRequest request) {
 }  // namespace
 
 Result<> start_backup(AgentState& state, BackupRequest request) {
+    if (state.stopping) return fail(Errc::unavailable, "the agent is ending");
     if (state.backup.running)
         return fail(Errc::busy, "a base backup is running already",
                     "`walvault status` shows how far it is");
