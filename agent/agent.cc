@@ -136,6 +136,16 @@ Result<> listen(AgentState& state) {
     return {};
 }
 
+// What is restorable is known from the repository, also while the server does not answer. A
+// repository that cannot be read is no reason to end: capture says so, and tries again.
+void take_up_what_is_stored(AgentState& state) {
+    auto known = state.repository->current_history(state.server.name);
+    if (!known)
+        log::error("store.unreadable", known.error().message);
+    else if (*known)
+        state.progress.reset(**known, (*known)->end_lsn);
+}
+
 }  // namespace
 
 AgentState::AgentState(asio::io_context& loop, const Globals& chosen, Config configured,
@@ -161,6 +171,7 @@ Result<> run_agent(const Globals& globals, const AgentRequest& request) {
     asio::io_context loop(1);
     AgentState state(loop, globals, std::move(config), server, std::move(repository));
     asio::signal_set signals(loop, SIGTERM, SIGINT, SIGHUP);
+    take_up_what_is_stored(state);
     WV_CHECK(listen(state));
     log::info("agent.started", "walvault runs",
               {{"server", state.server.name},

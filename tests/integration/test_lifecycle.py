@@ -259,6 +259,28 @@ class LifecycleTest(StageCase):
         make_table(self.primary)
         self.agent.wait_until_flushed()
 
+    def test_status_while_the_server_is_down_is_what_the_repository_holds(self):
+        make_table(self.primary)
+        flushed = self.agent.wait_until_flushed()
+        self.agent.stop()
+        stored = self.agent.json("status", expect=1)
+        self.primary.stop()
+        self.agent.start(wait=False)
+        status = wait_until(self.status_with_backup, "the agent to know its base backup")
+        self.assertFalse(status["connected"])
+        self.assertGreaterEqual(lsn_number(status["flushed_lsn"]), flushed)
+        self.assertEqual(status["recoverable_until"], stored["recoverable_until"])
+        self.assertEqual(status["timeline"], 1)
+        self.assertGreater(next(value for series, value in self.agent.metrics().items() if series.startswith(
+            "walvault_recoverable_until_timestamp_seconds")), time.time() - 600)
+        self.assertNotIn("1970", self.agent.cli("status").stdout)
+
+    def status_with_backup(self):
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            status = self.agent.status()
+            return status if status["backup_count"] == 1 else None
+        return None
+
     def tried_to_connect(self):
         return any(line["event"] in DISCONNECTS for line in self.agent.log_lines())
 
