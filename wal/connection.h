@@ -51,8 +51,8 @@ public:
 
     // All results of `sql`, drained to the last one; stops early at a copy, which then is the last.
     // Errors: unavailable when the connection is lost; else by SQLSTATE, with `sqlstate()` set: 42501
-    // and 28xxx refused, 53xxx and 57P03 unavailable, 55006 busy, 58P01 gap, 42704 not_found, others
-    // invalid_argument with the server's message.
+    // and 28xxx refused, 55006 busy, 58P01 gap, 42704 not_found, XX001 and XX002 corrupt, the rest of
+    // 42xxx and 0A, 22, 3D, 3F invalid_argument, all others unavailable; with the server's message.
     virtual Task<Result<std::vector<QueryResult>>> query(std::string sql) = 0;
     // The first result's rows only; a convenience.
     virtual Task<Result<QueryResult>> query_one(std::string sql) = 0;

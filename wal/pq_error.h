@@ -10,7 +10,7 @@
 
 namespace walvault::wal {
 
-// The code alone; unavailable for an empty one (the connection broke).
+// The code alone; unavailable for an empty one (the connection broke) and for an unknown one.
 Errc errc_of_sqlstate(std::string_view sqlstate);
 // What a DBA does about it; empty when the server's message says it all.
 std::string hint_of_sqlstate(std::string_view sqlstate, std::string_view role);

@@ -36,7 +36,16 @@ TEST_CASE("SQLSTATEs become what the caller can do about them") {
     CHECK(errc_of_sqlstate("42704") == Errc::not_found);
     CHECK(errc_of_sqlstate("XX001") == Errc::corrupt);
     CHECK(errc_of_sqlstate("42601") == Errc::invalid_argument);
-    CHECK(errc_of_sqlstate("XX000") == Errc::invalid_argument);
+    CHECK(errc_of_sqlstate("0A000") == Errc::invalid_argument);
+    CHECK(errc_of_sqlstate("3D000") == Errc::invalid_argument);
+    CHECK(errc_of_sqlstate("22023") == Errc::invalid_argument);
+    CHECK(errc_of_sqlstate("XX002") == Errc::corrupt);
+}
+
+TEST_CASE("the server's own trouble, and a code that nobody knows, are worth another try") {
+    for (const char* state : {"XX000", "58000", "58030", "58P02", "40001", "54000", "55000", "57014",
+                              "F0000", "P0001", "ZZ123"})
+        CHECK_MESSAGE(errc_of_sqlstate(state) == Errc::unavailable, state);
 }
 
 TEST_CASE("the SQLSTATE is found in a verbose message whatever language its words are in") {
