@@ -101,7 +101,9 @@ Task<> serve(AgentState& state, AgentRequest request, asio::signal_set& signals,
              bool& interrupted) {
     TaskGroup outer(state.executor);
     outer.spawn(watch_signals(state, signals, interrupted));
-    state.tasks.spawn(keep_watch(state));
+    state.tasks.spawn(keep_alive(state));
+    state.tasks.spawn(keep_facts(state));
+    state.tasks.spawn(keep_slot_facts(state));
     if (request.mode == AgentMode::serve) state.tasks.spawn(keep_backups(state));
     if (request.mode == AgentMode::backup) state.tasks.spawn(one_backup(state, request, result));
     co_await capture_until_done(state, request.mode == AgentMode::catch_up, result);
@@ -181,6 +183,7 @@ Result<> run_agent(const Globals& globals, const AgentRequest& request) {
                {"memory_budget_mib", 64}});
     state.metrics.config_last_reload_successful.set(1);
     state.metrics.config_last_reload_success_timestamp_seconds.set(to_seconds(state.clock.now()));
+    state.loop_turned_at = state.clock.steady_now();
     notify_systemd("READY=1\nSTATUS=attaching to the server");
     Result<> result;
     bool interrupted = false;

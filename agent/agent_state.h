@@ -60,8 +60,14 @@ Task<HttpResponse> answer(AgentState& state, HttpRequest request);
 Result<> start_backup(AgentState& state, BackupRequest request);
 // Takes base backups when they are due, until stopping.
 Task<> keep_backups(AgentState& state);
-// Looks at slot, store and clocks every few seconds, until stopping.
-Task<> keep_watch(AgentState& state);
+// Says that the loop turns, to systemd's watchdog and /livez, until stopping. Waits for nothing
+// else.
+Task<> keep_alive(AgentState& state);
+// Looks at the store every few seconds, until stopping.
+Task<> keep_facts(AgentState& state);
+// Looks at the slot every few seconds, until stopping. A server that does not answer is given up
+// and asked again over a new connection.
+Task<> keep_slot_facts(AgentState& state);
 // Reads what the index knows of backups, gaps and sizes.
 Task<> refresh_facts(AgentState& state);
 

@@ -17,6 +17,7 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr std::chrono::seconds kWatchEvery{5};
+constexpr std::chrono::seconds kSlotAnswer{10};
 constexpr std::chrono::seconds kBackupRetryFirst{30};
 constexpr std::chrono::seconds kBackupRetryMost{900};
 
@@ -77,16 +78,32 @@ void publish_slot(AgentState& state) {
     state.metrics.set_slot_safe_wal_bytes(state.slot->safe_wal_bytes);
 }
 
+// The handler may be queued when the wait is over: it owns what it touches.
+std::shared_ptr<asio::steady_timer> hang_up_after(const asio::any_io_executor& executor,
+                                                  wal::Hangup hangup,
+                                                  std::chrono::seconds patience) {
+    auto timer = std::make_shared<asio::steady_timer>(executor);
+    timer->expires_after(patience);
+    timer->async_wait([timer, hangup](boost::system::error_code error) mutable {
+        if (!error) hangup.hang_up();
+    });
+    return timer;
+}
+
 Task<Result<wal::SlotFacts>> look_at_slot(AgentState& state,
                                           std::unique_ptr<wal::Connection>& sql) {
     if (!sql) {
+        state.watch_hangup = wal::Hangup();
         wal::Connection::Options options;
         options.conninfo = state.server.conninfo;
         options.application_name = "walvault watch";
         options.hangup = state.watch_hangup;
         WV_CO_TRY(sql, co_await wal::Connection::connect(std::move(options)));
     }
-    co_return co_await wal::slot_facts(*sql, state.server.slot);
+    auto timer = hang_up_after(state.executor, state.watch_hangup, kSlotAnswer);
+    auto facts = co_await wal::slot_facts(*sql, state.server.slot);
+    timer->cancel();
+    co_return facts;
 }
 
 // What the last look at the slot says that somebody must hear of; once for each change.
@@ -131,6 +148,13 @@ Task<> run_backup(AgentState& state, BackupRequest request) {
     state.backup.running.reset();
     co_await refresh_facts(state);
     state.changed.notify();
+}
+
+// `changed` also tells of other things; the next look is when it is due.
+Task<> wait_for_next_look(AgentState& state) {
+    SteadyTime next = state.clock.steady_now() + kWatchEvery;
+    while (!state.stopping && state.clock.steady_now() < next)
+        co_await wait_for(state.changed, next - state.clock.steady_now());
 }
 
 }  // namespace
@@ -193,28 +217,40 @@ Task<> refresh_facts(AgentState& state) {
     publish_store(state, *facts);
 }
 
-Task<> keep_watch(AgentState& state) {
-    std::unique_ptr<wal::Connection> sql;
+Task<> keep_alive(AgentState& state) {
     SteadyTime next{};
     while (!state.stopping) {
         state.loop_turned_at = state.clock.steady_now();
         if (state.loop_turned_at >= next) {
             next = state.loop_turned_at + kWatchEvery;
-            co_await refresh_facts(state);
-            auto slot = co_await look_at_slot(state, sql);
-            if (slot) {
-                warn_of_slot(*slot, state.slot, state.server);
-                state.slot = *slot;
-                publish_slot(state);
-            } else {
-                sql.reset();
-            }
             notify_systemd("WATCHDOG=1\nSTATUS=" +
                            std::string(state.capture.connected() ? "streaming, flushed "
                                                                  : "not connected, flushed ") +
                            to_string(state.progress.flushed_lsn()));
         }
         co_await wait_for(state.changed, 1s);
+    }
+}
+
+Task<> keep_facts(AgentState& state) {
+    while (!state.stopping) {
+        co_await refresh_facts(state);
+        co_await wait_for_next_look(state);
+    }
+}
+
+Task<> keep_slot_facts(AgentState& state) {
+    std::unique_ptr<wal::Connection> sql;
+    while (!state.stopping) {
+        auto slot = co_await look_at_slot(state, sql);
+        if (slot) {
+            warn_of_slot(*slot, state.slot, state.server);
+            state.slot = *slot;
+            publish_slot(state);
+        } else {
+            sql.reset();
+        }
+        co_await wait_for_next_look(state);
     }
 }
 

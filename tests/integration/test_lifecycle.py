@@ -3,7 +3,10 @@
 import contextlib
 import http.client
 import json
+import os
 import signal
+import socket
+import subprocess
 import time
 import unittest
 
@@ -283,6 +286,51 @@ class LifecycleTest(StageCase):
 
     def tried_to_connect(self):
         return any(line["event"] in DISCONNECTS for line in self.agent.log_lines())
+
+
+class WatchdogTest(StageCase):
+    """What systemd hears while the server is frozen."""
+
+    def setUp(self):
+        super().setUp()
+        self.primary = Postgres.create(self.stage).start()
+        self.heard = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.addCleanup(self.heard.close)
+        self.heard.settimeout(45)  # less than WatchdogSec of the unit
+        path = self.stage.directory / "notify"
+        self.heard.bind(str(path))
+        os.chmod(path, 0o777)
+        self.agent = Agent(self.stage, self.primary)
+        self.agent.start(environment=self.stage.environment(NOTIFY_SOCKET=str(path)))
+        self.agent.wait_for_backup()
+
+    def hear(self, word):
+        while word not in self.heard.recv(4096).decode():
+            pass
+
+    def watchers(self):
+        return {int(pid) for pid, in self.primary.rows(
+            "select pid from pg_stat_activity where application_name = 'walvault watch'")}
+
+    def test_a_frozen_backend_neither_starves_the_watchdog_nor_stays_the_one_asked(self):
+        frozen = wait_until(self.watchers, "the agent to look at the slot")
+        for pid in frozen:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            self.heard.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while self.heard.recv(4096):
+                    pass
+            self.heard.settimeout(45)
+            for _ in range(3):
+                self.hear("WATCHDOG=1")
+            self.assertEqual(self.agent.http("GET", "/livez")[0], 200)
+            wait_until(lambda: self.watchers() - frozen, "the agent to ask over another connection")
+        finally:
+            for pid in frozen:
+                os.kill(pid, signal.SIGCONT)
+        self.assertEqual(self.agent.stop(timeout=10), 0)
+        self.agent.check_log()
 
 
 class VerbTest(StageCase):
