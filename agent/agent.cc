@@ -7,6 +7,7 @@
 #include "agent/agent_state.h"
 #include "agent/open_view.h"
 #include "agent/version.h"
+#include "base/blocking.h"
 #include "base/log.h"
 
 namespace walvault::agent {
@@ -19,7 +20,47 @@ std::string host_name() {
     return ::gethostname(name, sizeof name - 1) == 0 ? name : "?";
 }
 
-Task<> watch_signals(AgentState& state, asio::signal_set& signals, bool& interrupted);
+// The repository belongs to its pool.
+Task<> set_wal_level(AgentState& state, int level) {
+    auto set = [&state, level]() -> Result<> {
+        state.repository->set_wal_level(level);
+        return {};
+    };
+    (void)co_await run_on(state.pools.store, std::move(set));
+}
+
+// The keys that a reload changed and that what runs hangs on.
+std::string keys_for_a_restart(const AgentState& state, const Config& loaded,
+                               const ServerConfig& server) {
+    std::string keys;
+    auto note = [&keys](bool changed, std::string_view key) {
+        if (changed) keys += (keys.empty() ? "" : ", ") + std::string(key);
+    };
+    std::string prefix = "server." + state.server.name;
+    note(server.conninfo != state.server.conninfo, prefix + ".conninfo");
+    note(server.slot != state.server.slot, prefix + ".slot");
+    note(loaded.repo.root != state.config.repo.root, "repo.primary.url");
+    note(loaded.key_path != state.config.key_path, "encryption.key");
+    note(loaded.web.socket != state.config.web.socket ||
+             loaded.web.address != state.config.web.address ||
+             loaded.web.port != state.config.web.port,
+         "web.listen");
+    return keys;
+}
+
+// All other keys. Those of the log were applied when the file was read.
+void apply(AgentState& state, const Config& loaded, const ServerConfig& server) {
+    state.server.backup = server.backup;
+    state.server.rpo_target = server.rpo_target;
+    state.server.slot_limit_bytes = server.slot_limit_bytes;
+    state.server.flush_interval = server.flush_interval;
+    state.server.time_zone = server.time_zone;
+    std::string root = std::move(state.config.repo.root);
+    state.config.repo = loaded.repo;
+    state.config.repo.root = std::move(root);
+    state.capture.reconfigure(state.server, state.config.repo);
+    state.tasks.spawn(set_wal_level(state, loaded.repo.wal_level));
+}
 
 void reload(AgentState& state) {
     auto loaded = load_config(state.globals);
@@ -30,21 +71,16 @@ void reload(AgentState& state) {
                    {{"config", state.globals.config_path}});
         return;
     }
-    // Connection, slot, repository and key are what the running stream hangs on: they need a
-    // restart.
-    if ((*server)->conninfo != state.server.conninfo || (*server)->slot != state.server.slot ||
-        loaded->repo.root != state.config.repo.root || loaded->key_path != state.config.key_path)
-        log::warn("config.restart_needed",
-                  "conninfo, slot, repository and key change at the next start");
-    state.server.backup = (*server)->backup;
-    state.server.rpo_target = (*server)->rpo_target;
-    state.server.slot_limit_bytes = (*server)->slot_limit_bytes;
+    std::string waiting = keys_for_a_restart(state, *loaded, **server);
+    if (!waiting.empty())
+        log::warn("config.restart_needed", "what changed in these keys counts from the next start",
+                  {{"keys", waiting}});
+    apply(state, *loaded, **server);
     state.metrics.rpo_target_seconds.set(
         std::chrono::duration<double>(state.server.rpo_target).count());
     state.metrics.slot_retained_limit_bytes.set(static_cast<double>(state.server.slot_limit_bytes));
     state.metrics.backup_interval_seconds.set(
         static_cast<double>(state.server.backup.every.count()));
-    log::set_level(loaded->log_level);
     state.metrics.config_last_reload_successful.set(1);
     state.metrics.config_last_reload_success_timestamp_seconds.set(to_seconds(state.clock.now()));
     log::info("config.reloaded", "the configuration was read again",

@@ -40,6 +40,10 @@ DisconnectReason reason_of(Errc code) {
     }
 }
 
+std::chrono::milliseconds gather_interval(const ServerConfig& server) {
+    return std::min(kGatherIntervalMax, server.flush_interval / 10);
+}
+
 WalPipeline::Options pipeline_options(const ServerConfig& server, const RepoConfig& repo) {
     return {.flush_interval = server.flush_interval,
             .pack_bytes = repo.pack_bytes,
@@ -74,6 +78,12 @@ void Capture::stop() {
         tasks_.spawn(close_when_slow());
     else
         hangup_.hang_up();
+}
+
+void Capture::reconfigure(const ServerConfig& server, const RepoConfig& repo) {
+    server_.flush_interval = server.flush_interval;
+    if (receiver_) receiver_->set_gather_interval(gather_interval(server));
+    pipeline_.set_options(pipeline_options(server, repo));
 }
 
 Task<Result<>> Capture::run(bool until_caught_up) {
@@ -114,7 +124,7 @@ Task<Result<>> Capture::attach_and_stream() {
     wal::Receiver::Options options;
     options.conninfo = server_.conninfo;
     options.slot = server_.slot;
-    options.gather_interval = std::min(kGatherIntervalMax, server_.flush_interval / 10);
+    options.gather_interval = gather_interval(server_);
     options.hangup = hangup_;
     WV_CO_TRY(receiver_, co_await wal::Receiver::attach(std::move(options), clock_));
     if (stopping_) co_return Result<>();

@@ -27,6 +27,9 @@ public:
     // Drains, flushes, closes the tail, says goodbye to the server. run() then returns.
     void stop();
 
+    // Flush interval, level and pack size; the rest needs a new Capture.
+    void reconfigure(const ServerConfig& server, const RepoConfig& repo);
+
     bool connected() const { return connected_; }
     const std::optional<storage::ClusterRecord>& cluster() const { return cluster_; }
     const std::optional<wal::ServerIdentity>& identity() const { return identity_; }

@@ -48,6 +48,8 @@ public:
     void note_quiet(Lsn lsn, WallTime at);
     // Flushes what was taken, closes the tail, ends the tasks. Then begin() may be called again.
     Task<Result<>> finish();
+    // From the next frame on.
+    void set_options(const Options& options) { options_ = options; }
     // Set once; afterwards nothing is flushed any more until begin().
     const std::optional<Error>& error() const { return error_; }
     Event& failed() { return failed_; }

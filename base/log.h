@@ -26,7 +26,8 @@ struct Field {
         : key(name), value(std::to_string(number)), is_number(true) {}
 };
 
-// Lines go to stderr. Call once, before the first line; the default is text at info.
+// Lines go to stderr. Called before the first line, and again when the configuration changes; the
+// default is text at info.
 void configure(Level level, Format format);
 void set_level(Level level);
 // Errors: false if `name` is not a level.

@@ -219,6 +219,8 @@ Result<> Repository::append_to_ledger(pb::LedgerEntry entry) {
     return state_->enter(std::move(entry));
 }
 
+void Repository::set_wal_level(int level) { state_->options.wal_level = level; }
+
 std::optional<ClusterRecord> Repository::cluster(const std::string& name) {
     auto known = state_->index->clusters();
     if (!known) return std::nullopt;

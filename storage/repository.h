@@ -105,6 +105,8 @@ public:
     const DataKey& content_key() const;              // from any thread
 
     Result<> append_to_ledger(pb::LedgerEntry entry);
+    // RepositoryOptions::wal_level from now on.
+    void set_wal_level(int level);
 
     // Everything applied is on disk; for shutdown.
     Result<> sync();

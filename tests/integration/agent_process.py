@@ -158,6 +158,20 @@ class Agent:
                                  f"{self.log.read_text(errors='replace')[-3000:]}") from late
         return code
 
+    def reload_with(self, old, new):
+        """SIGHUP after `old` in the configuration became `new`."""
+        text = self.config.read_text()
+        if old not in text:
+            raise AssertionError(f"the configuration does not say {old}")
+        self.write_config(text.replace(old, new))
+        self.process.send_signal(signal.SIGHUP)
+
+    def reload(self, old, new):
+        """The same, until the agent has taken it."""
+        before = len(self.events("config.reloaded"))
+        self.reload_with(old, new)
+        wait_until(lambda: len(self.events("config.reloaded")) > before, "the new configuration to be taken")
+
     def http(self, method, path, body=None, over_tcp=False):
         connection = (http.client.HTTPConnection("127.0.0.1", self.port, timeout=30) if over_tcp
                       else UnixConnection(self.socket))

@@ -62,31 +62,6 @@ class LifecycleTest(StageCase):
         self.agent.cli("run", "--once")
         self.assertGreaterEqual(self.agent.restart_lsn(), lsn)
 
-    def test_sighup_takes_a_new_configuration(self):
-        self.agent.write_config(self.agent.config.read_text().replace('flush_interval = "50ms"',
-                                                                      'flush_interval = "100ms"'))
-        self.agent.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: self.reload_state()[1] > 0, "the reload to be counted")
-        self.assertEqual(self.reload_state()[0], 1)
-        make_table(self.primary)
-        self.agent.wait_until_flushed()
-
-    def test_sighup_with_a_broken_configuration_keeps_the_old_one(self):
-        good = self.agent.config.read_text()
-        self.agent.write_config(good.replace("slot =", "slott ="))
-        self.agent.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: self.reload_state()[0] == 0, "the failed reload to be seen")
-        make_table(self.primary)
-        self.agent.wait_until_flushed()
-        self.agent.write_config(good)
-        self.agent.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: self.reload_state()[0] == 1, "the good configuration to be taken")
-
-    def reload_state(self):
-        scrape = self.agent.metrics()
-        return (scrape["walvault_config_last_reload_successful"],
-                scrape["walvault_config_last_reload_success_timestamp_seconds"])
-
     def test_a_clean_restart_of_the_server(self):
         self.restart_server("fast")
 
