@@ -34,6 +34,22 @@ BackupFailure failure_of(Errc code) {
 
 }  // namespace
 
+// Compressed, a cluster rarely takes more than half; the reserve is for the stream, which matters
+// more.
+Result<> require_backup_space(const DiskSpace& space, std::uint64_t expected_bytes,
+                              double reserve_ratio) {
+    auto reserve =
+        static_cast<std::uint64_t>(static_cast<double>(space.size_bytes) * reserve_ratio);
+    std::uint64_t needed = expected_bytes / 2 + reserve;
+    if (space.available_bytes >= needed) return {};
+    auto mib = [](std::uint64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; };
+    return fail(Errc::no_space,
+                "the disk of the repository has " + mib(space.available_bytes) + " of " +
+                    mib(space.size_bytes) + " free; this base backup may need " +
+                    mib(expected_bytes / 2) + ", and " + mib(reserve) + " are the stream's reserve",
+                "free space there, or lower repo.primary.reserve; the stream goes on meanwhile");
+}
+
 struct BaseBackupJob::State : wal::BackupConsumer {
     State(asio::any_io_executor loop, Pools& p, storage::Repository& r, Progress& pr,
           AgentMetrics& m, const Clock& c, const ServerConfig& s, const RepoConfig& rc,
@@ -207,18 +223,14 @@ Task<Result<>> BaseBackupJob::State::write_batch(pb::ManifestBatch full) {
 }
 
 Task<Result<>> BaseBackupJob::State::require_space(std::uint64_t expected) {
-    auto look = [this] { return posix_file_system().available_bytes(repository.root()); };
-    WV_CO_TRY(std::uint64_t available, co_await run_on(pools.backup, std::move(look)));
-    // Compressed, a cluster rarely takes more than half; the reserve is for the stream, which
-    // matters more.
-    auto reserve = static_cast<std::uint64_t>(static_cast<double>(expected) * repo.reserve_ratio);
-    std::uint64_t needed = expected / 2 + reserve;
-    if (available >= needed) co_return Result<>();
-    co_return fail(Errc::no_space,
-                   "the repository has " + std::to_string(available >> 20) +
-                       " MiB free; this base backup may need " + std::to_string(needed >> 20) +
-                       " MiB",
-                   "free space there; the WAL stream goes on meanwhile");
+    auto look = [this]() -> Result<DiskSpace> {
+        DiskSpace space;
+        WV_TRY(space.available_bytes, posix_file_system().available_bytes(repository.root()));
+        WV_TRY(space.size_bytes, posix_file_system().size_bytes(repository.root()));
+        return space;
+    };
+    WV_CO_TRY(DiskSpace space, co_await run_on(pools.backup, std::move(look)));
+    co_return require_backup_space(space, expected, repo.reserve_ratio);
 }
 
 Task<Result<>> BaseBackupJob::State::read_configuration() {

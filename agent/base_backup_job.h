@@ -18,6 +18,14 @@ struct BackupRequest {
     bool fast_checkpoint = false;
 };
 
+struct DiskSpace {
+    std::uint64_t available_bytes = 0;
+    std::uint64_t size_bytes = 0;  // of the whole file system
+};
+// Errors: no_space unless half of the cluster fits beside the reserve, a part of the disk.
+Result<> require_backup_space(const DiskSpace& space, std::uint64_t expected_bytes,
+                              double reserve_ratio);
+
 // Takes one while the WAL stream runs. Complete only when the server's last result came without
 // error, its manifest matched every file, and WAL from start to stop is flushed in one history;
 // otherwise a BackupFailed entry says why, and nothing of it counts as a backup. Chunks that were
@@ -31,7 +39,7 @@ public:
                   const storage::ClusterRecord& cluster);
     ~BaseBackupJob();
 
-    // Errors: no_space (less than the reserve is free), corrupt (the server's checksums or
+    // Errors: no_space (as require_backup_space), corrupt (the server's checksums or
     // manifest), gap (WAL of it did not arrive), cancelled, others as the connection and
     // the store give them.
     Task<Result<pb::BackupInfo>> run(BackupRequest request);

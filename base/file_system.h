@@ -71,6 +71,8 @@ public:
     // Does not follow a symbolic link. Errors: not_found, io.
     virtual Result<FileInfo> info(const std::string& path) = 0;
     virtual Result<std::uint64_t> available_bytes(const std::string& path) = 0;
+    // Of the whole file system that `path` is on.
+    virtual Result<std::uint64_t> size_bytes(const std::string& path) = 0;
     // An exclusive flock on `path`, created if missing. Errors: busy if another process has it.
     virtual Result<std::unique_ptr<FileLock>> lock(const std::string& path) = 0;
 };

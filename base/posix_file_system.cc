@@ -207,6 +207,12 @@ public:
             return fail(system_error("statvfs", path, errno));
         return static_cast<std::uint64_t>(status.f_bavail) * status.f_frsize;
     }
+    Result<std::uint64_t> size_bytes(const std::string& path) override {
+        struct statvfs status {};
+        if (::statvfs(path.c_str(), &status) != 0)
+            return fail(system_error("statvfs", path, errno));
+        return static_cast<std::uint64_t>(status.f_blocks) * status.f_frsize;
+    }
     Result<std::unique_ptr<FileLock>> lock(const std::string& path) override {
         int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (fd < 0) return fail(system_error("open lock", path, errno));

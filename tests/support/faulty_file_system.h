@@ -58,6 +58,9 @@ public:
     Result<std::uint64_t> available_bytes(const std::string& path) override {
         return real_.available_bytes(path);
     }
+    Result<std::uint64_t> size_bytes(const std::string& path) override {
+        return real_.size_bytes(path);
+    }
     Result<std::unique_ptr<FileLock>> lock(const std::string& path) override {
         return real_.lock(path);
     }

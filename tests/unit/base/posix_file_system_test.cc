@@ -160,6 +160,9 @@ TEST_CASE("directories are made with their parents and listed in order") {
     CHECK(files().sync_directory(directory / "a"));
     CHECK(files().sync_directory(directory / "none").error().code == Errc::not_found);
     CHECK(files().available_bytes(directory.path()).value() > 0);
+    CHECK(files().size_bytes(directory.path()).value() >=
+          files().available_bytes(directory.path()).value());
+    CHECK(files().size_bytes(directory / "none").error().code == Errc::not_found);
     CHECK(files().rename(directory / "a/z", directory / "a/x"));
     CHECK(files().list(directory / "a")->size() == 3);
 }
