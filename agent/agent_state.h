@@ -4,6 +4,7 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include "agent/agent.h"
+#include "agent/backup_schedule.h"
 #include "agent/base_backup_job.h"
 #include "agent/capture.h"
 #include "agent/control.h"
@@ -18,6 +19,7 @@ struct BackupState {
     std::uint64_t started_count = 0;
     std::optional<pb::BackupInfo> last;
     std::optional<Error> last_error;
+    BackupSchedule schedule;
 };
 
 struct AgentState {

@@ -18,8 +18,6 @@ using namespace std::chrono_literals;
 
 constexpr std::chrono::seconds kWatchEvery{5};
 constexpr std::chrono::seconds kSlotAnswer{10};
-constexpr std::chrono::seconds kBackupRetryFirst{30};
-constexpr std::chrono::seconds kBackupRetryMost{900};
 
 struct StoreFacts {
     std::vector<pb::BackupInfo> backups;
@@ -125,14 +123,11 @@ bool backup_due(const AgentState& state) {
     if (state.backup.running || !state.capture.connected() || !state.progress.history())
         return false;
     std::string history = storage::text_of(state.progress.history()->id);
-    const pb::BackupInfo* last = nullptr;
+    std::optional<WallTime> last_started;
     for (const pb::BackupInfo& backup : state.backups)
-        if (backup.history_id() == history) last = &backup;
-    // Without a first one nothing is restorable, so "off" is about the ones after it.
-    if (last == nullptr) return true;
-    if (state.server.backup.every.count() == 0) return false;
-    WallTime started{Micros(last->started_at_us())};
-    return state.clock.now() - started >= state.server.backup.every;
+        if (backup.history_id() == history) last_started = WallTime(Micros(backup.started_at_us()));
+    return state.backup.schedule.due(state.clock.steady_now(), state.clock.now(), last_started,
+                                     state.server.backup.every);
 }
 
 Task<> run_backup(AgentState& state, BackupRequest request) {
@@ -140,9 +135,11 @@ Task<> run_backup(AgentState& state, BackupRequest request) {
     if (taken) {
         state.backup.last = *taken;
         state.backup.last_error.reset();
+        state.backup.schedule.note_complete();
         state.backups.push_back(*taken);
     } else {
         state.backup.last_error = taken.error();
+        state.backup.schedule.note_failed(state.clock.steady_now());
         state.metrics.backups_failed.set(state.metrics.backups_failed.value() + 1);
     }
     state.backup.running.reset();
@@ -179,27 +176,14 @@ Result<> start_backup(AgentState& state, BackupRequest request) {
 
 Task<> keep_backups(AgentState& state) {
     co_await refresh_facts(state);
-    std::chrono::seconds retry = kBackupRetryFirst;
-    SteadyTime not_before{};
-    std::uint64_t started = 0;
     while (!state.stopping) {
         co_await wait_for(state.changed, 500ms);
-        if (state.stopping || state.backup.running) continue;
-        if (started != 0 && started == state.backup.started_count) {
-            started = 0;
-            if (state.backup.last_error) {
-                not_before = state.clock.steady_now() + retry;
-                retry = std::min(retry * 2, kBackupRetryMost);
-            } else {
-                retry = kBackupRetryFirst;
-            }
-        }
-        if (state.clock.steady_now() < not_before || !backup_due(state)) continue;
+        if (state.stopping || !backup_due(state)) continue;
         BackupRequest request;
         // The first one is what makes anything restorable: it does not wait for a spread
         // checkpoint.
         request.fast_checkpoint = state.server.backup.fast_checkpoint || state.backups.empty();
-        if (start_backup(state, std::move(request))) started = state.backup.started_count;
+        (void)start_backup(state, std::move(request));
     }
 }
 
