@@ -98,7 +98,7 @@ void stop(AgentState& state) {
     state.changed.notify();
 }
 
-Task<> watch_signals(AgentState& state, asio::signal_set& signals, bool& interrupted) {
+Task<> watch_signals(AgentState& state, asio::signal_set& signals, int& ended_by) {
     while (!state.stopping) {
         boost::system::error_code error;
         int signal = co_await signals.async_wait(asio::redirect_error(asio::use_awaitable, error));
@@ -108,7 +108,7 @@ Task<> watch_signals(AgentState& state, asio::signal_set& signals, bool& interru
             continue;
         }
         log::info("agent.stopping", "draining and closing", {{"signal", signal}});
-        interrupted = true;
+        ended_by = signal;
         stop(state);
     }
 }
@@ -119,29 +119,51 @@ Task<> capture_until_done(AgentState& state, bool catch_up, Result<>& result) {
     stop(state);
 }
 
-Task<> one_backup(AgentState& state, AgentRequest request, Result<>& result) {
-    while (!state.stopping && !(state.capture.connected() && state.progress.history()))
+// What is asked for once fails when the server cannot be reached; only a service waits for it.
+// False when there is nothing to go on with.
+Task<bool> wait_for_stream(AgentState& state, Result<>& result) {
+    while (!state.stopping && !(state.capture.connected() && state.progress.history())) {
+        if (const auto& failure = state.capture.last_failure()) {
+            result = fail(*failure);
+            stop(state);
+            co_return false;
+        }
         co_await wait_for(state.changed, 100ms);
-    if (state.stopping) co_return;
+    }
+    co_return !state.stopping;
+}
+
+Task<> reach_the_server(AgentState& state, Result<>& result) {
+    (void)co_await wait_for_stream(state, result);
+}
+
+Task<> one_backup(AgentState& state, AgentRequest request, Result<>& result, int& ended_by) {
+    bool streams = co_await wait_for_stream(state, result);
+    if (!streams) co_return;
     BackupRequest wanted;
     wanted.label = request.backup_label;
     wanted.fast_checkpoint = request.fast_checkpoint;
     result = start_backup(state, std::move(wanted));
-    while (result && state.backup.running)
+    const bool started = result.has_value();
+    while (state.backup.running)
         co_await wait_for(state.changed, 1s);
-    if (result && state.backup.last_error) result = fail(*state.backup.last_error);
+    if (started && state.backup.last_error) result = fail(*state.backup.last_error);
+    // A signal that came too late for it changes nothing.
+    if (result) ended_by = 0;
     stop(state);
 }
 
 Task<> serve(AgentState& state, AgentRequest request, asio::signal_set& signals, Result<>& result,
-             bool& interrupted) {
+             int& ended_by) {
     TaskGroup outer(state.executor);
-    outer.spawn(watch_signals(state, signals, interrupted));
+    outer.spawn(watch_signals(state, signals, ended_by));
     state.tasks.spawn(keep_alive(state));
     state.tasks.spawn(keep_facts(state));
     state.tasks.spawn(keep_slot_facts(state));
     if (request.mode == AgentMode::serve) state.tasks.spawn(keep_backups(state));
-    if (request.mode == AgentMode::backup) state.tasks.spawn(one_backup(state, request, result));
+    if (request.mode == AgentMode::catch_up) state.tasks.spawn(reach_the_server(state, result));
+    if (request.mode == AgentMode::backup)
+        state.tasks.spawn(one_backup(state, request, result, ended_by));
     co_await capture_until_done(state, request.mode == AgentMode::catch_up, result);
     co_await state.tasks.join();
     signals.cancel();
@@ -199,7 +221,7 @@ AgentState::AgentState(asio::io_context& loop, const Globals& chosen, Config con
       changed(executor),
       tasks(executor) {}
 
-Result<> run_agent(const Globals& globals, const AgentRequest& request) {
+Result<int> run_agent(const Globals& globals, const AgentRequest& request) {
     WV_TRY(Config config, load_config(globals));
     for (const std::string& warning : config.warnings)
         log::warn("config.unknown_variable", warning);
@@ -222,19 +244,19 @@ Result<> run_agent(const Globals& globals, const AgentRequest& request) {
     state.loop_turned_at = state.clock.steady_now();
     notify_systemd("READY=1\nSTATUS=attaching to the server");
     Result<> result;
-    bool interrupted = false;
-    asio::co_spawn(loop, serve(state, request, signals, result, interrupted),
+    int ended_by = 0;
+    asio::co_spawn(loop, serve(state, request, signals, result, ended_by),
                    [](std::exception_ptr failed) {
                        if (failed) std::terminate();
                    });
     loop.run();
     auto synced = state.repository->sync();
     if (result && !synced) result = synced;
-    if (result && interrupted && request.mode != AgentMode::serve)
-        result = fail(Errc::cancelled, "stopped by a signal before it was done");
     log::info("agent.stopped", "everything received is flushed",
               {{"flushed_lsn", to_string(state.progress.flushed_lsn())}});
-    return result;
+    if (!result && !(ended_by != 0 && result.error().code == Errc::cancelled))
+        return fail(std::move(result).error());
+    return ended_by;
 }
 
 }  // namespace walvault::agent

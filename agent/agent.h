@@ -22,8 +22,9 @@ struct AgentRequest {
 };
 
 // Runs in the foreground on the calling thread. SIGTERM and SIGINT drain and close; SIGHUP reads
-// the configuration again. Returns when done. Errors: busy (another agent), wrong_key, refused,
-// forked, … as the parts give them; cancelled when a signal ended a request that was not complete.
-Result<> run_agent(const Globals& globals, const AgentRequest& request);
+// the configuration again. Returns the signal that ended it, zero when it was done by itself.
+// Errors: busy (another agent), wrong_key, refused, forked, … as the parts give them; unavailable
+// when a server is not reached at the first attempt and the mode is not `serve`.
+Result<int> run_agent(const Globals& globals, const AgentRequest& request);
 
 }  // namespace walvault::agent

@@ -21,10 +21,7 @@ HttpResponse respond(const json& body, unsigned status = 200) {
 
 HttpResponse respond_error(const Error& error) {
     unsigned status = error.code == Errc::busy ? 409 : error.code == Errc::unavailable ? 503 : 400;
-    return respond(
-        {{"error",
-          {{"code", to_string(error.code)}, {"message", error.message}, {"hint", error.hint}}}},
-        status);
+    return http_error(status, error);
 }
 
 // Positions and times change with every message; they are copied to their gauges when somebody
@@ -133,10 +130,7 @@ json backup_json(const AgentState& state) {
         body["expected_bytes"] = state.backup.running->expected_bytes();
     }
     if (state.backup.last) body["last"] = json_of(*state.backup.last);
-    if (state.backup.last_error)
-        body["last_error"] = {{"code", to_string(state.backup.last_error->code)},
-                              {"message", state.backup.last_error->message},
-                              {"hint", state.backup.last_error->hint}};
+    if (state.backup.last_error) body["last_error"] = json_of(*state.backup.last_error);
     return body;
 }
 

@@ -161,11 +161,16 @@ Result<> start_backup(AgentState& state, BackupRequest request) {
     if (state.backup.running)
         return fail(Errc::busy, "a base backup is running already",
                     "`walvault status` shows how far it is");
-    if (!state.capture.connected() || !state.progress.history() || !state.capture.cluster())
-        return fail(Errc::unavailable,
+    if (!state.capture.connected() || !state.progress.history() || !state.capture.cluster()) {
+        Error error{Errc::unavailable,
                     "the WAL stream is not running, and a base backup is worth nothing without it",
-                    state.capture.last_error().empty() ? "try again in a moment"
-                                                       : state.capture.last_error());
+                    "try again in a moment"};
+        if (const auto& failure = state.capture.last_failure()) {
+            error.hint = failure->message;
+            error.origin = failure->origin;
+        }
+        return fail(std::move(error));
+    }
     ++state.backup.started_count;
     state.backup.running = std::make_unique<BaseBackupJob>(
         state.executor, state.pools, *state.repository, state.progress, state.metrics, state.clock,

@@ -116,6 +116,7 @@ void Capture::note_disconnect(const Error& error) {
         log::warn("stream.lost", error.message,
                   {{"hint", error.hint}, {"flushed_lsn", to_string(progress_.flushed_lsn())}});
     last_error_ = error.message;
+    last_failure_ = error;
     gap_at_.reset();
     if (error.code == Errc::gap) gap_at_ = progress_.flushed_lsn();
 }
@@ -164,6 +165,7 @@ Task<Result<>> Capture::attach_and_stream() {
               {{"from_lsn", to_string(history.end_lsn)}, {"timeline", history.timeline}});
     pipeline_.begin(history, *cluster_, std::move(tracker));
     last_error_.clear();
+    last_failure_.reset();
     gap_at_.reset();
     co_return co_await stream();
 }
@@ -302,7 +304,8 @@ Task<Result<>> Capture::stream() {
                      "the server switched to another timeline, which this version does not follow",
                      "what was streamed is flushed and restorable");
         } else {
-            ended = fail(Errc::unavailable, "the server shut down cleanly");
+            ended = fail(
+                Error{Errc::unavailable, "the server shut down cleanly", "", Origin::server});
         }
         if (until_caught_up_ && goal_ && progress_.received_lsn() >= *goal_) break;
     }

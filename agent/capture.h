@@ -35,6 +35,7 @@ public:
     const std::optional<wal::ServerIdentity>& identity() const { return identity_; }
     // Why the last attachment ended; empty while none has.
     const std::string& last_error() const { return last_error_; }
+    const std::optional<Error>& last_failure() const { return last_failure_; }
     std::optional<Lsn> gap_at() const { return gap_at_; }
 
 private:
@@ -70,6 +71,7 @@ private:
     std::optional<wal::ServerPosition> last_position_;
     std::optional<Lsn> gap_at_;
     std::string last_error_;
+    std::optional<Error> last_failure_;
     ByteBuffer overlap_;  // received before the pipeline began, while comparing
     bool until_caught_up_ = false;
     bool stopping_ = false;

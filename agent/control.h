@@ -5,6 +5,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "base/asio.h"
@@ -47,8 +48,14 @@ public:
     virtual Task<> stop() = 0;
 };
 
-// {"error":{"code":…,"message":…,"hint":…}}; call_agent makes the same Error of it.
+// {"code":…,"message":…,"hint":…}, with "origin":"server" where it is; and the same Error again.
+nlohmann::ordered_json json_of(const Error& error);
+Error error_of(const nlohmann::json& error);
+// {"error":{…}}; call_agent makes the same Error of it.
 HttpResponse http_error(unsigned status, const Error& error);
+
+// Whether somebody listens on `socket`; only a try to send shows whether he answers.
+bool agent_listens(const std::string& socket);
 
 // Blocking, for one-shot commands. Errors: unavailable (no agent listens there), or what the agent
 // answered (its error object becomes the Error again).

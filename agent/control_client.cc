@@ -19,6 +19,8 @@ using Response = http::response<http::string_body>;
 constexpr auto kSendTimeout = std::chrono::seconds(10);
 constexpr auto kAnswerTimeout = std::chrono::seconds(60);
 constexpr std::uint64_t kAnswerBytesMax = 64ull << 20;
+// sun_path has 108 bytes with its NUL.
+constexpr std::size_t kSocketPathMax = 107;
 
 struct Exchange {
     std::string socket;
@@ -53,27 +55,45 @@ Errc code_named(std::string_view name) {
     return Errc::unavailable;
 }
 
-Error error_of(const Response& response) {
+Error error_in(const Response& response) {
     auto body = nlohmann::json::parse(response.body(), nullptr, false);
-    auto text = [](const nlohmann::json& object, const char* key) {
-        auto found = object.find(key);
-        return found != object.end() && found->is_string() ? found->get<std::string>()
-                                                           : std::string();
-    };
-    if (body.is_object() && body.contains("error") && body["error"].is_object()) {
-        const auto& error = body["error"];
-        return {code_named(text(error, "code")), text(error, "message"), text(error, "hint")};
-    }
+    if (body.is_object() && body.contains("error") && body["error"].is_object())
+        return error_of(body["error"]);
     return {Errc::unavailable,
             fmt::format("the agent answered with HTTP status {}", response.result_int())};
 }
 
 }  // namespace
 
+nlohmann::ordered_json json_of(const Error& error) {
+    nlohmann::ordered_json body{
+        {"code", to_string(error.code)}, {"message", error.message}, {"hint", error.hint}};
+    if (error.origin == Origin::server) body["origin"] = "server";
+    return body;
+}
+
+Error error_of(const nlohmann::json& error) {
+    auto text = [&error](const char* key) {
+        auto found = error.find(key);
+        return found != error.end() && found->is_string() ? found->get<std::string>()
+                                                          : std::string();
+    };
+    return {code_named(text("code")), text("message"), text("hint"),
+            text("origin") == "server" ? Origin::server : Origin::here};
+}
+
+bool agent_listens(const std::string& socket) {
+    if (socket.empty() || socket.size() > kSocketPathMax) return false;
+    asio::io_context loop(1);
+    asio::local::stream_protocol::socket probe(loop);
+    ErrorCode error;
+    probe.connect(asio::local::stream_protocol::endpoint(socket), error);
+    return !error;
+}
+
 Result<std::string> call_agent(const std::string& socket, const std::string& method,
                                const std::string& path, const std::string& body) {
-    // sun_path has 108 bytes with its NUL.
-    if (socket.empty() || socket.size() > 107)
+    if (socket.empty() || socket.size() > kSocketPathMax)
         return fail(Errc::invalid_argument,
                     fmt::format("\"{}\" is not a socket's path of 1 to 107 bytes", socket));
     Exchange call;
@@ -101,7 +121,7 @@ Result<std::string> call_agent(const std::string& socket, const std::string& met
             Errc::unavailable, fmt::format(fmt::runtime(what), socket, call.error.message()),
             call.connected ? "" : "start it: walvault run, or systemctl start walvault@NAME");
     }
-    if (call.response.result_int() >= 400) return fail(error_of(call.response));
+    if (call.response.result_int() >= 400) return fail(error_in(call.response));
     return std::move(call.response.body());
 }
 

@@ -2,14 +2,15 @@
 
 namespace walvault::agent {
 
-ExitCode exit_code_for(Errc code) {
-    switch (code) {
+ExitCode exit_code_for(const Error& error) {
+    const bool server = error.origin == Origin::server;
+    switch (error.code) {
         case Errc::invalid_argument:
             return kExitUsage;
         case Errc::unsupported:
             return kExitUsage;
         case Errc::not_found:
-            return kExitFailed;
+            return server ? kExitPostgres : kExitFailed;
         case Errc::corrupt:
             return kExitCorrupt;
         case Errc::io:
@@ -17,11 +18,11 @@ ExitCode exit_code_for(Errc code) {
         case Errc::no_space:
             return kExitRepository;
         case Errc::unavailable:
-            return kExitFailed;
+            return server ? kExitPostgres : kExitFailed;
         case Errc::refused:
-            return kExitRefused;
+            return server ? kExitPostgres : kExitRefused;
         case Errc::busy:
-            return kExitBusy;
+            return server ? kExitPostgres : kExitBusy;
         case Errc::wrong_key:
             return kExitKey;
         case Errc::outside_window:

@@ -22,7 +22,8 @@ enum ExitCode : int {
     kExitWalGetFatal = 200, // wal-get only: anything but "found" (0) and "proven absent" (1)
 };
 
-// The code for an error of a part that has no better one.
-ExitCode exit_code_for(Errc code);
+// The code for an error of a part that has no better one. kExitPostgres is for what the server says
+// or does not answer, never for our side.
+ExitCode exit_code_for(const Error& error);
 
 }  // namespace walvault::agent

@@ -285,9 +285,7 @@ private:
 }  // namespace
 
 HttpResponse http_error(unsigned status, const Error& error) {
-    nlohmann::ordered_json body{
-        {"code", to_string(error.code)}, {"message", error.message}, {"hint", error.hint}};
-    nlohmann::ordered_json whole{{"error", body}};
+    nlohmann::ordered_json whole{{"error", json_of(error)}};
     HttpResponse response;
     response.status = status;
     response.body = whole.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';

@@ -1,3 +1,4 @@
+#include <csignal>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
@@ -23,7 +24,7 @@ std::string labelled(const std::string& label, std::string_view text) {
 }  // namespace
 
 int report(const Globals& globals, const Error& error, std::optional<ExitCode> code) {
-    ExitCode exit = code.value_or(exit_code_for(error.code));
+    ExitCode exit = code.value_or(exit_code_for(error));
     std::string text;
     if (globals.output != Output::text) {
         nlohmann::ordered_json body{{"code", to_string(error.code)},
@@ -41,6 +42,11 @@ int report(const Globals& globals, const Error& error, std::optional<ExitCode> c
     std::fwrite(text.data(), 1, text.size(), stderr);
     std::fflush(stderr);
     return exit;
+}
+
+int report_signal(const Globals& globals, int signal) {
+    Error error{Errc::cancelled, "stopped by a signal before it was done"};
+    return report(globals, error, signal == SIGINT ? kExitInterrupted : kExitTerminated);
 }
 
 }  // namespace walvault::agent

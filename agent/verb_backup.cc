@@ -31,9 +31,7 @@ Result<json> follow(const Globals& globals, const std::string& socket) {
         WV_TRY(json now, ask(socket, "GET"));
         if (!now.value("running", false)) {
             if (now.contains("last_error"))
-                return fail(Errc::unavailable,
-                            "the base backup failed: " + now["last_error"].value("message", ""),
-                            now["last_error"].value("hint", ""));
+                return fail_while("the base backup failed", error_of(now["last_error"]));
             progress.finish();
             return now["last"];
         }
@@ -56,6 +54,11 @@ int print(const Globals& globals, const json& backup) {
     return kExitDone;
 }
 
+// Missing WAL is the end of this backup, not a target that cannot be restored.
+std::optional<ExitCode> code_of_backup(const Error& error) {
+    return error.code == Errc::gap ? std::optional(kExitFailed) : std::nullopt;
+}
+
 int run_alone(const Globals& globals, const BackupArguments& arguments) {
     if (!globals.quiet)
         std::fprintf(stderr,
@@ -66,7 +69,8 @@ int run_alone(const Globals& globals, const BackupArguments& arguments) {
     request.fast_checkpoint = arguments.fast;
     log::configure(log::Level::warn, log::Format::text);
     auto ran = run_agent(globals, request);
-    if (!ran) return report(globals, ran.error());
+    if (!ran) return report(globals, ran.error(), code_of_backup(ran.error()));
+    if (*ran != 0) return report_signal(globals, *ran);
     if (!globals.quiet)
         std::printf("The base backup is complete. `walvault info --backups` shows it.\n");
     return kExitDone;
@@ -84,14 +88,12 @@ int verb_backup(const Globals& globals, const BackupArguments& arguments) {
                     config->servers.front().name.c_str(), config->repo.root.c_str());
         return kExitDone;
     }
+    if (!agent_listens(config->web.socket)) return run_alone(globals, arguments);
     auto started =
         ask(config->web.socket, "POST", body.dump(-1, ' ', false, json::error_handler_t::replace));
-    if (!started && started.error().code == Errc::unavailable &&
-        started.error().message.find("stream") == std::string::npos)
-        return run_alone(globals, arguments);
     if (!started) return report(globals, started.error());
     auto done = follow(globals, config->web.socket);
-    if (!done) return report(globals, done.error(), kExitFailed);
+    if (!done) return report(globals, done.error(), code_of_backup(done.error()));
     return print(globals, *done);
 }
 

@@ -25,8 +25,10 @@ Result<> drop_and_record(const Config& config, const ServerConfig& server, bool 
     entry.set_actor("detach");
     entry.mutable_slot_dropped()->set_cluster(server.name);
     entry.mutable_slot_dropped()->set_slot(server.slot);
-    return storage::append_to_ledger(posix_file_system(), config.repo.root, master, system_clock(),
-                                     std::move(entry));
+    auto entered = storage::append_to_ledger(posix_file_system(), config.repo.root, master,
+                                             system_clock(), std::move(entry));
+    if (!entered) return fail(as_repository_error(std::move(entered).error()));
+    return {};
 }
 
 }  // namespace
@@ -47,8 +49,7 @@ int verb_detach(const Globals& globals, const DetachArguments& arguments) {
     }
     auto done = drop_and_record(*config, **server, arguments.keep_slot);
     if (!done)
-        return report(globals, done.error(),
-                      done.error().code == Errc::busy ? kExitBusy : kExitPostgres);
+        return report(globals, done.error());
     if (!globals.quiet)
         std::printf("%s\nThe repository %s is as it was: everything in it stays restorable.\n",
                     arguments.keep_slot

@@ -51,7 +51,7 @@ int verb_point(const Globals& globals, const PointArguments& arguments) {
             WV_CO_TRY(at, co_await wal::create_restore_point(sql, arguments.name));
             co_return Result<>();
         });
-    if (!created) return report(globals, created.error(), kExitPostgres);
+    if (!created) return report(globals, created.error());
     if (globals.output != Output::text) {
         nlohmann::json answer{{"name", arguments.name}, {"lsn", to_string(at)}};
         std::printf("%s\n",

@@ -1,6 +1,8 @@
 // walvault run: the agent, in the foreground.
 #include <unistd.h>
 
+#include <csignal>
+
 #include "agent/agent.h"
 #include "base/log.h"
 
@@ -21,7 +23,9 @@ int verb_run(const Globals& globals, const RunArguments& arguments) {
     if (arguments.once) request.mode = AgentMode::catch_up;
     auto ran = run_agent(globals, request);
     if (!ran) return report(globals, ran.error());
-    return kExitDone;
+    // SIGTERM is how a service ends: all that was received is flushed.
+    if (!arguments.once) return *ran == SIGINT ? kExitInterrupted : kExitDone;
+    return *ran == 0 ? static_cast<int>(kExitDone) : report_signal(globals, *ran);
 }
 
 }  // namespace walvault::agent

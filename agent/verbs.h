@@ -126,6 +126,9 @@ int run_command_line(int argc, char** argv);
 // one object. Returns the exit code to leave with.
 int report(const Globals& globals, const Error& error, std::optional<ExitCode> code = {});
 
+// Of a signal that ended what was not done. Returns 130 or 143.
+int report_signal(const Globals& globals, int signal);
+
 // load_config with the globals' path and this process' environment.
 Result<Config> load_config(const Globals& globals);
 

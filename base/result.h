@@ -29,12 +29,16 @@ enum class Errc {
 
 std::string_view to_string(Errc code);
 
+// Which side an error is about. `server`: what we are connected to said it, or does not answer.
+enum class Origin { here, server };
+
 // `message` is a sentence for a person: outermost action first, both numbers in it, no secret.
 // `hint` is what to do about it; empty when the message says it all.
 struct [[nodiscard]] Error {
     Errc code = Errc::invalid_argument;
     std::string message;
     std::string hint = {};
+    Origin origin = Origin::here;
 };
 
 template <class T = void>

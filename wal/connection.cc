@@ -155,7 +155,8 @@ Error PqConnection::lost() {
     const char* password = PQpass(conn_.get());
     return Error{Errc::unavailable,
                  without_password("the connection to PostgreSQL was lost: " + text,
-                                  password == nullptr ? "" : password)};
+                                  password == nullptr ? "" : password),
+                 "", Origin::server};
 }
 
 bool PqConnection::consume() {
@@ -354,7 +355,7 @@ Error connect_timed_out(PGconn* conn, std::chrono::seconds timeout) {
                  fmt::format("connect to PostgreSQL at {}:{}: no connection within {} s",
                              host == nullptr ? "?" : host, port == nullptr ? "?" : port,
                              timeout.count()),
-                 hint_of_sqlstate("", "")};
+                 hint_of_sqlstate("", ""), Origin::server};
 }
 
 }  // namespace

@@ -43,6 +43,10 @@ std::string joined_lines(std::string_view text) {
 
 }  // namespace
 
+tl::unexpected<Error> server_failed(Errc code, std::string message, std::string hint) {
+    return fail(Error{code, std::move(message), std::move(hint), Origin::server});
+}
+
 Errc errc_of_sqlstate(std::string_view state) {
     std::string_view state_class = state.substr(0, 2);
     if (state_class == "28" || state == "42501") return Errc::refused;
@@ -92,7 +96,7 @@ Error error_of_result(const PGresult* result, std::string_view role) {
     if (!detail.empty()) message += " (" + detail + ")";
     std::string hint = hint_of_sqlstate(state, role);
     if (hint.empty()) hint = joined_lines(field(result, PG_DIAG_MESSAGE_HINT));
-    return Error{errc_of_sqlstate(state), joined_lines(message), hint};
+    return Error{errc_of_sqlstate(state), joined_lines(message), hint, Origin::server};
 }
 
 std::string sqlstate_of_connect_message(std::string_view message) {
@@ -140,7 +144,7 @@ Error error_of_connect(PGconn* connection) {
     std::string text = readable_connect_message(raw);
     return Error{errc_of_sqlstate(state),
                  without_password("connect to PostgreSQL: " + text, password == nullptr ? "" : password),
-                 hint_of_sqlstate(state, role == nullptr ? "ROLE" : role)};
+                 hint_of_sqlstate(state, role == nullptr ? "ROLE" : role), Origin::server};
 }
 
 }  // namespace walvault::wal

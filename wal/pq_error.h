@@ -10,6 +10,9 @@
 
 namespace walvault::wal {
 
+// An error of the server, or of the way to it.
+tl::unexpected<Error> server_failed(Errc code, std::string message, std::string hint = {});
+
 // The code alone; unavailable for an empty one (the connection broke) and for an unknown one.
 Errc errc_of_sqlstate(std::string_view sqlstate);
 // What a DBA does about it; empty when the server's message says it all.

@@ -7,6 +7,7 @@
 #include "proto/replication_message.h"
 #include "base/event.h"
 #include "proto/wal_decoder.h"
+#include "wal/pq_error.h"
 #include "wal/stream_state.h"
 #include "wal/walsender_text.h"
 
@@ -64,8 +65,9 @@ Task<Result<SlotPosition>> PhysicalReceiver::ensure_slot() {
         if (!created && created.error().code != Errc::refused) co_return fail(created.error());
         WV_CO_TRY(found, co_await read_slot(*connection_, options_.slot));
         if (!found)
-            co_return fail(Errc::unavailable,
-                           fmt::format("the slot \"{}\" was dropped as soon as it was made", options_.slot));
+            co_return server_failed(
+                Errc::unavailable,
+                fmt::format("the slot \"{}\" was dropped as soon as it was made", options_.slot));
     }
     co_return *found;
 }
@@ -145,9 +147,9 @@ Task<Result<StreamEvent>> PhysicalReceiver::take(CopyMessage message) {
 Task<Result<>> PhysicalReceiver::send_what_is_due() {
     SteadyTime now = clock_.steady_now();
     if (state_->dead(now))
-        co_return fail(Errc::unavailable,
-                       fmt::format("the server was asked and sent nothing for {} ms",
-                                   2 * identity_.wal_sender_timeout.count()));
+        co_return server_failed(Errc::unavailable,
+                                fmt::format("the server was asked and sent nothing for {} ms",
+                                            2 * identity_.wal_sender_timeout.count()));
     if (state_->ask_due(now)) co_return co_await send_status(true);
     if (state_->status_due(now)) co_return co_await send_status(false);
     co_return Result<>();

@@ -38,11 +38,6 @@ class LifecycleTest(StageCase):
         self.agent.cli("resolve", "--before", "lsn:" + lsn_text(lsn))
         self.assertFalse(self.agent.socket.exists(), "the control socket was left behind")
 
-    def test_sigint_ends_it_too(self):
-        self.agent.process.send_signal(signal.SIGINT)
-        self.assertIn(self.agent.process.wait(60), (0, 130))
-        self.agent.check_log()
-
     def test_an_agent_starts_again_where_it_ended(self):
         make_table(self.primary, rows=5000)
         self.agent.wait_until_flushed()

@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "base/task_group.h"
@@ -121,6 +122,25 @@ TEST_CASE("A Host that is not loopback is turned away") {
         CHECK_MESSAGE(with_host("Host: " + bad + "\r\n") == "HTTP/1.1 421", bad);
     CHECK(with_host("") == "HTTP/1.1 421");
     CHECK(with_host("Host: localhost\r\nHost: evil\r\n") == "HTTP/1.1 421");
+}
+
+TEST_CASE("An error keeps its code, its words and its side over the socket") {
+    for (Origin origin : {Origin::here, Origin::server}) {
+        Error error{Errc::no_space, "the disk is full", "make room", origin};
+        Error again = error_of(nlohmann::json(json_of(error)));
+        CHECK(again.code == error.code);
+        CHECK(again.message == error.message);
+        CHECK(again.hint == error.hint);
+        CHECK(again.origin == origin);
+    }
+    CHECK(error_of(nlohmann::json::parse(R"({"code":7,"message":null})")).code == Errc::unavailable);
+}
+
+TEST_CASE("Who listens is told from who does not") {
+    Fixture fixture;
+    CHECK(agent_listens(fixture.options.socket));
+    CHECK_FALSE(agent_listens(fixture.directory + "/none"));
+    CHECK_FALSE(agent_listens(std::string(200, 'x')));
 }
 
 TEST_CASE("Headers and bodies have bounds") {
