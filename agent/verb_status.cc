@@ -115,7 +115,8 @@ Result<json> read_status(const Globals& globals, const Config& config, bool& age
     return status;
 }
 
-void print(const Globals& globals, const json& status, const std::string& zone,
+// False when nobody can read it.
+bool print(const Globals& globals, const json& status, const std::string& zone,
            const Style& style) {
     if (globals.output == Output::text)
         std::fputs(text_of(status, zone, style).c_str(), stdout);
@@ -124,7 +125,7 @@ void print(const Globals& globals, const json& status, const std::string& zone,
                                 .dump(globals.output == Output::json ? 2 : -1, ' ', false,
                                       json::error_handler_t::replace)
                                 .c_str());
-    std::fflush(stdout);
+    return std::fflush(stdout) == 0;
 }
 
 }  // namespace
@@ -139,9 +140,14 @@ int verb_status(const Globals& globals, const StatusArguments& arguments) {
     for (;;) {
         bool agent_runs = false;
         auto status = read_status(globals, *config, agent_runs);
-        if (!status) return report(globals, status.error());
-        if (arguments.watch_seconds && style.colored()) std::fputs("\x1b[H\x1b[2J", stdout);
-        print(globals, *status, zone, style);
+        if (!status) {
+            // Who watches wants to see also that it is mended.
+            int code = report(globals, status.error());
+            if (!arguments.watch_seconds) return code;
+        } else {
+            if (arguments.watch_seconds && style.colored()) std::fputs("\x1b[H\x1b[2J", stdout);
+            if (!print(globals, *status, zone, style)) return kExitFailed;
+        }
         if (!arguments.watch_seconds) return agent_runs ? kExitDone : kExitFailed;
         ::poll(nullptr, 0, std::max(1, *arguments.watch_seconds) * 1000);
     }

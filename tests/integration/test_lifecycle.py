@@ -121,10 +121,35 @@ class LifecycleTest(StageCase):
         self.assertIn(lsn_text(lsn)[:4], json.dumps(status))
 
     def test_status_without_an_agent(self):
+        lsn = self.agent.wait_until_flushed()
         self.agent.stop()
-        done = self.agent.cli("status", expect=None)
-        self.assertNotEqual(done.returncode, 0)
-        self.assertRegex(done.stdout + done.stderr, "no agent|not running|agent")
+        done = self.agent.cli("status", expect=1)
+        self.assertIn("not connected: no agent runs for this repository; start it with `walvault run`",
+                      done.stdout)
+        status = self.agent.json("status", expect=1)
+        self.assertIs(status["connected"], False)
+        self.assertEqual(status["backup_count"], 1)
+        self.assertGreaterEqual(lsn_number(status["flushed_lsn"]), lsn)
+
+    def test_status_goes_on_watching_when_the_agent_goes_and_comes_back(self):
+        watch = self.stage.start([self.stage.walvault, "-c", self.agent.config, "-o", "jsonl", "status",
+                                  "--watch=1"], stdout=subprocess.PIPE, text=True)
+        for _ in range(3):
+            self.assertIs(json.loads(watch.stdout.readline())["connected"], True)
+        self.agent.kill9()
+        self.read_until(watch, connected=False)
+        self.agent.start()
+        self.read_until(watch, connected=True)
+        self.assertIsNone(watch.poll())
+        # Nobody reads any more: it ends by itself.
+        watch.stdout.close()
+        self.assertNotEqual(watch.wait(60), 0)
+
+    def read_until(self, watch, connected):
+        for line in watch.stdout:
+            if json.loads(line)["connected"] is connected:
+                return
+        raise AssertionError(f"status --watch ended with {watch.wait(60)}")
 
     def test_a_named_point_can_be_restored(self):
         make_table(self.primary)
