@@ -49,7 +49,8 @@ Result<> check_key_file(const FileInfo& info, const std::string& path) {
         return fail(Errc::wrong_key, "the key file " + path + " is not a file of 1 to " +
                                          std::to_string(kKeyFileBytesMax) + " bytes");
     unsigned user = ::geteuid();
-    if (info.owner != user && info.owner != 0)
+    // Root may read all anyway, and looks after what a service's user owns.
+    if (info.owner != user && info.owner != 0 && user != 0)
         return fail(Errc::wrong_key,
                     "the key file " + path + " belongs to user " + std::to_string(info.owner) +
                         ", neither to user " + std::to_string(user) + " nor to root",

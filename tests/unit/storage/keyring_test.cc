@@ -121,14 +121,39 @@ TEST_CASE("a missing key file, a link, a directory, an empty and a huge file are
     CHECK(MasterKey::read_file(files(), scratch / "huge").error().code == Errc::wrong_key);
 }
 
+// Lets a test be another user for a while.
+struct EffectiveUser {
+    explicit EffectiveUser(uid_t user) { REQUIRE(::seteuid(user) == 0); }
+    ~EffectiveUser() { CHECK(::seteuid(0) == 0); }
+};
+
 TEST_CASE("a key file of another user is refused") {
     if (::geteuid() != 0) return;
     ScratchDirectory scratch;
     REQUIRE(MasterKey::generate().write_file(files(), scratch / "key").has_value());
     REQUIRE(::chown((scratch / "key").c_str(), 12'345, 12'345) == 0);
+    fs::permissions(scratch.path(), fs::perms::all);
+    EffectiveUser other(12'346);
     auto error = MasterKey::read_file(files(), scratch / "key").error();
     CHECK(error.code == Errc::wrong_key);
     CHECK(error.message.find("12345") != std::string::npos);
+}
+
+TEST_CASE("root uses the key file of a service's user, if nobody else can") {
+    if (::geteuid() != 0) return;
+    ScratchDirectory scratch;
+    std::string path = scratch / "key";
+    REQUIRE(MasterKey::generate().write_file(files(), path).has_value());
+    REQUIRE(::chown(path.c_str(), 12'345, 12'345) == 0);
+    for (unsigned mode : {0600u, 0400u}) {
+        fs::permissions(path, static_cast<fs::perms>(mode));
+        CHECK(MasterKey::read_file(files(), path).has_value());
+    }
+    // 0440 is how systemd hands over a key of root's; here it is a group of somebody else's.
+    for (unsigned mode : {0440u, 0640u, 0604u}) {
+        fs::permissions(path, static_cast<fs::perms>(mode));
+        CHECK(MasterKey::read_file(files(), path).error().code == Errc::wrong_key);
+    }
 }
 
 TEST_CASE("a keyring decodes to what was encoded") {
