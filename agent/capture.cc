@@ -5,6 +5,7 @@
 
 #include "base/blocking.h"
 #include "base/log.h"
+#include "proto/server_version.h"
 
 namespace walvault::agent {
 namespace {
@@ -214,7 +215,7 @@ Task<Result<storage::WalTracker>> Capture::primed_tracker(const storage::History
     auto prime = [this, history]() -> Result<storage::WalTracker> {
         WV_TRY(Lsn from, repository_.wal().decode_start(history.id, history.end_lsn));
         from = std::max(from, history.start_lsn);
-        WalDecoderOptions options{.server_major = cluster_->server_version_num / 10000,
+        WalDecoderOptions options{.server_major = server_major_of(cluster_->server_version_num),
                                   .system_identifier = cluster_->system_identifier,
                                   .segment_bytes = cluster_->segment_bytes,
                                   .timeline = history.timeline};

@@ -1,4 +1,5 @@
-// Messages inside the COPY OUT stream of BASE_BACKUP, PostgreSQL 15 and later (manual, 55.4).
+// Messages inside the COPY OUT stream of BASE_BACKUP, PostgreSQL 15 and later (manual, 55.4);
+// before, a copy held one archive and nothing else.
 #pragma once
 
 #include <string>

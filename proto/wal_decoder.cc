@@ -31,25 +31,20 @@ std::string hex16(std::uint16_t value) {
 
 }  // namespace
 
-std::optional<std::uint16_t> wal_page_magic(unsigned server_major) {
-    if (server_major == 15) return 0xD110;
-    return std::nullopt;
-}
-
 std::string to_string(const RelationFile& file) {
     return std::to_string(file.tablespace) + '/' + std::to_string(file.database) + '/' +
            std::to_string(file.relation);
 }
 
 struct WalDecoder::State {
-    State(const WalDecoderOptions& with, std::uint16_t page_magic, Lsn from)
+    State(const WalDecoderOptions& with, const ServerVersion& of, Lsn from)
         : options(with),
-          magic(page_magic),
+          version(of),
           start(from.value),
           position(from.value),
           checked(from.value),
           synced(from.value % kWalPageBytes != 0),
-          interpreter(with.count_rows) {}
+          interpreter(of, with.count_rows) {}
 
     Result<> feed(ByteSpan bytes, std::vector<WalFinding>& findings);
 
@@ -83,7 +78,7 @@ struct WalDecoder::State {
     }
 
     WalDecoderOptions options;
-    std::uint16_t magic;
+    const ServerVersion& version;
     std::uint64_t start;
     std::uint64_t position;  // end_lsn
     std::uint64_t checked;
@@ -172,9 +167,9 @@ Result<> WalDecoder::State::check_page_header(const std::byte* page, Lsn page_ls
     const auto timeline = load_le<std::uint32_t>(page + 4);
     const Lsn address{load_le<std::uint64_t>(page + 8)};
     const auto rest_bytes = load_le<std::uint32_t>(page + 16);
-    if (found_magic != magic)
+    if (found_magic != version.wal_page_magic)
         return corrupt(page_lsn, "the page has the magic " + hex16(found_magic) + " instead of " +
-                                     hex16(magic));
+                                     hex16(version.wal_page_magic));
     if (flags & ~kAllPageFlags)
         return corrupt(page_lsn, "the page has the flags " + hex16(flags) + ", of which " +
                                      hex16(kAllPageFlags) + " are known");
@@ -339,7 +334,8 @@ Result<> WalDecoder::State::check_record_length(std::uint32_t total_bytes) const
 Result<> WalDecoder::State::check_record_header(const WalRecordHeader& found) const {
     const Lsn at{record_start};
     WV_CHECK(check_record_length(found.total_bytes));
-    if (found.rmgr > rmgr::kLastBuiltIn && found.rmgr < rmgr::kFirstCustom)
+    const bool custom = version.has_custom_rmgrs && found.rmgr >= rmgr::kFirstCustom;
+    if (found.rmgr > rmgr::kLastBuiltIn && !custom)
         return corrupt(at, "the record is of resource manager " + std::to_string(found.rmgr) +
                                ", the last known is " + std::to_string(rmgr::kLastBuiltIn));
     if (last_record != 0 && found.previous_lsn.value != last_record)
@@ -364,7 +360,8 @@ Result<> WalDecoder::State::check_overwrite(const WalRecordHeader& found, ByteSp
         return corrupt(
             at, "the page overwrites a record, but does not begin with the record that says so");
     WalRecordBody parsed;
-    const bool whole = parse_record_body(body, found.total_bytes - kWalRecordHeaderBytes, parsed) &&
+    const std::uint64_t body_bytes = found.total_bytes - kWalRecordHeaderBytes;
+    const bool whole = parse_record_body(version, body, body_bytes, parsed) &&
                        parsed.main_data.size() >= sizeof(std::uint64_t);
     if (!whole) return corrupt(at, "the record that overwrites another does not say which");
     const Lsn named{load_le<std::uint64_t>(parsed.main_data.data())};
@@ -395,10 +392,8 @@ Result<> WalDecoder::State::finish_record(const WalRecordHeader& found,
 }
 
 Result<WalDecoder> WalDecoder::open(const WalDecoderOptions& options, Lsn start) {
-    const auto magic = wal_page_magic(options.server_major);
-    if (!magic)
-        return fail(Errc::unsupported, "this build does not read the WAL of PostgreSQL " +
-                                           std::to_string(options.server_major) + ", only of 15");
+    WV_TRY(const ServerVersion* version,
+           find_server_version(options.server_major, "what wrote this WAL"));
     if (!std::has_single_bit(options.segment_bytes) || options.segment_bytes < 1_MiB ||
         options.segment_bytes > 1_GiB)
         return fail(Errc::invalid_argument,
@@ -406,7 +401,7 @@ Result<WalDecoder> WalDecoder::open(const WalDecoderOptions& options, Lsn start)
                         " bytes: a power of two from 1 MiB to 1 GiB is needed");
     if (start.value > kStartLsnMax)
         return fail(Errc::invalid_argument, "WAL cannot be read from " + to_string(start));
-    auto state = std::make_unique<State>(options, *magic, start);
+    auto state = std::make_unique<State>(options, *version, start);
     const std::uint64_t offset = start.value % kWalPageBytes;
     if (offset != 0 && offset < state->page_header_bytes())
         return fail(

@@ -65,7 +65,7 @@ struct WalFinding {
 };
 
 struct WalDecoderOptions {
-    unsigned server_major = 15;
+    unsigned server_major = 0;            // must be given: its WAL is read as no other's
     std::uint64_t system_identifier = 0;  // 0: taken from the first long page header
     std::uint64_t segment_bytes = 0;      // a power of two from 1 MiB to 1 GiB
     TimelineId timeline = 0;              // pages may carry it or an older one; 0: not checked
@@ -76,8 +76,8 @@ class WalDecoder {
 public:
     // `start` is the start of a page, or the start or end of a record, as record_start_lsn() and
     // checked_lsn() of another decoder give it. If a page starts in mid-record, decoding begins at
-    // the first record after that one. Errors: unsupported for a major this build has no page magic
-    // for; invalid_argument for a segment size that is none or a start inside a page header.
+    // the first record after that one. Errors: unsupported for a major this build does not know;
+    // invalid_argument for a segment size that is none or a start inside a page header.
     static Result<WalDecoder> open(const WalDecoderOptions& options, Lsn start);
 
     // Appends bytes that continue exactly at end_lsn(); findings are added to `findings` in WAL
@@ -106,8 +106,5 @@ private:
     explicit WalDecoder(std::unique_ptr<State> state);
     std::unique_ptr<State> state_;
 };
-
-// The page magic of a PostgreSQL major, or nothing if this build does not know the major.
-std::optional<std::uint16_t> wal_page_magic(unsigned server_major);
 
 }  // namespace walvault

@@ -38,14 +38,6 @@ WallTime seconds_to_wall_time(std::int64_t unix_seconds) {
         Micros(static_cast<std::int64_t>(static_cast<std::uint64_t>(unix_seconds) * 1'000'000U)));
 }
 
-Result<> not_understood(const WalRecordHeader& header, Lsn start_lsn) {
-    return fail(Errc::corrupt, "the WAL record at " + to_string(start_lsn) + " (resource manager " +
-                                   std::to_string(header.rmgr) + ", info " +
-                                   std::to_string(header.info) + ", " +
-                                   std::to_string(header.total_bytes) +
-                                   " bytes) has a content that PostgreSQL 15 does not write");
-}
-
 RelationFile read_file(ByteReader& reader) {
     RelationFile file;
     file.tablespace = reader.le<std::uint32_t>();
@@ -68,7 +60,8 @@ struct TransactionEnd {
 
 // The arrays of a commit or abort record come in this order, each only if its bit is set. False if
 // they run past the end; what was read until then is in `end`.
-bool read_transaction_end(const WalRecordHeader& header, ByteSpan main_data, TransactionEnd& end) {
+bool read_transaction_end(const ServerVersion& version, const WalRecordHeader& header,
+                          ByteSpan main_data, TransactionEnd& end) {
     ByteReader reader(main_data);
     end.postgres_micros = reader.le<std::int64_t>();
     if (!(header.info & kXactHasInfo)) return reader.ok();
@@ -90,7 +83,8 @@ bool read_transaction_end(const WalRecordHeader& header, ByteSpan main_data, Tra
             end.dropped.push_back(read_file(reader));
         if (whole < count) return false;
     }
-    if (xinfo & kXinfoDroppedStatistics) skip_array(reader, 12);
+    if ((xinfo & kXinfoDroppedStatistics) && version.dropped_statistics_bytes > 0)
+        skip_array(reader, version.dropped_statistics_bytes);
     if (xinfo & kXinfoInvalidations) skip_array(reader, 16);
     if (xinfo & kXinfoTwoPhase) end.prepared_xid = reader.le<Xid>();
     return reader.ok();
@@ -106,7 +100,9 @@ bool read_checkpoint(ByteReader& reader, WalFinding& finding) {
     finding.kind = WalFinding::Kind::checkpoint;
     finding.redo_lsn = Lsn{reader.le<std::uint64_t>()};
     finding.timeline = reader.le<std::uint32_t>();
-    reader.bytes(52);  // from the previous timeline to the oldest multixact's database
+    // From the previous timeline to the oldest multixact's database; what 17 adds to it lies in
+    // what was padding before.
+    reader.bytes(52);
     finding.at = seconds_to_wall_time(reader.le<std::int64_t>());
     return reader.ok();
 }
@@ -119,6 +115,19 @@ bool read_parameter_change(ByteReader& reader, WalFinding& finding) {
 }
 
 }  // namespace
+
+bool WalInterpreter::parse(const WalRecordHeader& header, ByteSpan body,
+                           WalRecordBody& parsed) const {
+    return parse_record_body(*version_, body, header.total_bytes - kWalRecordHeaderBytes, parsed);
+}
+
+Result<> WalInterpreter::not_understood(const WalRecordHeader& header, Lsn start_lsn) const {
+    return fail(Errc::corrupt,
+                "the WAL record at " + to_string(start_lsn) + " (resource manager " +
+                    std::to_string(header.rmgr) + ", info " + std::to_string(header.info) + ", " +
+                    std::to_string(header.total_bytes) + " bytes) has a content that PostgreSQL " +
+                    std::to_string(version_->major) + " does not write");
+}
 
 Result<> WalInterpreter::read(const WalRecordHeader& header, Lsn start_lsn, Lsn end_lsn,
                               ByteSpan body, std::vector<WalFinding>& findings) {
@@ -155,8 +164,7 @@ Result<> WalInterpreter::read_xact(const WalRecordHeader& header, WalFinding fin
     if (operation > xact_operation::kAbortPrepared) return {};
     const std::uint64_t body_bytes = header.total_bytes - kWalRecordHeaderBytes;
     WalRecordBody parsed;
-    if (!parse_record_body(body, body_bytes, parsed))
-        return not_understood(header, finding.start_lsn);
+    if (!parse(header, body, parsed)) return not_understood(header, finding.start_lsn);
 
     if (operation == xact_operation::kPrepare) {
         ByteReader reader(parsed.main_data);
@@ -172,7 +180,7 @@ Result<> WalInterpreter::read_xact(const WalRecordHeader& header, WalFinding fin
     }
 
     TransactionEnd end;
-    const bool whole = read_transaction_end(header, parsed.main_data, end);
+    const bool whole = read_transaction_end(*version_, header, parsed.main_data, end);
     // Only a record of more than 16 MiB was kept in part; its lists are then read as far as they
     // go.
     const bool kept_whole = body.size() == body_bytes;
@@ -205,8 +213,7 @@ Result<> WalInterpreter::read_xlog(const WalRecordHeader& header, WalFinding fin
     }
     if (kept_body_bytes_max(header) == 0) return {};
     WalRecordBody parsed;
-    if (!parse_record_body(body, header.total_bytes - kWalRecordHeaderBytes, parsed))
-        return not_understood(header, finding.start_lsn);
+    if (!parse(header, body, parsed)) return not_understood(header, finding.start_lsn);
     ByteReader reader(parsed.main_data);
     bool understood = true;
     switch (operation) {
@@ -244,8 +251,7 @@ Result<> WalInterpreter::read_xlog(const WalRecordHeader& header, WalFinding fin
 
 void WalInterpreter::read_smgr(const WalRecordHeader& header, ByteSpan body) {
     WalRecordBody parsed;
-    if (header.operation() != kSmgrCreate || header.xid == 0 ||
-        !parse_record_body(body, header.total_bytes - kWalRecordHeaderBytes, parsed))
+    if (header.operation() != kSmgrCreate || header.xid == 0 || !parse(header, body, parsed))
         return;
     ByteReader reader(parsed.main_data);
     RelationFile file = read_file(reader);
@@ -270,7 +276,8 @@ void WalInterpreter::count_row(const WalRecordHeader& header, ByteSpan body) {
             return;
     }
     RelationFile file;
-    if (header.xid == 0 || !first_block_file(body, file) || file.relation < kFirstUserRelation)
+    if (header.xid == 0 || !first_block_file(*version_, body, file) ||
+        file.relation < kFirstUserRelation)
         return;
     open_.add_rows(header.xid, file, rows);
 }
@@ -278,7 +285,7 @@ void WalInterpreter::count_row(const WalRecordHeader& header, ByteSpan body) {
 void WalInterpreter::read_truncate(const WalRecordHeader& header, WalFinding finding, ByteSpan body,
                                    std::vector<WalFinding>& findings) {
     WalRecordBody parsed;
-    if (!parse_record_body(body, header.total_bytes - kWalRecordHeaderBytes, parsed)) return;
+    if (!parse(header, body, parsed)) return;
     ByteReader reader(parsed.main_data);
     const auto database = reader.le<std::uint32_t>();
     const auto count = reader.le<std::uint32_t>();
@@ -292,8 +299,7 @@ void WalInterpreter::read_truncate(const WalRecordHeader& header, WalFinding fin
 void WalInterpreter::read_heap2(const WalRecordHeader& header, ByteSpan body) {
     WalRecordBody parsed;
     if ((header.info & kHeapOperationMask) != kHeap2MultiInsert || header.xid == 0 ||
-        !parse_record_body(body, header.total_bytes - kWalRecordHeaderBytes, parsed) ||
-        parsed.first_file.relation < kFirstUserRelation)
+        !parse(header, body, parsed) || parsed.first_file.relation < kFirstUserRelation)
         return;
     ByteReader reader(parsed.main_data);
     reader.bytes(2);  // flags and padding

@@ -10,7 +10,8 @@ namespace walvault {
 
 class WalInterpreter {
 public:
-    explicit WalInterpreter(bool count_rows) : count_rows_(count_rows) {}
+    WalInterpreter(const ServerVersion& version, bool count_rows)
+        : version_(&version), count_rows_(count_rows) {}
 
     // `body` is the whole body or its first kept_body_bytes_max(). Errors: corrupt, for a record
     // whose CRC is right but whose content is not PostgreSQL's.
@@ -28,6 +29,10 @@ private:
                        std::vector<WalFinding>& findings);
     void read_heap2(const WalRecordHeader& header, ByteSpan body);
 
+    bool parse(const WalRecordHeader& header, ByteSpan body, WalRecordBody& parsed) const;
+    Result<> not_understood(const WalRecordHeader& header, Lsn start_lsn) const;
+
+    const ServerVersion* version_;  // in the table of server_version.cc
     bool count_rows_;
     OpenTransactions open_;
 };

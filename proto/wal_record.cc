@@ -14,7 +14,6 @@ constexpr std::uint8_t kTopLevelXid = 252;
 constexpr std::uint8_t kBlockHasImage = 0x10;
 constexpr std::uint8_t kBlockSameFile = 0x80;
 constexpr std::uint8_t kImageHasHole = 0x01;
-constexpr std::uint8_t kImageCompressed = 0x04 | 0x08 | 0x10;  // pglz, lz4, zstd
 
 struct BlockReference {
     RelationFile file;
@@ -22,7 +21,7 @@ struct BlockReference {
     std::uint64_t data_bytes = 0;  // image and data
 };
 
-BlockReference read_block_reference(ByteReader& reader) {
+BlockReference read_block_reference(const ServerVersion& version, ByteReader& reader) {
     BlockReference block;
     const auto flags = reader.le<std::uint8_t>();
     block.data_bytes = reader.le<std::uint16_t>();
@@ -30,7 +29,8 @@ BlockReference read_block_reference(ByteReader& reader) {
         block.data_bytes += reader.le<std::uint16_t>();
         reader.le<std::uint16_t>();  // hole offset
         const auto image = reader.le<std::uint8_t>();
-        if ((image & kImageCompressed) && (image & kImageHasHole)) reader.le<std::uint16_t>();
+        const bool compressed = (image & version.compressed_image_flags) != 0;
+        if (compressed && (image & kImageHasHole)) reader.le<std::uint16_t>();
     }
     block.same_file = (flags & kBlockSameFile) != 0;
     if (!block.same_file) {
@@ -73,15 +73,16 @@ std::size_t kept_body_bytes_max(const WalRecordHeader& header) {
     }
 }
 
-bool first_block_file(ByteSpan body, RelationFile& file) {
+bool first_block_file(const ServerVersion& version, ByteSpan body, RelationFile& file) {
     ByteReader reader(body);
     if (reader.le<std::uint8_t>() > kBlockIdMax) return false;
-    BlockReference block = read_block_reference(reader);
+    BlockReference block = read_block_reference(version, reader);
     file = block.file;
     return reader.ok() && !block.same_file;
 }
 
-bool parse_record_body(ByteSpan body, std::uint64_t body_bytes, WalRecordBody& out) {
+bool parse_record_body(const ServerVersion& version, ByteSpan body, std::uint64_t body_bytes,
+                       WalRecordBody& out) {
     ByteReader reader(body);
     std::uint64_t data_bytes = 0;
     std::uint64_t main_bytes = 0;
@@ -99,7 +100,7 @@ bool parse_record_body(ByteSpan body, std::uint64_t body_bytes, WalRecordBody& o
         } else if (id == kTopLevelXid) {
             reader.le<std::uint32_t>();
         } else if (id <= kBlockIdMax) {
-            BlockReference block = read_block_reference(reader);
+            BlockReference block = read_block_reference(version, reader);
             if (!has_block && block.same_file) return false;
             if (!has_block) out.first_file = block.file;
             has_block = true;

@@ -1,9 +1,10 @@
-// The layout of one WAL record (PostgreSQL 15 xlogrecord.h): header, block references, main data.
+// The layout of one WAL record (PostgreSQL's xlogrecord.h): header, block references, main data.
 #pragma once
 
 #include <cstdint>
 
 #include "base/bytes.h"
+#include "proto/server_version.h"
 #include "proto/wal_decoder.h"
 
 namespace walvault {
@@ -11,7 +12,8 @@ namespace walvault {
 inline constexpr std::uint32_t kWalRecordHeaderBytes = 24;
 inline constexpr std::uint32_t kWalRecordBytesMax = 1U << 30;
 
-// Resource managers whose records are read here, and the highest that PostgreSQL 15 has itself.
+// Resource managers whose records are read here, and the highest that PostgreSQL 14 to 18 have
+// themselves.
 namespace rmgr {
 inline constexpr std::uint8_t kXlog = 0;
 inline constexpr std::uint8_t kXact = 1;
@@ -65,9 +67,11 @@ struct WalRecordBody {
 };
 // `body` may be the first part of a body of `body_bytes`. False if the headers in it do not add up
 // or were not kept whole.
-[[nodiscard]] bool parse_record_body(ByteSpan body, std::uint64_t body_bytes, WalRecordBody& out);
+[[nodiscard]] bool parse_record_body(const ServerVersion& version, ByteSpan body,
+                                     std::uint64_t body_bytes, WalRecordBody& out);
 
 // The first block reference's file alone: all that counting rows needs. False without one.
-[[nodiscard]] bool first_block_file(ByteSpan body, RelationFile& file);
+[[nodiscard]] bool first_block_file(const ServerVersion& version, ByteSpan body,
+                                    RelationFile& file);
 
 }  // namespace walvault

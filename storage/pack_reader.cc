@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "proto/server_version.h"
+
 namespace walvault::storage {
 namespace {
 
@@ -272,7 +274,7 @@ Result<ScannedTail> scan_tail(ObjectStore& store, const std::string& path, const
     WV_TRY(ObjectInfo info, store.info(path));
     WV_TRY(FileCipher cipher, open_cipher(store, path, keyring));
     const FileHeader& header = cipher.header();
-    WalDecoderOptions decoding{.server_major = header.server_version_num / 10000,
+    WalDecoderOptions decoding{.server_major = server_major_of(header.server_version_num),
                                .system_identifier = header.system_identifier,
                                .segment_bytes = header.segment_bytes,
                                .timeline = header.timeline};

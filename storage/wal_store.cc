@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "proto/server_version.h"
+
 namespace walvault::storage {
 namespace {
 
@@ -176,7 +178,7 @@ Result<Lsn> WalStore::decode_start(const Id16& history, Lsn lsn) {
 
 Result<> WalStore::decode(const Id16& history, const FileHeader& header, Lsn from, Lsn to,
                           const std::function<bool(const WalFinding&)>& sink) {
-    WalDecoderOptions options{.server_major = header.server_version_num / 10000,
+    WalDecoderOptions options{.server_major = server_major_of(header.server_version_num),
                               .system_identifier = header.system_identifier,
                               .segment_bytes = header.segment_bytes,
                               .timeline = header.timeline};

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/crc32c.h"
+#include "proto/server_version.h"
 #include "tests/fuzz/fuzz_target.h"
 
 using namespace walvault;
@@ -19,7 +20,13 @@ struct Outcome {
 };
 
 Outcome decode(ByteSpan input, std::size_t piece_bytes) {
-    auto decoder = WalDecoder::open({.segment_bytes = 1_MiB, .timeline = 5}, kStart);
+    // The first page's magic chooses, so that inputs of every major are read.
+    unsigned major = 15;
+    for (const ServerVersion& version : known_server_versions())
+        if (input.size() >= 2 && load_le<std::uint16_t>(input.data()) == version.wal_page_magic)
+            major = version.major;
+    auto decoder =
+        WalDecoder::open({.server_major = major, .segment_bytes = 1_MiB, .timeline = 5}, kStart);
     WV_ASSERT(decoder);
     std::vector<WalFinding> findings;
     Outcome outcome;

@@ -171,7 +171,7 @@ def parse_dump(output):
             continue
         kind, rest = line.split(" ", 1)
         fields = {}
-        for key in ("start", "end", "xid", "at", "redo", "rows", "most", "dropped", "created"):
+        for key in ("start", "end", "xid", "at", "redo", "timeline", "rows", "most", "dropped", "created"):
             fields[key] = re.search(rf"(?:^| ){key}=(\S+)", rest).group(1)
         fields["name"] = re.search(r" name=(.*) redo=", rest).group(1)
         findings.append((kind, fields))
@@ -201,7 +201,7 @@ class WalDecoderTest(unittest.TestCase):
             raise RuntimeError("wal_dump is not built: ninja -C build/... tests/unit/proto/wal_dump")
 
     def dump(self, server, segment_mb, start, end, piece_bytes=65536):
-        done = subprocess.run([self.wal_dump, os.path.join(server.data, "pg_wal"), "1",
+        done = subprocess.run([self.wal_dump, "15", os.path.join(server.data, "pg_wal"), "1",
                                str(segment_mb << 20), start, end, str(piece_bytes)],
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                               timeout=300, check=False)

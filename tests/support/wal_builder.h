@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <optional>
 #include <string_view>
 
 #include "base/bytes.h"
@@ -17,9 +18,14 @@ public:
     static constexpr std::uint64_t kSegmentBytes = 1 << 20;
     static constexpr std::uint64_t kSystem = 7'000'000'000'000'000'001;
 
+    static constexpr std::uint16_t kPageMagic15 = 0xD110;
+
     // `start` is the start of a page.
-    explicit WalBuilder(Lsn start, TimelineId timeline = 1)
-        : start_(start.value), position_(start.value), timeline_(timeline) {}
+    explicit WalBuilder(Lsn start, TimelineId timeline = 1, std::uint16_t page_magic = kPageMagic15)
+        : start_(start.value),
+          position_(start.value),
+          timeline_(timeline),
+          page_magic_(page_magic) {}
 
     struct Record {
         std::uint8_t rmgr = 0;
@@ -95,6 +101,27 @@ public:
         append(body, main);
         return body;
     }
+    // The same with a page image before it, whose info byte is `image_info`; with `hole_bytes` the
+    // length of the image's hole is written too.
+    static ByteBuffer block_with_image(const RelationFile& file, std::uint8_t image_info,
+                                       std::optional<std::uint16_t> hole_bytes, ByteSpan main) {
+        const ByteBuffer image(100, std::byte{0xEE});
+        ByteBuffer body;
+        body.push_back(std::byte{0});
+        body.push_back(std::byte{0x10});
+        append_le(body, std::uint16_t{0});
+        append_le(body, static_cast<std::uint16_t>(image.size()));
+        append_le(body, std::uint16_t{40});  // where the hole begins
+        body.push_back(static_cast<std::byte>(image_info));
+        if (hole_bytes) append_le(body, *hole_bytes);
+        for (std::uint32_t part : {file.tablespace, file.database, file.relation, 0U})
+            append_le(body, part);
+        body.push_back(std::byte{255});
+        body.push_back(static_cast<std::byte>(main.size()));
+        append(body, image);
+        append(body, main);
+        return body;
+    }
     static Record commit(Xid xid, std::int64_t postgres_micros) {
         ByteBuffer data;
         append_le(data, postgres_micros);
@@ -119,7 +146,7 @@ private:
     void add_page_header(std::uint16_t flags, std::uint32_t rest_bytes) {
         const bool is_long = position_ % kSegmentBytes == 0;
         ByteBuffer header;
-        append_le(header, std::uint16_t{0xD110});
+        append_le(header, page_magic_);
         append_le(header, static_cast<std::uint16_t>(flags | (is_long ? kLong : 0)));
         append_le(header, timeline_);
         append_le(header, position_);
@@ -150,6 +177,7 @@ private:
     std::uint64_t position_;
     std::uint64_t previous_ = 0;
     TimelineId timeline_;
+    std::uint16_t page_magic_;
     ByteBuffer bytes_;
 };
 

@@ -1,7 +1,7 @@
 // wal_dump: reads the WAL segments of one timeline from a directory and prints the findings, one a
 // line.
 //
-// usage: wal_dump DIRECTORY TIMELINE SEGMENT_BYTES START_LSN END_LSN [PIECE_BYTES]
+// usage: wal_dump MAJOR DIRECTORY TIMELINE SEGMENT_BYTES START_LSN END_LSN [PIECE_BYTES]
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -81,15 +81,18 @@ Result<> dump_segment(WalDecoder& decoder, const std::string& path, Lsn segment_
 }
 
 Result<> run(char** arguments, int count) {
-    const std::string directory = arguments[1];
-    const auto timeline = static_cast<TimelineId>(std::strtoul(arguments[2], nullptr, 10));
-    const std::uint64_t segment_bytes = std::strtoull(arguments[3], nullptr, 10);
-    WV_TRY(Lsn start, parse_lsn(arguments[4]));
-    WV_TRY(Lsn end, parse_lsn(arguments[5]));
-    const std::size_t piece_bytes = count > 6 ? std::strtoull(arguments[6], nullptr, 10) : 65536;
+    const auto major = static_cast<unsigned>(std::strtoul(arguments[1], nullptr, 10));
+    const std::string directory = arguments[2];
+    const auto timeline = static_cast<TimelineId>(std::strtoul(arguments[3], nullptr, 10));
+    const std::uint64_t segment_bytes = std::strtoull(arguments[4], nullptr, 10);
+    WV_TRY(Lsn start, parse_lsn(arguments[5]));
+    WV_TRY(Lsn end, parse_lsn(arguments[6]));
+    const std::size_t piece_bytes = count > 7 ? std::strtoull(arguments[7], nullptr, 10) : 65536;
     if (piece_bytes == 0) return fail(Errc::invalid_argument, "a piece has at least 1 byte");
-    WV_TRY(WalDecoder decoder,
-           WalDecoder::open({.segment_bytes = segment_bytes, .timeline = timeline}, start));
+    WV_TRY(
+        WalDecoder decoder,
+        WalDecoder::open(
+            {.server_major = major, .segment_bytes = segment_bytes, .timeline = timeline}, start));
     while (decoder.end_lsn() < end) {
         const Lsn segment_start = decoder.end_lsn().round_down(segment_bytes);
         const std::string name =
@@ -109,10 +112,10 @@ Result<> run(char** arguments, int count) {
 }  // namespace walvault
 
 int main(int count, char** arguments) {
-    if (count != 6 && count != 7) {
-        std::fprintf(
-            stderr,
-            "usage: wal_dump DIRECTORY TIMELINE SEGMENT_BYTES START_LSN END_LSN [PIECE_BYTES]\n");
+    if (count != 7 && count != 8) {
+        std::fprintf(stderr,
+                     "usage: wal_dump MAJOR DIRECTORY TIMELINE SEGMENT_BYTES START_LSN END_LSN "
+                     "[PIECE_BYTES]\n");
         return 2;
     }
     if (auto done = walvault::run(arguments, count); !done) {

@@ -12,7 +12,8 @@ constexpr Lsn kStart{WalBuilder::kSegmentBytes * 3};
 constexpr RelationFile kTable{.tablespace = 1663, .database = 5, .relation = 16'397};
 
 WalDecoderOptions options_of_test() {
-    return {.system_identifier = WalBuilder::kSystem,
+    return {.server_major = 15,
+            .system_identifier = WalBuilder::kSystem,
             .segment_bytes = WalBuilder::kSegmentBytes,
             .timeline = 1};
 }
@@ -266,13 +267,12 @@ TEST_CASE("a record that names another predecessor is refused") {
 
 TEST_CASE("opening refuses what it cannot read") {
     WalDecoderOptions options = options_of_test();
-    for (unsigned major : {0U, 14U, 16U, 17U, 18U}) {
+    for (unsigned major : {0U, 13U, 19U}) {
         options.server_major = major;
         auto opened = WalDecoder::open(options, kStart);
         REQUIRE_FALSE(opened);
         CHECK(opened.error().code == Errc::unsupported);
     }
-    CHECK(wal_page_magic(15) == 0xD110);
     options = options_of_test();
     for (std::uint64_t bytes : {0ULL, 3ULL << 20, 1ULL << 19, 1ULL << 31}) {
         options.segment_bytes = bytes;
