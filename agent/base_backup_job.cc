@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "wal/base_backup_stream.h"
 #include "wal/server_facts.h"
+#include "wal/walsender.h"
 
 namespace walvault::agent {
 namespace {
@@ -261,6 +262,16 @@ Task<Result<>> BaseBackupJob::State::stream_files(const BackupRequest& request) 
     wanted.label = request.label;
     wanted.fast_checkpoint = request.fast_checkpoint;
     wanted.max_rate_bytes = server.backup.max_rate_bytes;
+    wanted.system_identifier = cluster.system_identifier;
+    // Before 17 no manifest names the system, and with several hosts in conninfo another may
+    // answer.
+    WV_CO_TRY(wal::SystemIdentity identity, co_await wal::identify_system(*connection));
+    if (identity.system_identifier != cluster.system_identifier)
+        co_return fail(Errc::refused,
+                       "the server to copy is system " +
+                           std::to_string(identity.system_identifier) + ", \"" + cluster.name +
+                           "\" is " + std::to_string(cluster.system_identifier),
+                       "check conninfo: another server answered than the one whose WAL is stored");
     std::function<Task<Result<>>(wal::BackupStart)> on_start =
         [this](wal::BackupStart start) -> Task<Result<>> {
         info.set_start_lsn(start.start_lsn.value);

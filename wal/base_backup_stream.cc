@@ -13,6 +13,7 @@
 #include "proto/base_backup_message.h"
 #include "proto/tar.h"
 #include "wal/received_files.h"
+#include "wal/walsender.h"
 
 namespace walvault::wal {
 namespace {
@@ -20,21 +21,25 @@ namespace {
 constexpr std::uint64_t kMaxRateLowestKib = 32;
 constexpr std::uint64_t kMaxRateHighestKib = 1_MiB;
 
-Result<std::string> command_of(const BackupOptions& options) {
+Result<std::string> command_of(const ServerVersion& version, const BackupOptions& options) {
     // The label becomes a line of backup_label.
     bool printable = std::all_of(options.label.begin(), options.label.end(),
                                  [](unsigned char c) { return c >= 0x20 && c != 0x7F; });
     if (!printable || options.label.size() > 1000)
         return fail(Errc::invalid_argument, "a backup's label has at most 1000 bytes on one line");
-    std::string command = fmt::format(
+    const std::uint64_t rate_kib =
+        std::clamp(options.max_rate_bytes / 1024, kMaxRateLowestKib, kMaxRateHighestKib);
+    const std::string label = quote_literal(options.label);
+    if (!version.has_backup_messages)
+        return fmt::format("BASE_BACKUP LABEL {} PROGRESS{} NOWAIT{} TABLESPACE_MAP MANIFEST 'yes' "
+                           "MANIFEST_CHECKSUMS 'CRC32C'",
+                           label, options.fast_checkpoint ? " FAST" : "",
+                           options.max_rate_bytes > 0 ? fmt::format(" MAX_RATE {}", rate_kib) : "");
+    return fmt::format(
         "BASE_BACKUP (LABEL {}, PROGRESS, CHECKPOINT '{}', WAIT 0, TABLESPACE_MAP, MANIFEST 'yes', "
-        "MANIFEST_CHECKSUMS 'CRC32C'",
-        quote_literal(options.label), options.fast_checkpoint ? "fast" : "spread");
-    if (options.max_rate_bytes > 0)
-        command += fmt::format(
-            ", MAX_RATE {}",
-            std::clamp(options.max_rate_bytes / 1024, kMaxRateLowestKib, kMaxRateHighestKib));
-    return command + ")";
+        "MANIFEST_CHECKSUMS 'CRC32C'{})",
+        label, options.fast_checkpoint ? "fast" : "spread",
+        options.max_rate_bytes > 0 ? fmt::format(", MAX_RATE {}", rate_kib) : "");
 }
 
 template <class T>
@@ -66,19 +71,32 @@ Result<BackupStart> start_in(const std::vector<QueryResult>& results) {
                     fmt::format("BASE_BACKUP began with {} results, not two sets of rows and a copy",
                                 results.size()));
     BackupStart start;
+    bool has_base = false;
     WV_TRY(auto position, position_in(results[0], "start"));
     std::tie(start.start_lsn, start.timeline) = position;
     for (const auto& row : results[1].rows) {
         if (row.size() < 3) return fail(Errc::corrupt, "a tablespace of the backup has too few columns");
         WV_TRY(auto size_kib, number_in<std::uint64_t>(row[2], "size of a tablespace"));
         start.expected_bytes += size_kib * 1024;
-        if (!row[0]) continue;
+        // The data directory itself: its archive is always the last.
+        if (has_base) return fail(Errc::corrupt, "the backup lists an archive after the base");
+        has_base = !row[0];
+        if (has_base) continue;
         BackupTablespace tablespace;
         WV_TRY(tablespace.oid, number_in<std::uint32_t>(row[0], "OID of a tablespace"));
         tablespace.location = row[1].value_or(std::string());
         start.tablespaces.push_back(std::move(tablespace));
     }
+    if (!has_base) return fail(Errc::corrupt, "the backup lists no archive of the base");
     return start;
+}
+
+std::vector<ArchiveStart> archives_in_order(const BackupStart& start) {
+    std::vector<ArchiveStart> archives;
+    for (const auto& tablespace : start.tablespaces)
+        archives.push_back({std::to_string(tablespace.oid) + ".tar", tablespace.location});
+    archives.push_back({"base.tar", ""});
+    return archives;
 }
 
 // One happening inside a message of archive data. TarReader calls back at once, the consumer is
@@ -98,6 +116,10 @@ public:
                                  std::function<Task<Result<>>(BackupStart)> on_start);
 
 private:
+    Task<Result<>> take_messages();
+    Task<Result<>> take_copies();
+    Task<Result<>> take_copy();
+    Task<Result<>> expect_another_copy();
     Task<Result<>> take(ByteSpan message);
     Result<> start_archive(const ArchiveStart& archive);
     Result<> finish_archive();
@@ -106,11 +128,15 @@ private:
     Task<Result<>> deliver(const TarEvent& event);
     Result<> check_member(const TarMember& member) const;
     Result<BackupStop> stop_in(const std::vector<QueryResult>& results);
+    Result<> check_manifest(const BackupStop& stop) const;
     TarReader make_tar_reader();
 
     Connection& connection_;
     BackupConsumer& consumer_;
+    const ServerVersion* version_ = nullptr;
+    std::uint64_t system_identifier_ = 0;  // what the manifest must name; 0: not checked
     BackupStart start_;
+    std::uint64_t received_bytes_ = 0;  // of the copies of a server that does not count for us
     std::set<std::string> archives_awaited_;
     std::string path_prefix_;  // of the current archive
     std::optional<TarReader> tar_;
@@ -253,6 +279,19 @@ Result<BackupStop> BackupRun::stop_in(const std::vector<QueryResult>& results) {
     if (!manifest_) return fail(Errc::corrupt, "the backup came without a manifest");
     WV_TRY(stop.manifest, manifest_->finish());
     WV_CHECK(files_.all_matched());
+    WV_CHECK(check_manifest(stop));
+    return stop;
+}
+
+Result<> BackupRun::check_manifest(const BackupStop& stop) const {
+    if (stop.manifest.version < version_->manifest_version)
+        return fail(Errc::corrupt,
+                    fmt::format("the manifest has version {}, PostgreSQL {} writes version {}",
+                                stop.manifest.version, version_->major, version_->manifest_version));
+    if (stop.manifest.version >= 2 && system_identifier_ != 0 &&
+        stop.manifest.system_identifier != system_identifier_)
+        return fail(Errc::corrupt, fmt::format("the manifest is of system {}, the server is {}",
+                                               stop.manifest.system_identifier, system_identifier_));
     bool starts = false;
     bool stops = false;
     for (const auto& range : stop.manifest.wal_ranges) {
@@ -263,22 +302,63 @@ Result<BackupStop> BackupRun::stop_in(const std::vector<QueryResult>& results) {
         return fail(Errc::corrupt,
                     fmt::format("the manifest's WAL range is not the backup's, {} to {}",
                                 to_string(start_.start_lsn), to_string(stop.stop_lsn)));
-    return stop;
+    return {};
+}
+
+Task<Result<>> BackupRun::take_messages() {
+    for (;;) {
+        WV_CO_TRY(auto message, co_await connection_.next_copy_data());
+        if (!message) co_return Result<>();
+        WV_CO_CHECK(co_await take(message->bytes()));
+    }
+}
+
+// Before 15: a copy for each tablespace in the order of the list, the base last, then one for the
+// manifest. Only the order tells what a copy is.
+Task<Result<>> BackupRun::take_copies() {
+    const std::vector<ArchiveStart> archives = archives_in_order(start_);
+    for (const ArchiveStart& archive : archives) {
+        WV_CO_CHECK(start_archive(archive));
+        WV_CO_CHECK(co_await take_copy());
+        WV_CO_CHECK(co_await expect_another_copy());
+    }
+    WV_CO_CHECK(start_manifest());
+    co_return co_await take_copy();
+}
+
+Task<Result<>> BackupRun::take_copy() {
+    for (;;) {
+        WV_CO_TRY(auto message, co_await connection_.next_copy_data());
+        if (!message) co_return Result<>();
+        if (!manifest_) {
+            received_bytes_ += message->bytes().size();
+            consumer_.on_progress(received_bytes_);
+        }
+        WV_CO_CHECK(co_await take_archive_data(message->bytes()));
+    }
+}
+
+Task<Result<>> BackupRun::expect_another_copy() {
+    WV_CO_TRY(auto results, co_await connection_.results_after_copy());
+    if (results.size() == 1 && results.front().kind == QueryResult::Kind::copy_out) co_return Result<>();
+    co_return fail(Errc::corrupt, "the server ended the backup before its last archive and manifest");
 }
 
 Task<Result<BackupStop>> BackupRun::run(BackupOptions options,
                                         std::function<Task<Result<>>(BackupStart)> on_start) {
-    WV_CO_TRY(auto command, command_of(options));
+    WV_CO_TRY(version_, server_version_of(connection_));
+    system_identifier_ = options.system_identifier;
+    WV_CO_TRY(auto command, command_of(*version_, options));
     WV_CO_TRY(auto results, co_await connection_.query(command));
     WV_CO_TRY(start_, start_in(results));
     archives_awaited_.insert("base.tar");
     for (const auto& tablespace : start_.tablespaces)
         archives_awaited_.insert(std::to_string(tablespace.oid) + ".tar");
     WV_CO_CHECK(co_await on_start(start_));
-    for (;;) {
-        WV_CO_TRY(auto message, co_await connection_.next_copy_data());
-        if (!message) break;
-        WV_CO_CHECK(co_await take(message->bytes()));
+    if (version_->has_backup_messages) {
+        WV_CO_CHECK(co_await take_messages());
+    } else {
+        WV_CO_CHECK(co_await take_copies());
     }
     WV_CO_TRY(results, co_await connection_.results_after_copy());
     co_return stop_in(results);

@@ -52,13 +52,16 @@ struct BackupOptions {
     std::string label = "walvault";
     bool fast_checkpoint = false;
     std::uint64_t max_rate_bytes = 0;  // per second; 0: unlimited
+    // What a manifest that names its system (17 and later) must name; 0: not checked.
+    std::uint64_t system_identifier = 0;
 };
 
 // Runs one BASE_BACKUP (MANIFEST 'yes', CRC32C, WAIT 0, TABLESPACE_MAP, PROGRESS) on `connection`, a
-// physical replication one. `on_start` is called once before any file. Succeeds only if the server's
-// last result came without error (a page checksum failure comes after the end row), every file in the
-// manifest arrived with its size and checksum and no other did, and the manifest's own checksum and WAL
-// range match. Errors: corrupt for any of those; else as Connection.
+// physical replication one, in the grammar and the protocol of the server's major. `on_start` is called
+// once before any file. Succeeds only if the server's last result came without error (a page checksum
+// failure comes after the end row), every file in the manifest arrived with its size and checksum and no
+// other did, and the manifest's own checksum, WAL range and system match. Errors: corrupt for any of
+// those; unsupported for a major this build does not know; else as Connection.
 Task<Result<BackupStop>> run_base_backup(Connection& connection, BackupOptions options,
                                          std::function<Task<Result<>>(BackupStart)> on_start,
                                          BackupConsumer& consumer);

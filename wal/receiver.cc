@@ -4,9 +4,8 @@
 
 #include <utility>
 
-#include "proto/replication_message.h"
 #include "base/event.h"
-#include "proto/wal_decoder.h"
+#include "proto/replication_message.h"
 #include "wal/pq_error.h"
 #include "wal/stream_state.h"
 #include "wal/walsender_text.h"
@@ -17,6 +16,17 @@ namespace {
 constexpr std::chrono::seconds kStopTimeout{1};
 // As much at once means that there is a backlog, which is read as fast as it comes.
 constexpr std::uint64_t kBacklogBytes = 64_KiB;
+
+// A walsender of 14 cannot read a slot and takes no SQL: a second connection does.
+Task<Result<std::optional<SlotPosition>>> find_slot(Connection& connection, Receiver::Options options) {
+    WV_CO_TRY(const ServerVersion* version, server_version_of(connection));
+    if (version->has_read_slot_command) co_return co_await read_slot(connection, options.slot);
+    Connection::Options wanted;
+    wanted.conninfo = options.conninfo;
+    wanted.application_name = options.application_name;
+    WV_CO_TRY(auto sql, co_await Connection::connect(std::move(wanted)));
+    co_return co_await read_slot_in_view(*sql, options.slot);
+}
 
 class PhysicalReceiver final : public Receiver {
 public:
@@ -58,12 +68,12 @@ private:
 };
 
 Task<Result<SlotPosition>> PhysicalReceiver::ensure_slot() {
-    WV_CO_TRY(auto found, co_await read_slot(*connection_, options_.slot));
+    WV_CO_TRY(auto found, co_await find_slot(*connection_, options_));
     if (!found) {
         auto created = co_await create_physical_slot(*connection_, options_.slot);
         // Somebody else may have made it in between; then it is there, which is what is wanted.
         if (!created && created.error().code != Errc::refused) co_return fail(created.error());
-        WV_CO_TRY(found, co_await read_slot(*connection_, options_.slot));
+        WV_CO_TRY(found, co_await find_slot(*connection_, options_));
         if (!found)
             co_return server_failed(
                 Errc::unavailable,
@@ -203,25 +213,15 @@ Task<> PhysicalReceiver::stop() {
     connection_->close();
 }
 
-Result<> known_version(int server_version_num) {
-    unsigned major = static_cast<unsigned>(server_version_num) / 10000;
-    if (major < 15 || !wal_page_magic(major))
-        return fail(Errc::unsupported,
-                    fmt::format("the server is PostgreSQL {}; this build reads WAL of 15 and of later "
-                                "majors it knows",
-                                major));
-    return {};
-}
-
-Task<Result<ServerIdentity>> identify(Connection& connection, std::string slot) {
+Task<Result<ServerIdentity>> identify(Connection& connection, Receiver::Options options) {
     ServerIdentity identity;
     identity.server_version_num = connection.server_version_num();
-    WV_CO_CHECK(known_version(identity.server_version_num));
+    WV_CO_CHECK(server_version_of(connection));
     WV_CO_TRY(identity.segment_bytes, co_await wal_segment_bytes(connection));
     WV_CO_TRY(auto timeout, co_await show(connection, "wal_sender_timeout"));
     WV_CO_TRY(identity.wal_sender_timeout, parse_duration(timeout));
     WV_CO_TRY(identity.system, co_await identify_system(connection));
-    WV_CO_TRY(identity.slot, co_await read_slot(connection, std::move(slot)));
+    WV_CO_TRY(identity.slot, co_await find_slot(connection, std::move(options)));
     co_return identity;
 }
 
@@ -234,7 +234,7 @@ Task<Result<std::unique_ptr<Receiver>>> Receiver::attach(Options options, const 
     wanted.application_name = options.application_name;
     wanted.hangup = options.hangup;
     WV_CO_TRY(auto connection, co_await Connection::connect(std::move(wanted)));
-    WV_CO_TRY(auto identity, co_await identify(*connection, options.slot));
+    WV_CO_TRY(auto identity, co_await identify(*connection, options));
     co_return std::make_unique<PhysicalReceiver>(std::move(options), clock, std::move(connection),
                                                  std::move(identity));
 }

@@ -53,7 +53,7 @@ public:
         Hangup hangup;  // ends the attaching and the stream
     };
     // Connects and identifies; streams nothing yet. Errors as Connection::connect; unsupported for a
-    // server before 15 or a major this build does not know.
+    // major this build does not know.
     static Task<Result<std::unique_ptr<Receiver>>> attach(Options options, const Clock& clock);
     virtual ~Receiver() = default;
 

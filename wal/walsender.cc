@@ -57,6 +57,11 @@ Result<std::optional<TimelineEnd>> timeline_end_of(const std::vector<QueryResult
     return std::nullopt;
 }
 
+Result<const ServerVersion*> server_version_of(const Connection& connection) {
+    return find_server_version(server_major_of(static_cast<unsigned>(connection.server_version_num())),
+                               "the server");
+}
+
 Task<Result<SystemIdentity>> identify_system(Connection& connection) {
     WV_CO_TRY(auto result, co_await connection.query_one("IDENTIFY_SYSTEM"));
     WV_CO_TRY(auto row, only_row(result, 3, "IDENTIFY_SYSTEM"));
@@ -129,6 +134,26 @@ Task<Result<std::optional<SlotPosition>>> read_slot(Connection& connection, std:
     }
     if (row[2]) {
         WV_CO_TRY(position.restart_timeline, parse_number<TimelineId>(*row[2], "restart timeline"));
+    }
+    co_return position;
+}
+
+Task<Result<std::optional<SlotPosition>>> read_slot_in_view(Connection& sql, std::string slot) {
+    WV_CO_TRY(auto result,
+              co_await sql.query_one("SELECT slot_type, restart_lsn FROM pg_catalog.pg_replication_slots "
+                                     "WHERE slot_name = " +
+                                     quote_literal(slot)));
+    if (result.rows.empty()) co_return std::nullopt;
+    const auto& row = result.rows.front();
+    if (row.size() < 2) co_return fail(Errc::corrupt, "pg_replication_slots gave too few columns");
+    if (row[0] != "physical")
+        co_return fail(Errc::invalid_argument,
+                       fmt::format("the slot \"{}\" is {}, not physical", slot, row[0].value_or("?")),
+                       "name another slot in the configuration");
+    SlotPosition position;
+    if (row[1]) {
+        WV_CO_TRY(Lsn restart, parse_lsn(*row[1]));
+        position.restart_lsn = restart;
     }
     co_return position;
 }

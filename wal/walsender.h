@@ -5,9 +5,13 @@
 #include <string>
 
 #include "proto/lsn.h"
+#include "proto/server_version.h"
 #include "wal/connection.h"
 
 namespace walvault::wal {
+
+// What is known of the server's major; asks it nothing. Errors: unsupported.
+Result<const ServerVersion*> server_version_of(const Connection& connection);
 
 struct SystemIdentity {
     std::uint64_t system_identifier = 0;
@@ -23,10 +27,12 @@ Task<Result<std::uint64_t>> wal_segment_bytes(Connection& connection);
 
 struct SlotPosition {
     std::optional<Lsn> restart_lsn;  // nothing: reserves no WAL
-    TimelineId restart_timeline = 0;
+    TimelineId restart_timeline = 0;  // 0: not told
 };
-// nullopt when there is no such slot. READ_REPLICATION_SLOT exists from 15 on.
+// READ_REPLICATION_SLOT, which exists from 15 on. nullopt when there is no such slot.
 Task<Result<std::optional<SlotPosition>>> read_slot(Connection& connection, std::string slot);
+// The same from pg_replication_slots, on an ordinary connection; the view does not tell the timeline.
+Task<Result<std::optional<SlotPosition>>> read_slot_in_view(Connection& sql, std::string slot);
 // CREATE_REPLICATION_SLOT … PHYSICAL RESERVE_WAL. Errors: refused if it exists (another made it).
 Task<Result<>> create_physical_slot(Connection& connection, std::string slot);
 Task<Result<>> drop_slot(Connection& connection, std::string slot);

@@ -26,6 +26,8 @@ class ScriptedServer final : public Connection {
 public:
     std::vector<QueryResult> begin;
     std::deque<std::string> copy;
+    std::deque<std::deque<std::string>> more_copies;  // before 15
+    int version_num = 150000;
     std::vector<QueryResult> end;
     std::optional<Error> end_error;
     std::string command;
@@ -53,9 +55,14 @@ public:
     Task<Result<>> put_copy_end() override { co_return Result<>(); }
     Task<Result<std::vector<QueryResult>>> results_after_copy() override {
         if (end_error) co_return fail(*end_error);
-        co_return end;
+        if (more_copies.empty()) co_return end;
+        copy = std::move(more_copies.front());
+        more_copies.pop_front();
+        std::vector<QueryResult> next(1);
+        next.front().kind = QueryResult::Kind::copy_out;
+        co_return next;
     }
-    int server_version_num() const override { return 150000; }
+    int server_version_num() const override { return version_num; }
     std::string sqlstate() const override { return {}; }
     void close() override {}
 };
@@ -113,8 +120,11 @@ std::string manifest_file(const std::string& path, const std::string& content) {
                        path, content.size(), to_hex(crc));
 }
 
-std::string manifest_of(const std::vector<std::string>& files, const std::string& end_lsn = "0/2000100") {
-    std::string text = "{ \"PostgreSQL-Backup-Manifest-Version\": 1,\n\"Files\": [\n";
+// `head` is the version and, from version 2 on, the system.
+std::string manifest_of(const std::vector<std::string>& files, const std::string& head = "1") {
+    const std::string end_lsn = "0/2000100";
+    std::string text =
+        "{ \"PostgreSQL-Backup-Manifest-Version\": " + head + ",\n\"Files\": [\n";
     for (std::size_t i = 0; i < files.size(); ++i) text += files[i] + (i + 1 < files.size() ? ",\n" : "\n");
     text += "],\n\"WAL-Ranges\": [\n{ \"Timeline\": 1, \"Start-LSN\": \"0/2000028\", \"End-LSN\": \"" +
             end_lsn + "\" }\n],\n";
@@ -196,6 +206,98 @@ TEST_CASE("a whole backup gives its files, its progress and its end") {
     CHECK(collector.progress == 7);
     CHECK(server.command.find("LABEL 'it''s'") != std::string::npos);
     CHECK(server.command.find("MAX_RATE 32)") != std::string::npos);
+}
+
+// The same from a server before 15: a copy for each archive and one for the manifest.
+ScriptedServer whole_backup_of_14() {
+    ScriptedServer server = whole_backup();
+    server.version_num = 140023;
+    auto content = [&](std::size_t message) { return server.copy[message].substr(1); };
+    server.more_copies = {{content(3), content(5)}, {content(7)}};
+    server.copy = {content(1)};
+    return server;
+}
+
+// The same from 17 and later, whose manifest names its system.
+ScriptedServer whole_backup_of_17(const std::string& head) {
+    ScriptedServer server = whole_backup();
+    server.version_num = 170010;
+    const std::string old_manifest = server.copy.back();
+    const std::size_t from = old_manifest.find("{ \"Path\"");
+    std::string files = old_manifest.substr(from, old_manifest.find("\n],\n\"WAL") - from);
+    server.copy.back() = "d" + manifest_of({files}, head);
+    return server;
+}
+
+TEST_CASE("a server before 15 is asked in its grammar and understood in its protocol") {
+    ScriptedServer server = whole_backup_of_14();
+    Collector collector;
+    BackupOptions options;
+    options.label = "it's";
+    options.fast_checkpoint = true;
+    options.max_rate_bytes = 64 << 10;
+    auto stop = run(server, collector, options);
+    REQUIRE_MESSAGE(stop, (stop ? "" : stop.error().message));
+    CHECK(server.command ==
+          "BASE_BACKUP LABEL 'it''s' PROGRESS FAST NOWAIT MAX_RATE 64 TABLESPACE_MAP MANIFEST 'yes' "
+          "MANIFEST_CHECKSUMS 'CRC32C'");
+    CHECK(stop->stop_lsn == Lsn{0x2000100});
+    CHECK(collector.names == std::vector<std::string>{"pg_tblspc/16384/PG_15_202209061/5/1", "backup_label",
+                                                      "empty", "pg_wal", "global/pg_control"});
+    CHECK(collector.content == "table|" + std::string(kLabel) + "||control|");
+    CHECK(collector.manifest.ends_with("}\n"));
+    CHECK(collector.progress == 2 * 512 + 4 * 512 + 2 * 512);
+}
+
+TEST_CASE("a backup of a server before 15 that lacks a copy, or its order, is no backup") {
+    ScriptedServer server = whole_backup_of_14();
+    server.more_copies.pop_back();
+    check_refused(std::move(server));
+    server = whole_backup_of_14();
+    server.more_copies.clear();
+    check_refused(std::move(server));
+    server = whole_backup_of_14();
+    std::swap(server.copy, server.more_copies.front());
+    check_refused(std::move(server));
+    server = whole_backup_of_14();
+    server.more_copies.front().pop_back();
+    check_refused(std::move(server));
+    server = whole_backup_of_14();
+    std::swap(server.begin[1].rows[0], server.begin[1].rows[1]);
+    check_refused(std::move(server));
+    server = whole_backup_of_14();
+    server.begin[1].rows.pop_back();
+    check_refused(std::move(server));
+}
+
+TEST_CASE("a manifest that names another system, or none where it must, is refused") {
+    Collector collector;
+    BackupOptions options;
+    options.system_identifier = 7'000'000'000'000'000'001;
+    ScriptedServer server =
+        whole_backup_of_17("2,\n\"System-Identifier\": 7000000000000000001");
+    auto right = run(server, collector, options);
+    REQUIRE_MESSAGE(right, (right ? "" : right.error().message));
+    CHECK(right->manifest.version == 2);
+    for (const char* head : {"2,\n\"System-Identifier\": 7000000000000000002", "2", "1", "3"}) {
+        CAPTURE(head);
+        server = whole_backup_of_17(head);
+        auto stop = run(server, collector, options);
+        REQUIRE_FALSE(stop);
+        CHECK(stop.error().code == (head == std::string("3") ? Errc::unsupported : Errc::corrupt));
+    }
+}
+
+TEST_CASE("a server of a major that is not known is not asked for a backup") {
+    for (int version_num : {130023, 190000}) {
+        ScriptedServer server = whole_backup();
+        server.version_num = version_num;
+        Collector collector;
+        auto stop = run(server, collector);
+        REQUIRE_FALSE(stop);
+        CHECK(stop.error().code == Errc::unsupported);
+        CHECK(server.command.empty());
+    }
 }
 
 TEST_CASE("an error after the end position fails the backup though all its files came") {
