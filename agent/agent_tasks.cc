@@ -10,6 +10,7 @@
 #include "agent/agent_state.h"
 #include "base/blocking.h"
 #include "base/log.h"
+#include "wal/walsender.h"
 
 namespace walvault::agent {
 namespace {
@@ -98,6 +99,7 @@ Task<Result<wal::SlotFacts>> look_at_slot(AgentState& state,
         options.hangup = state.watch_hangup;
         WV_CO_TRY(sql, co_await wal::Connection::connect(std::move(options)));
     }
+    WV_CO_CHECK(wal::server_version_of(*sql));
     auto timer = hang_up_after(state.executor, state.watch_hangup, kSlotAnswer);
     auto facts = co_await wal::slot_facts(*sql, state.server.slot);
     timer->cancel();

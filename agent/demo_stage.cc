@@ -14,6 +14,7 @@
 #include <fstream>
 
 #include "agent/control.h"
+#include "proto/server_version.h"
 
 namespace walvault::agent {
 namespace {
@@ -68,7 +69,10 @@ std::string version_in(const std::string& text) {
 
 std::vector<std::string> places_of_postgres(const std::string& given) {
     if (!given.empty()) return {given};
-    std::vector<std::string> places{"/usr/lib/postgresql/15/bin"};
+    std::vector<std::string> places;
+    const auto known = known_server_versions();
+    for (auto version = known.rbegin(); version != known.rend(); ++version)
+        places.push_back("/usr/lib/postgresql/" + std::to_string(version->major) + "/bin");
     std::string path = getenv("PATH") != nullptr ? getenv("PATH") : "";
     for (std::size_t from = 0; from <= path.size();) {
         const std::size_t to = std::min(path.find(':', from), path.size());
@@ -158,6 +162,9 @@ Result<> DemoStage::find_postgres(const std::string& given) {
         WV_TRY(const std::string version,
                run({place + "/postgres", "--version"}, kCommandPatience));
         server_version_ = version_in(version);
+        const auto major =
+            static_cast<unsigned>(std::strtoul(server_version_.c_str(), nullptr, 10));
+        WV_CHECK(find_server_version(major, place));
         return {};
     }
     return fail(Errc::not_found,

@@ -11,6 +11,7 @@
 #include "base/asio.h"
 #include "wal/connection.h"
 #include "wal/conninfo.h"
+#include "wal/walsender.h"
 
 namespace walvault::agent {
 namespace {
@@ -76,6 +77,7 @@ Task<Result<ServerSetup>> set_up(std::string conninfo, bool dry_run) {
     options.application_name = "walvault init";
     WV_CO_TRY(std::unique_ptr<wal::Connection> sql,
               co_await wal::Connection::connect(std::move(options)));
+    WV_CO_CHECK(wal::server_version_of(*sql));
     std::string query = kFactsSql;
     WV_CO_TRY(wal::QueryResult facts, co_await sql->query_one(query));
     WV_CO_TRY(std::vector<std::string> row, one_row(facts, 4));

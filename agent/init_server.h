@@ -21,7 +21,8 @@ struct ServerSetup {
 };
 
 // Connects with `conninfo`; makes the role and its grants where they are missing, unless `dry_run`.
-// A role that may not be made is told in the answer. Blocks. Errors: as Connection::connect.
+// A role that may not be made is told in the answer. Blocks. Errors: unsupported for a major that
+// this build does not know, before anything is asked of it; else as Connection::connect.
 Result<ServerSetup> set_up_server(const std::string& conninfo, bool dry_run);
 
 // `conninfo` for the role walvault and the database postgres, without what only this one needed.

@@ -9,6 +9,7 @@
 #include "agent/restore_files.h"
 #include "agent/restore_settings.h"
 #include "agent/restore_wal.h"
+#include "proto/server_version.h"
 
 namespace walvault::agent {
 namespace {
@@ -124,6 +125,7 @@ private:
                                            std::to_string(control.system_identifier) +
                                            ", the cluster is " +
                                            std::to_string(plan_.cluster.system_identifier));
+        WV_CHECK(check_version(control));
         const auto readable = [this](const std::string& path) { return is_readable(path); };
         WV_CHECK(write_main_configuration(tree, readable));
         SettingsInputs inputs;
@@ -139,6 +141,16 @@ private:
         WV_CHECK(replace(tree, kAutoConf, automatic + recovery_settings(inputs)));
         WV_CHECK(tree.write_file("recovery.signal", {}));
         return replace(tree, kRestoreRecord, record());
+    }
+
+    Result<> check_version(const PgControl& control) const {
+        WV_TRY(const ServerVersion* version,
+               find_server_version(server_major_of(plan_.cluster.server_version_num), "the base"));
+        if (control.control_version == version->control_version) return {};
+        return fail(Errc::corrupt, "pg_control of the base has version " +
+                                       std::to_string(control.control_version) + ", PostgreSQL " +
+                                       std::to_string(version->major) + " writes " +
+                                       std::to_string(version->control_version));
     }
 
     Result<> write_main_configuration(

@@ -5,6 +5,8 @@
 #include <charconv>
 #include <set>
 
+#include "proto/server_version.h"
+
 namespace walvault::agent {
 namespace {
 
@@ -47,16 +49,31 @@ void append_target(std::string& out, const SettingsInputs& inputs) {
     line(out, "hot_standby", "on");
 }
 
+// A server does not start with a setting that its major does not have.
+struct IsolationSetting {
+    const char* name;
+    const char* value;
+    unsigned first_major;  // 0: in all that are known
+};
+constexpr std::array kIsolation{
+    IsolationSetting{"archive_mode", "off", 0},
+    IsolationSetting{"archive_command", "", 0},
+    IsolationSetting{"archive_library", "", 15},
+    IsolationSetting{"archive_cleanup_command", "", 0},
+    IsolationSetting{"recovery_end_command", "", 0},
+    IsolationSetting{"primary_conninfo", "", 0},
+    IsolationSetting{"primary_slot_name", "", 0},
+    IsolationSetting{"synchronous_standby_names", "", 0},
+    IsolationSetting{"synchronized_standby_slots", "", 17},
+    IsolationSetting{"sync_replication_slots", "off", 17},
+    IsolationSetting{"max_logical_replication_workers", "0", 0},
+};
+
 // Nothing of these may act from a copy: archives, standbys, subscriptions, scheduled jobs, hooks.
 void append_isolation(std::string& out, const SettingsInputs& inputs) {
-    line(out, "archive_mode", "off");
-    for (const char* name :
-         {"archive_command", "archive_library", "archive_cleanup_command", "recovery_end_command",
-          "primary_conninfo", "primary_slot_name", "synchronous_standby_names"})
-        line(out, name, "");
-    line(out, "max_logical_replication_workers", "0");
-    const unsigned major = inputs.head->backup().server_version_num() / 10000;
-    if (major >= 17) line(out, "sync_replication_slots", "off");
+    const unsigned major = server_major_of(inputs.head->backup().server_version_num());
+    for (const IsolationSetting& setting : kIsolation)
+        if (major >= setting.first_major) line(out, setting.name, setting.value);
     if (has_library(*inputs.head, "pg_cron")) line(out, "cron.launch_active_jobs", "off");
     if (has_library(*inputs.head, "timescaledb"))
         line(out, "timescaledb.max_background_workers", "0");

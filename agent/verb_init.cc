@@ -141,7 +141,8 @@ private:
         auto found = set_up_server(admin_conninfo_, globals_.dry_run);
         if (!found) {
             Error error = std::move(found).error();
-            if (error.code == Errc::invalid_argument) return fail(std::move(error));
+            if (error.code == Errc::invalid_argument || error.code == Errc::unsupported)
+                return fail(std::move(error));
             server_failed_ = true;
             error.hint += error.hint.empty() ? "" : "\n";
             error.hint +=

@@ -12,6 +12,7 @@
 #include "agent/server_process.h"
 #include "agent/stop_point_text.h"
 #include "agent/verbs.h"
+#include "proto/server_version.h"
 
 namespace walvault::agent {
 namespace {
@@ -55,6 +56,10 @@ private:
         WV_TRY(Target target,
                parse_target(before ? arguments_.before : arguments_.to, before, times));
         const ResolveContext context{opened_.cluster.name, times.now, opened_.zone};
+        // Before anything is written.
+        WV_TRY([[maybe_unused]] const ServerVersion* version,
+               find_server_version(server_major_of(opened_.cluster.server_version_num),
+                                   "\"" + opened_.cluster.name + "\""));
         RestoreInputs inputs;
         WV_TRY(inputs.stop, resolve_target(*opened_.view, target, context));
         inputs.cluster = opened_.cluster;
@@ -82,7 +87,7 @@ private:
             fetch_command(globals_.program, globals_.config_path, opened_.cluster.name);
         if (!arguments_.start) return options;
         WV_TRY(bin_directory_,
-               find_postgres(plan.cluster.server_version_num / 10000, arguments_.pg_bin));
+               find_postgres(server_major_of(plan.cluster.server_version_num), arguments_.pg_bin));
         options.socket_directory = choose_socket_directory("", plan.directory.path, options.owner);
         options.port = arguments_.port;
         if (options.port == 0) {

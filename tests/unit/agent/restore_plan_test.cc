@@ -169,6 +169,26 @@ TEST_CASE("a copy touches nothing of production") {
                    "max_connections = '200'"));
 }
 
+TEST_CASE("a copy is given no setting that its major does not have") {
+    auto plan = plan_restore(inputs());
+    struct Row {
+        const char* name;
+        unsigned first_major;
+    };
+    for (unsigned major = 14; major <= 18; ++major) {
+        CAPTURE(major);
+        pb::ManifestHead head;
+        head.mutable_backup()->set_server_version_num(major * 10'000 + 3);
+        const std::string text = recovery_settings(settings(*plan, head));
+        for (const Row& row :
+             {Row{"archive_mode", 14}, Row{"archive_library", 15},
+              Row{"sync_replication_slots", 17}, Row{"synchronized_standby_slots", 17}}) {
+            const bool written = text.find("\n" + std::string(row.name) + " = ") != text.npos;
+            CHECK_MESSAGE(written == (major >= row.first_major), row.name);
+        }
+    }
+}
+
 TEST_CASE("a configuration kept outside PGDATA is written anew without the original's paths") {
     pb::ManifestHead head;
     auto& settings_of_head = *head.mutable_settings();
