@@ -11,7 +11,7 @@ import subprocess
 import time
 
 from cluster import Postgres
-from harness import PATIENCE_SECONDS, free_tcp_port, lsn_number, lsn_text, wait_until
+from harness import PATIENCE_SECONDS, PG_BIN, free_tcp_port, lsn_number, lsn_text, wait_until
 
 CONFIG = """config_version = 1
 
@@ -268,14 +268,15 @@ class Agent:
         pgdata = pathlib.Path(pgdata) if pgdata else self.stage.make_directory("pg") / name
         target = ["--to", to] if to is not None else ["--before", before]
         done = self.cli("restore", *target, "--pgdata", pgdata, *extra, expect=expect, **options)
-        return Restored(self.stage, name, pgdata, done)
+        programs = self.server.programs if self.server else PG_BIN
+        return Restored(self.stage, name, pgdata, done, programs)
 
 
 class Restored(Postgres):
     """A restored data directory; start() runs it where nothing else can be reached."""
 
-    def __init__(self, stage, name, data, done):
-        super().__init__(stage, name, data)
+    def __init__(self, stage, name, data, done, programs=PG_BIN):
+        super().__init__(stage, name, data, programs=programs)
         self.done = done
 
     def open(self, timeout=180, **settings):

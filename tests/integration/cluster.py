@@ -24,14 +24,16 @@ SETTINGS = {
 }
 
 
-def initdb_template(stage, segment_mb):
+def initdb_template(stage, segment_mb, programs=PG_BIN):
     """A cluster directory to copy, made once for all suites of a run."""
+    # Of PostgreSQL in .../MAJOR/bin.
+    name = f"template-{programs.parent.name}-{segment_mb}"
     cache = os.environ.get("WALVAULT_TEST_CACHE", tempfile.gettempdir())
     if "WALVAULT_TEST_CACHE" not in os.environ:
-        return _make_template(stage, stage.directory / f"template-{segment_mb}", segment_mb)
-    template = pathlib.Path(cache) / f"template-{segment_mb}"
+        return _make_template(stage, stage.directory / name, segment_mb, programs)
+    template = pathlib.Path(cache) / name
     if not template.exists():
-        made = _make_template(stage, stage.directory / f"template-{segment_mb}", segment_mb)
+        made = _make_template(stage, stage.directory / name, segment_mb, programs)
         shared = pathlib.Path(tempfile.mkdtemp(prefix="t-", dir=cache))
         stage.copy_tree(made, shared / "data")
         try:
@@ -43,30 +45,31 @@ def initdb_template(stage, segment_mb):
     return template
 
 
-def _make_template(stage, path, segment_mb):
+def _make_template(stage, path, segment_mb, programs):
     if not path.exists():
-        stage.run([PG_BIN / "initdb", "-k", "-N", "-A", "trust", "-U", "postgres", "-E", "UTF8",
+        stage.run([programs / "initdb", "-k", "-N", "-A", "trust", "-U", "postgres", "-E", "UTF8",
                    "--locale=C.UTF-8", f"--wal-segsize={segment_mb}", "-D", path])
     return path
 
 
 class Postgres:
-    """One data directory and, while it runs, its postmaster."""
+    """One data directory and, while it runs, its postmaster. Clients are those of PG_BIN for every major."""
 
-    def __init__(self, stage, name, data, port=5432):
+    def __init__(self, stage, name, data, port=5432, programs=PG_BIN):
         self.stage = stage
         self.name = name
         self.data = pathlib.Path(data)
         self.port = port
+        self.programs = programs
         self.socket_directory = stage.make_directory("s", name)
         self.log = stage.directory / f"postgres-{name}.log"
         self.process = None
         self.config_arguments = []
 
     @classmethod
-    def create(cls, stage, name="primary", segment_mb=16, settings=None):
-        server = cls(stage, name, stage.make_directory("pg") / name)
-        stage.copy_tree(initdb_template(stage, segment_mb), server.data)
+    def create(cls, stage, name="primary", segment_mb=16, settings=None, programs=PG_BIN):
+        server = cls(stage, name, stage.make_directory("pg") / name, programs=programs)
+        stage.copy_tree(initdb_template(stage, segment_mb, programs), server.data)
         server.configure({**SETTINGS, "port": server.port,
                           "unix_socket_directories": f"'{server.socket_directory}'", **(settings or {})})
         return server
@@ -81,7 +84,7 @@ class Postgres:
         return f"host={self.socket_directory} port={self.port} user=postgres dbname=postgres"
 
     def start(self, settings=None, wait=True):
-        command = [PG_BIN / "postgres", "-D", self.data, *self.config_arguments]
+        command = [self.programs / "postgres", "-D", self.data, *self.config_arguments]
         for key, value in (settings or {}).items():
             command += ["-c", f"{key}={value}"]
         # After a kill -9 the old backends may still be leaving; PostgreSQL then refuses to start.

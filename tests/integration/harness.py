@@ -16,6 +16,9 @@ import unittest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("WALVAULT_BUILD", ROOT / "build" / "asan"))
 PG_BIN = pathlib.Path(os.environ.get("WALVAULT_PG_BIN", "/usr/lib/postgresql/15/bin"))
+PG_MAJOR = 15  # of PG_BIN
+# PostgreSQL of other majors, as tests/install-postgres puts it there: MAJOR/bin, MAJOR/lib, MAJOR/share.
+OTHER_POSTGRES = pathlib.Path(os.environ.get("WALVAULT_POSTGRES", ROOT / "build" / "postgres"))
 # Every wait has a deadline; this many seconds unless the caller knows better. Sanitized programs
 # on a busy machine are slow, so it says "broken", not "slow".
 PATIENCE_SECONDS = 90
@@ -161,10 +164,26 @@ class Stage:
         for log in dict.fromkeys(self.logs):
             print(f"---- the end of {log}\n{tail_of(log)}", flush=True)
 
+    def postgres_programs(self, major):
+        """The directory of PostgreSQL's programs of `major`; None where it is not installed."""
+        if major == PG_MAJOR:
+            return PG_BIN
+        place = OTHER_POSTGRES / str(major)
+        if not (place / "version").exists():
+            return None
+        if not self._is_reachable(place / "bin" / "postgres"):
+            copy = self.make_directory("postgres", mode=0o755) / str(major)
+            if not copy.exists():
+                self.copy_tree(place, copy)
+            place = copy
+        return place / "bin"
+
+    def _is_reachable(self, program):
+        return subprocess.run(["test", "-x", str(program)], cwd="/", **self.user_arguments()).returncode == 0
+
     def _reachable_program(self, program):
         """`program`, or a copy of it where the unprivileged user cannot reach the original."""
-        probe = subprocess.run(["test", "-x", str(program)], cwd="/", **self.user_arguments())
-        if probe.returncode == 0:
+        if self._is_reachable(program):
             return program
         copy = self.directory / program.name
         shutil.copy2(program, copy)

@@ -93,7 +93,7 @@ def executables(directory, pattern):
 
 
 # The longest first, so that none of them is left running alone at the end.
-LONGEST_FIRST = ["oracle", "nth_fault", "damage", "wal_shapes", "refusals", "power_cut", "lifecycle"]
+LONGEST_FIRST = ["oracle", "nth_fault", "damage", "wal_shapes", "refusals", "power_cut", "lifecycle", "versions"]
 
 
 def by_length(suite):
