@@ -152,7 +152,7 @@ json status_json(const AgentState& state) {
               {"recoverable_until", to_utc_text(progress.recoverable_until())},
               {"rpo_target_ms", state.server.rpo_target.count()},
               {"backup_count", state.backups.size()},
-              {"gap_count", state.gap_count + (state.capture.gap_at() ? 1 : 0)},
+              {"gap_count", state.gaps.size()},
               {"wal_plain_bytes",
                state.totals.wal_plain_bytes + (progress.flushed_lsn() - progress.closed_lsn())},
               {"wal_stored_bytes", state.totals.wal_stored_bytes},

@@ -41,7 +41,8 @@ struct AgentState {
     std::optional<wal::SlotFacts> slot;
     wal::Hangup watch_hangup;  // of the connection that looks at the slot
     std::vector<pb::BackupInfo> backups;  // complete ones, as of the last look
-    std::size_t gap_count = 0;
+    std::vector<storage::HistoryRecord> histories;
+    std::vector<pb::GapFound> gaps;
     storage::RepositoryView::Totals totals;
     bool stopping = false;
     Event changed;  // stopping, or a backup was asked for or ended

@@ -22,7 +22,8 @@ constexpr std::chrono::seconds kSlotAnswer{10};
 
 struct StoreFacts {
     std::vector<pb::BackupInfo> backups;
-    std::size_t gap_count = 0;
+    std::vector<storage::HistoryRecord> histories;
+    std::vector<pb::GapFound> gaps;
     storage::RepositoryView::Totals totals;
     std::uint64_t available_bytes = 0;
     std::uint64_t size_bytes = 0;
@@ -31,8 +32,8 @@ struct StoreFacts {
 Result<StoreFacts> look_at_store(storage::Repository& repository, const std::string& cluster) {
     StoreFacts facts;
     WV_TRY(facts.backups, repository.backups(cluster));
-    WV_TRY(auto gaps, repository.gaps(cluster));
-    facts.gap_count = gaps.size();
+    WV_TRY(facts.gaps, repository.gaps(cluster));
+    WV_TRY(facts.histories, repository.histories(cluster));
     WV_TRY(facts.totals, repository.totals(cluster));
     struct statvfs status {};
     if (::statvfs(repository.root().c_str(), &status) == 0) {
@@ -54,8 +55,7 @@ void publish_store(AgentState& state, const StoreFacts& facts) {
     metrics.store_chunks.set(static_cast<double>(facts.totals.chunk_count));
     metrics.store_avail_bytes.set(static_cast<double>(facts.available_bytes));
     metrics.store_size_bytes.set(static_cast<double>(facts.size_bytes));
-    metrics.recoverable_gaps.set(static_cast<double>(facts.gap_count) +
-                                 (state.capture.gap_at() ? 1 : 0));
+    metrics.recoverable_gaps.set(static_cast<double>(facts.gaps.size()));
     metrics.backups_complete.set(static_cast<double>(facts.backups.size()));
     if (facts.backups.empty()) return;
     metrics.recoverable_from_timestamp_seconds.set(
@@ -124,10 +124,8 @@ void warn_of_slot(const wal::SlotFacts& now, const std::optional<wal::SlotFacts>
 bool backup_due(const AgentState& state) {
     if (state.backup.running || !state.capture.connected() || !state.progress.history())
         return false;
-    std::string history = storage::text_of(state.progress.history()->id);
-    std::optional<WallTime> last_started;
-    for (const pb::BackupInfo& backup : state.backups)
-        if (backup.history_id() == history) last_started = WallTime(Micros(backup.started_at_us()));
+    const auto last_started = newest_base_started(*state.progress.history(), state.histories,
+                                                  state.backups, state.gaps);
     return state.backup.schedule.due(state.clock.steady_now(), state.clock.now(), last_started,
                                      state.server.backup.every);
 }
@@ -203,7 +201,8 @@ Task<> refresh_facts(AgentState& state) {
         co_return;
     }
     state.backups = facts->backups;
-    state.gap_count = facts->gap_count;
+    state.gaps = facts->gaps;
+    state.histories = facts->histories;
     state.totals = facts->totals;
     publish_store(state, *facts);
 }

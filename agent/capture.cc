@@ -12,15 +12,16 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr std::uint64_t kCompareStepBytes = 1 << 20;
+// A chain of forks and promotions is walked without waiting, but not for ever.
+constexpr int kImmediateMax = 64;
 constexpr std::chrono::milliseconds kGatherIntervalMax{10};
 // An index or a ledger that met an I/O error takes no writes any more in this process.
 constexpr int kStoreFailuresMax = 3;
 
 // What no retry mends: the operator has to decide.
 bool is_final(Errc code) {
-    return code == Errc::refused || code == Errc::forked || code == Errc::unsupported ||
-           code == Errc::invalid_argument || code == Errc::wrong_key;
+    return code == Errc::refused || code == Errc::unsupported || code == Errc::invalid_argument ||
+           code == Errc::wrong_key;
 }
 
 DisconnectReason reason_of(Errc code) {
@@ -30,6 +31,7 @@ DisconnectReason reason_of(Errc code) {
         case Errc::corrupt:
             return DisconnectReason::not_contiguous;
         case Errc::gap:
+        case Errc::unusable:
             return DisconnectReason::gap;
         case Errc::forked:
             return DisconnectReason::fork;
@@ -55,7 +57,7 @@ WalPipeline::Options pipeline_options(const ServerConfig& server, const RepoConf
 
 Capture::Capture(asio::any_io_executor executor, Pools& pools, storage::Repository& repository,
                  Progress& progress, AgentMetrics& metrics, const Clock& clock,
-                 const ServerConfig& server, const RepoConfig& repo)
+                 const ServerConfig& server, const RepoConfig& repo, AttachReceiver attach)
     : executor_(executor),
       pools_(pools),
       repository_(repository),
@@ -63,9 +65,11 @@ Capture::Capture(asio::any_io_executor executor, Pools& pools, storage::Reposito
       metrics_(metrics),
       clock_(clock),
       server_(server),
+      attach_(std::move(attach)),
       pipeline_(executor, pools, repository, progress, metrics, clock,
                 pipeline_options(server, repo),
                 [this](Lsn flushed) { tasks_.spawn(acknowledge(flushed)); }),
+      choice_(pools, repository, clock, server.slot),
       backoff_(100ms, 10s, std::random_device{}()),
       stopped_(executor),
       tasks_(executor) {}
@@ -92,7 +96,8 @@ Task<Result<>> Capture::run(bool until_caught_up) {
     int store_failures = 0;
     while (!stopping_) {
         const Lsn flushed_before = progress_.flushed_lsn();
-        auto streamed = co_await attach_and_stream();
+        Ended ended = co_await attach_and_stream();
+        Result<> streamed = std::move(ended.result);
         connected_ = false;
         metrics_.stream_connected.set(0);
         if (until_caught_up_ && goal_ && progress_.flushed_lsn() >= *goal_) break;
@@ -106,6 +111,7 @@ Task<Result<>> Capture::run(bool until_caught_up) {
             // Only a new start opens them again: the supervisor's, after this exit.
             if (store_failures == kStoreFailuresMax) co_return streamed;
         }
+        if (ended.again && ++immediate_ < kImmediateMax) continue;
         co_await wait_for(stopped_, backoff_.next());
     }
     co_return Result<>();
@@ -118,18 +124,52 @@ void Capture::note_disconnect(const Error& error) {
                   {{"hint", error.hint}, {"flushed_lsn", to_string(progress_.flushed_lsn())}});
     last_error_ = error.message;
     last_failure_ = error;
-    gap_at_.reset();
-    if (error.code == Errc::gap) gap_at_ = progress_.flushed_lsn();
 }
 
-Task<Result<>> Capture::attach_and_stream() {
+// What this attachment showed decides what the next one does; then it need not wait.
+bool Capture::note_what_was_learned(const Error& error) {
+    if (!start_) return false;
+    switch (error.code) {
+        case Errc::gap:
+            choice_.note_missing_wal(*start_, error.message);
+            return true;
+        case Errc::unusable:
+            choice_.note_unusable_slot();
+            return true;
+        case Errc::forked:
+            return true;
+        default:
+            return timeline_ended_;
+    }
+}
+
+Task<Capture::Ended> Capture::attach_and_stream() {
+    start_.reset();
+    comparison_.reset();
+    timeline_ended_ = false;
+    Ended ended;
+    auto start = co_await attach();
+    if (!start) {
+        ended.result = fail(start.error());
+        co_return ended;
+    }
+    if (stopping_) co_return ended;
+    start_ = std::move(*start);
+    ended.result = co_await begin(*start_);
+    if (ended.result) ended.result = co_await stream();
+    if (!ended.result) ended.again = note_what_was_learned(ended.result.error());
+    if (receiver_) receiver_->close();
+    co_return ended;
+}
+
+Task<Result<StreamStart>> Capture::attach() {
     wal::Receiver::Options options;
     options.conninfo = server_.conninfo;
     options.slot = server_.slot;
     options.gather_interval = gather_interval(server_);
     options.hangup = hangup_;
-    WV_CO_TRY(receiver_, co_await wal::Receiver::attach(std::move(options), clock_));
-    if (stopping_) co_return Result<>();
+    WV_CO_TRY(receiver_, co_await attach_(std::move(options), clock_));
+    if (stopping_) co_return StreamStart{};
     identity_ = receiver_->identity();
     storage::ClusterRecord wanted;
     wanted.name = server_.name;
@@ -144,77 +184,44 @@ Task<Result<>> Capture::attach_and_stream() {
     WV_CO_TRY(cluster_, co_await run_on(pools_.store, std::move(settle_cluster)));
     metrics_.set_server_info(std::to_string(wanted.system_identifier),
                              std::to_string(identity_->server_version_num));
-    WV_CO_TRY(wal::SlotPosition slot, co_await receiver_->ensure_slot());
-    WV_CO_TRY(storage::HistoryRecord history, co_await settle_history(slot));
-    metrics_.server_timeline.set(history.timeline);
-    progress_.reset(history, history.end_lsn);
-    if (!goal_) goal_ = identity_->system.flushed_lsn;
-    WV_CO_TRY(storage::WalTracker tracker, co_await primed_tracker(history));
+    co_return co_await choice_.choose(*receiver_, *cluster_);
+}
 
-    Lsn from = history.end_lsn.round_down(cluster_->segment_bytes);
-    from = std::max(from, history.start_lsn);
-    WV_CO_CHECK(co_await receiver_->start(from, history.timeline));
+Task<Result<>> Capture::begin(const StreamStart& start) {
+    metrics_.server_timeline.set(start.timeline);
+    progress_.reset(start.history, start.history.end_lsn);
+    if (!goal_) goal_ = identity_->system.flushed_lsn;
+    WV_CO_TRY(storage::WalTracker tracker, co_await primed_tracker(start.history));
+    comparison_.emplace(pools_, repository_, start.history, start.from_lsn);
+    WV_CO_CHECK(co_await receiver_->start(start.from_lsn, start.timeline));
     connected_ = true;
     metrics_.stream_connected.set(1);
     metrics_.stream_connects_total.add();
-    auto compared = co_await compare_overlap(history, from);
-    if (!compared) {
-        receiver_->close();
-        co_return compared;
-    }
     log::info("stream.started", "streaming WAL",
-              {{"from_lsn", to_string(history.end_lsn)}, {"timeline", history.timeline}});
-    pipeline_.begin(history, *cluster_, std::move(tracker));
+              {{"from_lsn", to_string(start.history.end_lsn)},
+               {"compared_from", to_string(start.from_lsn)},
+               {"history", to_hex(start.history.id).substr(0, 8)},
+               {"timeline", start.timeline}});
+    pipeline_.begin(start.history, *cluster_, std::move(tracker));
+    streaming_ = true;
     last_error_.clear();
     last_failure_.reset();
-    gap_at_.reset();
-    co_return co_await stream();
+    if (comparison_->is_complete()) note_same_history();
+    co_return Result<>();
 }
 
-Task<Result<storage::HistoryRecord>> Capture::settle_history(const wal::SlotPosition& slot) {
-    auto current = [this, name = cluster_->name] { return repository_.current_history(name); };
-    WV_CO_TRY(auto known, co_await run_on(pools_.store, current));
-    if (!known) {
-        // The server keeps WAL from here on; the segment's first page must be there for a restore.
-        Lsn start = slot.restart_lsn.value_or(identity_->system.flushed_lsn)
-                        .round_down(cluster_->segment_bytes);
-        auto open = [this, start] {
-            return repository_.open_history(cluster_->name, identity_->system.timeline, start,
-                                            "first attachment");
-        };
-        WV_CO_TRY(Id16 id, co_await run_on(pools_.store, std::move(open)));
-        log::info("history.opened", "a new history begins",
-                  {{"history", to_hex(id)},
-                   {"timeline", identity_->system.timeline},
-                   {"start_lsn", to_string(start)}});
-        WV_CO_TRY(known, co_await run_on(pools_.store, current));
-    }
-    if (known->timeline != identity_->system.timeline)
-        co_return fail(
-            Errc::unsupported,
-            "the server is on timeline " + std::to_string(identity_->system.timeline) +
-                ", what is stored is timeline " + std::to_string(known->timeline) +
-                ": it was promoted or restored, and this version does not follow a switch",
-            "keep this repository for what it holds, and protect the new timeline in a new one");
-    WV_CO_CHECK(co_await store_timeline_histories(*known));
-    co_return *known;
-}
-
-Task<Result<>> Capture::store_timeline_histories(const storage::HistoryRecord& history) {
-    if (history.timeline < 2) co_return Result<>();
-    WV_CO_TRY(std::string content, co_await receiver_->timeline_history(history.timeline));
-    auto record = [this, history, content] {
-        return repository_.record_timeline_history(cluster_->name, history.id, history.timeline,
-                                                   content);
-    };
-    co_return co_await run_on(pools_.store, std::move(record));
+// From here on this server is told what is stored.
+void Capture::note_same_history() {
+    choice_.note_followed();
+    immediate_ = 0;
+    backoff_.reset();
+    tasks_.spawn(acknowledge(progress_.flushed_lsn()));
 }
 
 // The record that the stream continues may have begun long before: decoding starts where it did.
 Task<Result<storage::WalTracker>> Capture::primed_tracker(const storage::HistoryRecord& history) {
     auto prime = [this, history]() -> Result<storage::WalTracker> {
         WV_TRY(Lsn from, repository_.wal().decode_start(history.id, history.end_lsn));
-        from = std::max(from, history.start_lsn);
         WalDecoderOptions options{.server_major = server_major_of(cluster_->server_version_num),
                                   .system_identifier = cluster_->system_identifier,
                                   .segment_bytes = cluster_->segment_bytes,
@@ -228,61 +235,9 @@ Task<Result<storage::WalTracker>> Capture::primed_tracker(const storage::History
     co_return co_await run_on(pools_.store, std::move(prime));
 }
 
-// The server streams the segment again from its start: every byte must be the one that is stored,
-// or this is not the history that was followed (a rolled-back disk, another clone).
-Task<Result<>> Capture::compare_overlap(const storage::HistoryRecord& history, Lsn from) {
-    overlap_.clear();
-    Lsn at = from;
-    Lsn end = history.end_lsn;
-    ByteBuffer stored;
-    Lsn stored_start = from;
-    while (at < end) {
-        WV_CO_TRY(wal::StreamEvent event, co_await receiver_->next());
-        if (std::holds_alternative<wal::StreamEnded>(event))
-            co_return fail(Errc::unavailable,
-                           "the server ended the stream while it was compared with what is stored");
-        auto* slice = std::get_if<wal::WalSlice>(&event);
-        if (slice == nullptr) continue;
-        ByteSpan received = slice->wal;
-        while (!received.empty() && at < end) {
-            if (at >= stored_start + stored.size()) {
-                Lsn to = std::min(at + kCompareStepBytes, end);
-                auto read = [this, id = history.id, at, to]() -> Result<ByteBuffer> {
-                    ByteBuffer bytes;
-                    WV_CHECK(repository_.wal().read(id, at, to, [&](ByteSpan wal) -> Result<> {
-                        walvault::append(bytes, wal);
-                        return {};
-                    }));
-                    return bytes;
-                };
-                WV_CO_TRY(stored, co_await run_on(pools_.store, std::move(read)));
-                stored_start = at;
-            }
-            ByteSpan ours = ByteSpan(stored).subspan(at - stored_start);
-            std::size_t count = std::min(ours.size(), received.size());
-            if (!std::equal(ours.begin(), ours.begin() + static_cast<std::ptrdiff_t>(count),
-                            received.begin()))
-                co_return fail(Errc::forked,
-                               "the server's WAL near " + to_string(at) +
-                                   " is not the WAL that is stored there",
-                               "its disk was rolled back, or another server answers: nothing was "
-                               "overwritten and "
-                               "nothing is acknowledged; find out which server this is");
-            at = at + count;
-            received = received.subspan(count);
-        }
-        overlap_.assign(received.begin(), received.end());  // what of this message is new
-    }
-    co_return Result<>();
-}
-
 Task<Result<>> Capture::stream() {
-    streaming_ = true;
     tasks_.spawn(close_when_broken());
     Result<> ended;
-    if (!overlap_.empty()) ended = co_await pipeline_.append(overlap_);
-    overlap_.clear();
-    if (ended) backoff_.reset();
     while (ended && !stopping_) {
         auto event = co_await receiver_->next();
         if (!event) {
@@ -290,25 +245,23 @@ Task<Result<>> Capture::stream() {
         } else if (auto* slice = std::get_if<wal::WalSlice>(&*event)) {
             ended = co_await take_slice(*slice);
         } else if (auto* position = std::get_if<wal::ServerPosition>(&*event)) {
-            progress_.set_upstream(position->server_end_lsn);
-            metrics_.clock_offset_seconds.set(to_seconds(position->sent_at) -
-                                              to_seconds(clock_.now()));
-            metrics_.stream_last_message_timestamp_seconds.set(to_seconds(clock_.now()));
-            // A commit may be stamped before this and sent after it; only a second answer that
-            // names the same position proves the first.
-            if (last_position_ && last_position_->server_end_lsn == position->server_end_lsn)
-                pipeline_.note_quiet(position->server_end_lsn, last_position_->sent_at);
-            last_position_ = *position;
-        } else if (std::get<wal::StreamEnded>(*event).next) {
-            ended =
-                fail(Errc::unsupported,
-                     "the server switched to another timeline, which this version does not follow",
-                     "what was streamed is flushed and restorable");
+            ended = take_position(*position);
         } else {
-            ended = fail(
-                Error{Errc::unavailable, "the server shut down cleanly", "", Origin::server});
+            const auto& next = std::get<wal::StreamEnded>(*event).next;
+            timeline_ended_ = next.has_value();
+            std::string message =
+                next ? "timeline " + std::to_string(start_->timeline) + " ended at " +
+                           to_string(next->next_start_lsn) + "; timeline " +
+                           std::to_string(next->next_timeline) + " continues it"
+                     : "the server shut down cleanly";
+            ended = fail(Error{Errc::unavailable, std::move(message), "", Origin::server});
         }
         if (until_caught_up_ && goal_ && progress_.received_lsn() >= *goal_) break;
+    }
+    if (!ended && nothing_continues(ended.error())) {
+        choice_.note_difference(*start_, start_->history.end_lsn);
+        ended = fail(Errc::forked, "the server's WAL does not continue what is stored: " +
+                                       ended.error().message);
     }
     if (pipeline_.error()) ended = fail(*pipeline_.error());
     auto finished = co_await pipeline_.finish();
@@ -317,7 +270,7 @@ Task<Result<>> Capture::stream() {
     pipeline_.failed().notify();
     co_await tasks_.join();
     // Everything received is flushed now: say so, and go.
-    if (finished) {
+    if (finished && comparison_->is_complete()) {
         progress_.set_acknowledged(progress_.flushed_lsn());
         auto said = co_await receiver_->acknowledge(progress_.flushed_lsn(), true);
         if (said) co_await receiver_->stop();
@@ -326,17 +279,64 @@ Task<Result<>> Capture::stream() {
     co_return ended;
 }
 
+// Where nothing could be compared, the first record tells: it names the position of the one before
+// it. Once may be an accident of the way here.
+bool Capture::nothing_continues(const Error& error) {
+    const bool compared = start_->from_lsn < start_->history.end_lsn;
+    if (error.code != Errc::corrupt || compared ||
+        progress_.received_lsn() != start_->history.end_lsn)
+        return false;
+    return ++broken_starts_ % 2 == 0;
+}
+
 Task<Result<>> Capture::take_slice(const wal::WalSlice& slice) {
     last_position_.reset();
     progress_.set_upstream(slice.server_end_lsn);
     metrics_.stream_received_bytes_total.add(static_cast<double>(slice.wal.size()));
-    auto taken = co_await pipeline_.append(slice.wal);
     metrics_.stream_last_message_timestamp_seconds.set(to_seconds(clock_.now()));
-    co_return taken;
+    if (!comparison_->is_complete()) {
+        WV_CO_TRY(auto differs, co_await comparison_->take(slice.wal));
+        if (differs) {
+            choice_.note_difference(*start_, *differs);
+            co_return fail(Errc::forked, "the server's WAL near " + to_string(*differs) +
+                                             " is not the WAL that is stored there");
+        }
+        if (comparison_->is_complete()) note_same_history();
+    }
+    // What is stored was only compared.
+    const Lsn have = progress_.received_lsn();
+    const Lsn end = slice.start_lsn + slice.wal.size();
+    if (end <= have) co_return Result<>();
+    co_return co_await pipeline_.append(slice.wal.subspan(have - slice.start_lsn));
+}
+
+Result<> Capture::take_position(const wal::ServerPosition& position) {
+    progress_.set_upstream(position.server_end_lsn);
+    metrics_.clock_offset_seconds.set(to_seconds(position.sent_at) - to_seconds(clock_.now()));
+    metrics_.stream_last_message_timestamp_seconds.set(to_seconds(clock_.now()));
+    const Lsn compared = comparison_->next_lsn();
+    if (start_->behind && !comparison_->is_complete() &&
+        position.server_end_lsn >= identity_->system.flushed_lsn &&
+        position.server_end_lsn <= compared) {
+        choice_.note_difference(*start_, compared);
+        return fail(Errc::forked, "the server has WAL up to " + to_string(compared) +
+                                      ", behind the " + to_string(start_->history.end_lsn) +
+                                      " that is stored: it was rolled back");
+    }
+    // A server that may turn out to be another one proves nothing, nor does a standby, which may be
+    // cut off from what commits elsewhere.
+    if (!comparison_->is_complete() || identity_->in_recovery) return {};
+    // A commit may be stamped before this and sent after it; only a second answer that names the same
+    // position proves the first.
+    if (last_position_ && last_position_->server_end_lsn == position.server_end_lsn &&
+        last_position_->sent_at <= position.sent_at)
+        pipeline_.note_quiet(position.server_end_lsn, last_position_->sent_at);
+    last_position_ = position;
+    return {};
 }
 
 Task<> Capture::acknowledge(Lsn flushed) {
-    if (!streaming_ || pipeline_.error()) co_return;
+    if (!streaming_ || pipeline_.error() || !comparison_->is_complete()) co_return;
     progress_.set_acknowledged(flushed);
     // A lost connection is seen by whoever reads from it.
     (void)co_await receiver_->acknowledge(flushed, true);

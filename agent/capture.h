@@ -5,24 +5,31 @@
 #include <memory>
 
 #include "agent/config.h"
+#include "agent/history_choice.h"
+#include "agent/wal_comparison.h"
 #include "agent/wal_pipeline.h"
 #include "base/backoff.h"
-#include "wal/receiver.h"
 
 namespace walvault::agent {
 
-// run() attaches, streams, and attaches again after every loss, until stop(). Never acknowledges
-// what is not flushed; disconnects when it cannot store, so that the server is not kept from
-// shutting down.
+// How an attachment is made: the real one is wal::Receiver::attach.
+using AttachReceiver = std::function<Task<Result<std::unique_ptr<wal::Receiver>>>(
+    wal::Receiver::Options, const Clock&)>;
+
+// run() attaches, streams, and attaches again after every loss, until stop(). Which history is
+// continued is decided anew each time (HistoryChoice), and every byte that is stored already is
+// compared before one is added. Never acknowledges what is not flushed; disconnects when it cannot
+// store, so that the server is not kept from shutting down.
 class Capture {
 public:
     Capture(asio::any_io_executor executor, Pools& pools, storage::Repository& repository,
             Progress& progress, AgentMetrics& metrics, const Clock& clock,
-            const ServerConfig& server, const RepoConfig& repo);
+            const ServerConfig& server, const RepoConfig& repo,
+            AttachReceiver attach = &wal::Receiver::attach);
 
     // Returns when stopped, or, with `until_caught_up`, when everything the server had at the first
-    // attachment is flushed. Errors: refused (another cluster), forked, unsupported: what waiting
-    // will not mend.
+    // attachment is flushed. Errors: refused (another cluster), unsupported: what waiting will not
+    // mend.
     Task<Result<>> run(bool until_caught_up);
     // Drains, flushes, closes the tail, says goodbye to the server. run() then returns.
     void stop();
@@ -36,16 +43,23 @@ public:
     // Why the last attachment ended; empty while none has.
     const std::string& last_error() const { return last_error_; }
     const std::optional<Error>& last_failure() const { return last_failure_; }
-    std::optional<Lsn> gap_at() const { return gap_at_; }
 
 private:
-    Task<Result<>> attach_and_stream();
-    Task<Result<storage::HistoryRecord>> settle_history(const wal::SlotPosition& slot);
-    Task<Result<>> store_timeline_histories(const storage::HistoryRecord& history);
+    // Why an attachment ended, and whether the next one may begin at once.
+    struct Ended {
+        Result<> result;
+        bool again = false;
+    };
+    Task<Ended> attach_and_stream();
+    Task<Result<StreamStart>> attach();
     Task<Result<storage::WalTracker>> primed_tracker(const storage::HistoryRecord& history);
-    Task<Result<>> compare_overlap(const storage::HistoryRecord& history, Lsn from);
+    Task<Result<>> begin(const StreamStart& start);
     Task<Result<>> stream();
     Task<Result<>> take_slice(const wal::WalSlice& slice);
+    Result<> take_position(const wal::ServerPosition& position);
+    void note_same_history();
+    bool nothing_continues(const Error& error);
+    bool note_what_was_learned(const Error& error);
     Task<> acknowledge(Lsn flushed);
     Task<> close_when_broken();
     Task<> close_when_slow();
@@ -58,7 +72,9 @@ private:
     AgentMetrics& metrics_;
     const Clock& clock_;
     ServerConfig server_;
+    AttachReceiver attach_;
     WalPipeline pipeline_;
+    HistoryChoice choice_;
     Backoff backoff_;
     Event stopped_;
     wal::Hangup hangup_;
@@ -69,14 +85,17 @@ private:
     std::optional<storage::ClusterRecord> cluster_;
     std::optional<Lsn> goal_;  // until_caught_up: the server's position at the first attachment
     std::optional<wal::ServerPosition> last_position_;
-    std::optional<Lsn> gap_at_;
+    std::optional<StreamStart> start_;  // of this attachment
+    std::optional<WalComparison> comparison_;
     std::string last_error_;
     std::optional<Error> last_failure_;
-    ByteBuffer overlap_;  // received before the pipeline began, while comparing
+    int broken_starts_ = 0;
+    int immediate_ = 0;  // attachments in a row that followed one another at once
     bool until_caught_up_ = false;
     bool stopping_ = false;
     bool streaming_ = false;
     bool connected_ = false;
+    bool timeline_ended_ = false;
 };
 
 }  // namespace walvault::agent

@@ -146,12 +146,21 @@ void add_agent_verbs(CLI::App& app, Parsed& parsed) {
         ->check(CLI::Range(1, 10'000'000));
 }
 
+void add_history_options(CLI::App* verb, HistoryArguments& history) {
+    verb->add_option("--timeline", history.timeline, "Look for the target on this timeline")
+        ->type_name("N")
+        ->check(CLI::PositiveNumber);
+    verb->add_option("--history", history.history,
+                     "Look for it in this history (the beginning of its id, from info --timelines)")
+        ->type_name("ID");
+}
+
 void add_history_verbs(CLI::App& app, Parsed& parsed) {
     InfoArguments& info = parsed.info;
     CLI::App* verb = add_verb(app, "info", "What can be restored: window, gaps, base backups",
                               "walvault info --backups");
     verb->add_flag("--backups", info.backups, "Each base backup");
-    verb->add_flag("--timelines", info.timelines, "Each timeline");
+    verb->add_flag("--timelines", info.timelines, "Each history as a tree: forks, promotions, gaps");
     verb->add_flag("--gaps", info.gaps, "Each gap");
     verb->add_flag("--points", info.points, "Each named restore point");
 
@@ -176,6 +185,7 @@ void add_history_verbs(CLI::App& app, Parsed& parsed) {
         ->required()
         ->type_name("TARGET");
     verb->add_flag("--before", parsed.resolve.before, "Just before it instead of including it");
+    add_history_options(verb, parsed.resolve.history);
 
     verb = add_verb(app, "verify", "Read back what is stored and check it",
                     "walvault verify --level wal");
@@ -222,6 +232,7 @@ void add_restore_verbs(CLI::App& app, Parsed& parsed) {
     verb->add_option("--jobs", restore.jobs, "How many at a time; as many as processors otherwise")
         ->type_name("N")
         ->check(CLI::Range(1, 256));
+    add_history_options(verb, restore.history);
     verb->add_option("--tablespace", restore.tablespaces,
                      "Put a tablespace elsewhere; may be repeated")
         ->type_name("OLD=NEW")

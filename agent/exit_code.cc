@@ -33,6 +33,8 @@ ExitCode exit_code_for(const Error& error) {
             return kExitTarget;
         case Errc::forked:
             return kExitRefused;
+        case Errc::unusable:
+            return kExitPostgres;
         case Errc::cancelled:
             return kExitInterrupted;
     }

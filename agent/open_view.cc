@@ -58,4 +58,12 @@ Result<OpenedView> open_view(const Globals& globals) {
     return opened;
 }
 
+ResolveContext resolve_context(const OpenedView& opened, WallTime now,
+                               const HistoryArguments& history) {
+    ResolveContext context{opened.cluster.name, now, opened.zone};
+    if (history.timeline > 0) context.timeline = history.timeline;
+    context.history = history.history;
+    return context;
+}
+
 }  // namespace walvault::agent

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "agent/config.h"
+#include "agent/stop_point.h"
 #include "agent/verbs.h"
 #include "storage/repository_view.h"
 
@@ -30,5 +31,9 @@ Error as_repository_error(Error error);
 // Reads the configuration, the key and the repository. Errors: as those; not_found if the
 // repository has nothing of the server that is meant.
 Result<OpenedView> open_view(const Globals& globals);
+
+// Where a target is looked for, and how its times are shown.
+ResolveContext resolve_context(const OpenedView& opened, WallTime now,
+                               const HistoryArguments& history);
 
 }  // namespace walvault::agent

@@ -7,6 +7,22 @@
 namespace walvault::agent {
 namespace {
 
+// The file of a timeline: of the lineage, else of whatever history took that number, so that the
+// restored server, once promoted, takes another one.
+Result<std::optional<std::string>> timeline_file(
+    storage::RepositoryView& view, const std::vector<storage::HistoryRecord>& histories,
+    const Id16& wanted, TimelineId timeline) {
+    std::vector<Id16> places{wanted};
+    for (const auto& history : histories)
+        places.push_back(history.id);
+    for (const Id16& place : places) {
+        auto text = view.timeline_history(place, timeline);
+        if (text) return std::optional<std::string>(std::move(*text));
+        if (text.error().code != Errc::not_found) return fail(text.error());
+    }
+    return std::optional<std::string>{};
+}
+
 Result<> write_histories(storage::RepositoryView& view, const RestorePlan& plan,
                          const RestoreTree& tree) {
     WV_TRY(auto histories, view.histories(plan.cluster.name));
@@ -14,10 +30,9 @@ Result<> write_histories(storage::RepositoryView& view, const RestorePlan& plan,
     for (const auto& history : histories)
         newest = std::max(newest, history.timeline);
     for (TimelineId timeline = 2; timeline <= newest; ++timeline) {
-        auto text = view.timeline_history(plan.cluster.name, timeline);
-        if (!text && text.error().code == Errc::not_found) continue;
-        if (!text) return fail(text.error());
-        WV_CHECK(tree.write_file("pg_wal/" + history_file_name(timeline), as_bytes(*text)));
+        WV_TRY(auto text, timeline_file(view, histories, plan.stop.history.id, timeline));
+        if (text)
+            WV_CHECK(tree.write_file("pg_wal/" + history_file_name(timeline), as_bytes(*text)));
     }
     return {};
 }

@@ -61,7 +61,7 @@ public:
     Result<StopPoint> resolve() {
         switch (target_.kind) {
             case Target::Kind::latest:
-                return finish(windows_.back(), latest_cut(windows_.back()));
+                return resolve_latest();
             case Target::Kind::earliest:
                 return at_base(windows_.front(), windows_.front().bases.front());
             case Target::Kind::immediate:
@@ -81,8 +81,16 @@ public:
     }
 
 private:
-    static Cut latest_cut(const Window& window) {
-        return Cut{.lsn = window.history.end_lsn, .keep = {}, .moment = {}};
+    // The newest there is, or nothing: behind a gap without a base, and before damage, there is more
+    // that cannot be restored.
+    Result<StopPoint> resolve_latest() {
+        const Window& window = windows_.back();
+        if (window.history.damage) return fail(*window.history.damage);
+        WV_TRY(auto current, view_.current_history(context_.cluster));
+        const bool chosen = context_.timeline || !context_.history.empty();
+        if (!chosen && current && *current != window.history.id)
+            return say_.latest_has_no_base(window);
+        return finish(window, Cut{.lsn = window.history.end_lsn, .keep = {}, .moment = {}});
     }
 
     Result<StopPoint> resolve_time() {
@@ -143,7 +151,7 @@ private:
         const Lsn cut = target_.before ? target_.lsn : target_.lsn + 1;
         for (auto window = windows_.rbegin(); window != windows_.rend(); ++window) {
             if (cut < stop_of(window->bases.front())) continue;
-            if (cut > window->history.end_lsn) return say_.after_history_end(*window);
+            if (cut > window->history.end_lsn) return say_.after_history_end(*window, cut);
             return finish(*window, Cut{.lsn = cut, .keep = {}, .moment = {}});
         }
         return say_.before_window();
@@ -181,31 +189,25 @@ private:
     }
 
     Result<StopPoint> resolve_name() {
-        WV_TRY(auto marks, view_.marks(context_.cluster, WallTime{}, WallTime{},
-                                       {pb::MarkEntry::RESTORE_POINT}));
         bool too_old = false;
-        std::vector<WalFinding> points;
-        const Window* home = nullptr;
-        for (const auto& mark : marks) {
-            if (mark.mark.name() != target_.name) continue;
-            const Window* window = window_of(mark.history_id);
-            if (window == nullptr || !is_in(*window, Lsn{mark.mark.start_lsn()})) {
-                too_old = true;
-                continue;
+        std::vector<storage::MarkRecord> all;
+        for (auto window = windows_.rbegin(); window != windows_.rend(); ++window) {
+            WV_TRY(auto marks, view_.lineage_marks(window->history.id, WallTime{}, WallTime{},
+                                                   {pb::MarkEntry::RESTORE_POINT}));
+            std::vector<WalFinding> points;
+            for (const auto& mark : marks) {
+                all.push_back(mark);
+                if (mark.mark.name() != target_.name) continue;
+                if (is_in(*window, Lsn{mark.mark.start_lsn()}))
+                    points.push_back(finding_of(mark.mark));
+                else
+                    too_old = true;
             }
-            points.push_back(finding_of(mark.mark));
-            home = window;
+            if (points.size() > 1) return say_.several(points);
+            if (points.size() == 1) return finish(*window, cut_at(points.front()));
         }
-        if (points.size() > 1) return say_.several(points);
-        if (points.size() == 1) return finish(*home, cut_at(points.front()));
         if (too_old) return say_.before_window();
-        return say_.no_such_name(marks);
-    }
-
-    const Window* window_of(const Id16& history) const {
-        for (const Window& window : windows_)
-            if (window.history.id == history) return &window;
-        return nullptr;
+        return say_.no_such_name(all);
     }
 
     static WalFinding finding_of(const pb::MarkEntry& mark) {
@@ -221,9 +223,9 @@ private:
     }
 
     Result<StopPoint> resolve_backup() {
-        for (const Window& window : windows_)
-            for (const auto& base : window.bases)
-                if (base.backup_id() == target_.name) return at_base(window, base);
+        for (auto window = windows_.rbegin(); window != windows_.rend(); ++window)
+            for (const auto& base : window->bases)
+                if (base.backup_id() == target_.name) return at_base(*window, base);
         return say_.no_such_backup();
     }
 
@@ -283,6 +285,7 @@ private:
             WV_CHECK(stop_at_consistency(stop, segment_bytes));
         }
         stop.wal_from_lsn = start_of(stop.base).round_down(segment_bytes);
+        WV_CHECK(refuse_barrier(window, stop));
         const Lsn proven_to = std::max(stop.wal_to_lsn, std::min(cut.lsn, window.history.end_lsn));
         WV_CHECK(require_covered(window, stop.wal_from_lsn, proven_to));
         WV_CHECK(forget_unconnected(window, stop));
@@ -330,6 +333,20 @@ private:
         return {};
     }
 
+    // WAL that is whole but cannot be replayed across: wal_level was minimal for a while.
+    Result<> refuse_barrier(const Window& window, const StopPoint& stop) {
+        WV_TRY(auto gaps, view_.gaps(context_.cluster));
+        WV_TRY(auto stretches, view_.lineage(window.history.id));
+        for (const auto& gap : gaps) {
+            if (gap.next || gap.from_lsn >= stop.wal_to_lsn || gap.to_lsn <= start_of(stop.base))
+                continue;
+            for (const storage::Stretch& stretch : stretches)
+                if (stretch.history == gap.history_id && gap.from_lsn < stretch.to)
+                    return say_.in_gap(window, gap);
+        }
+        return {};
+    }
+
     // A commit on the far side of a gap says nothing about the state of the base.
     Result<> forget_unconnected(const Window& window, StopPoint& stop) {
         if (!stop.last_kept || stop.last_kept->start_lsn >= start_of(stop.base)) return {};
@@ -344,12 +361,10 @@ private:
     // locks and may still be committed), or the restore point itself.
     Result<std::optional<WalFinding>> last_needed(const StopPoint& stop, const Cut& cut) {
         std::optional<WalFinding> last = stop.last_kept;
-        const WallTime since = last ? last->at - std::chrono::hours(1) : WallTime{};
-        WV_TRY(auto prepared,
-               view_.marks(context_.cluster, since, WallTime{}, {pb::MarkEntry::PREPARED}));
+        WV_TRY(auto prepared, view_.lineage_marks(stop.history.id, WallTime{}, WallTime{},
+                                                  {pb::MarkEntry::PREPARED}));
         for (const auto& mark : prepared) {
-            if (mark.history_id != stop.history.id || Lsn{mark.mark.start_lsn()} >= cut.lsn)
-                continue;
+            if (Lsn{mark.mark.start_lsn()} >= cut.lsn) continue;
             if (!last || last->start_lsn < Lsn{mark.mark.start_lsn()}) last = finding_of(mark.mark);
         }
         if (cut.keep && (!last || last->start_lsn < cut.keep->start_lsn)) last = cut.keep;
@@ -387,18 +402,42 @@ private:
 
 }  // namespace
 
+namespace {
+
+// Complete bases of the lineage that are consistent before the history leaves them.
+Result<std::vector<pb::BackupInfo>> bases_of(RepositoryView& view, const HistoryRecord& history,
+                                             const std::vector<pb::BackupInfo>& backups) {
+    WV_TRY(auto stretches, view.lineage(history.id));
+    std::vector<pb::BackupInfo> bases;
+    for (const auto& backup : backups)
+        for (const storage::Stretch& stretch : stretches)
+            if (is_of_history(backup.history_id(), stretch.history) && stop_of(backup) <= stretch.to)
+                bases.push_back(backup);
+    std::sort(bases.begin(), bases.end(),
+              [](const auto& a, const auto& b) { return a.stop_lsn() < b.stop_lsn(); });
+    return bases;
+}
+
+bool is_chosen(const ResolveContext& context, const HistoryRecord& history) {
+    if (context.timeline && history.timeline != *context.timeline) return false;
+    return to_hex(history.id).starts_with(context.history);
+}
+
+}  // namespace
+
 Result<std::vector<Window>> restore_windows(RepositoryView& view, const std::string& cluster) {
     WV_TRY(auto histories, view.histories(cluster));
     WV_TRY(auto backups, view.backups(cluster));
+    WV_TRY(auto current, view.current_history(cluster));
+    if (current)
+        std::stable_partition(histories.begin(), histories.end(),
+                              [&](const HistoryRecord& history) { return history.id != *current; });
     std::vector<Window> windows;
     for (const auto& history : histories) {
         Window window;
         window.history = history;
-        for (const auto& backup : backups)
-            if (is_of_history(backup.history_id(), history.id)) window.bases.push_back(backup);
+        WV_TRY(window.bases, bases_of(view, history, backups));
         if (window.bases.empty()) continue;
-        std::sort(window.bases.begin(), window.bases.end(),
-                  [](const auto& a, const auto& b) { return a.stop_lsn() < b.stop_lsn(); });
         WV_TRY(window.from, window_start(view, history, window.bases.front()));
         window.until = std::max({history.covered_until, history.last_commit_at, window.from});
         windows.push_back(std::move(window));
@@ -414,6 +453,14 @@ Result<StopPoint> resolve_target(RepositoryView& view, const Target& target,
             Errc::outside_window,
             context.cluster + " has no complete base backup yet, so nothing can be restored",
             "take one: walvault backup");
+    std::erase_if(windows, [&](const Window& window) { return !is_chosen(context, window.history); });
+    if (windows.empty())
+        return fail(Errc::outside_window,
+                    "no restorable history " +
+                        (context.timeline ? "of timeline " + std::to_string(*context.timeline)
+                                          : "begins with " + context.history) +
+                        " is stored",
+                    "walvault info --timelines lists them");
     return Resolver(view, target, context, std::move(windows)).resolve();
 }
 

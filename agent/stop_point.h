@@ -31,15 +31,16 @@ struct StopPoint {
     TimelineId timeline() const { return history.timeline; }
 };
 
-// The stretch of time that can be restored in one history.
+// The stretch of time that can be restored in one history, from its ancestors' bases on.
 struct Window {
     storage::HistoryRecord history;
-    std::vector<pb::BackupInfo> bases;  // complete ones, oldest first; never empty
+    std::vector<pb::BackupInfo> bases;  // complete ones of the lineage, oldest first; never empty
     WallTime from{};                    // the state at the oldest base's consistency point
     WallTime until{};                   // every commit at or before it is stored
 };
 
-// Newest history last; histories without a complete base are left out.
+// In the order in which the histories were opened, but the one being followed last; histories without
+// a complete base are left out.
 Result<std::vector<Window>> restore_windows(storage::RepositoryView& view,
                                             const std::string& cluster);
 
@@ -47,6 +48,10 @@ struct ResolveContext {
     std::string cluster;
     WallTime now{};
     std::string zone = "UTC";  // for messages
+    // Only histories of this timeline, or whose id begins so (hexadecimal); both empty: the one being
+    // followed, and what was before it.
+    std::optional<TimelineId> timeline = {};
+    std::string history = {};
 };
 
 // Finds the stop point and proves that the WAL from its base to it is stored.

@@ -57,7 +57,18 @@ tl::unexpected<Error> StopPointErrors::in_future(const Window& window) const {
                 "try --to latest");
 }
 
+tl::unexpected<Error> StopPointErrors::latest_has_no_base(const Window& window) const {
+    return fail(Errc::gap,
+                "the newest WAL of " + context.cluster +
+                    " begins a new history that has no complete base backup yet; before it, everything "
+                    "up to " +
+                    when(window.until) + " can be restored",
+                "try --to lsn:" + to_string(Lsn{window.history.end_lsn.value - 1}) +
+                    ", or wait for the base backup: walvault status");
+}
+
 tl::unexpected<Error> StopPointErrors::after_window(const Window& window) const {
+    if (window.history.damage) return fail(*window.history.damage);
     if (&window != &windows.back()) {
         const Window& next = *(&window + 1);
         return fail(Errc::gap,
@@ -72,7 +83,13 @@ tl::unexpected<Error> StopPointErrors::after_window(const Window& window) const 
                 "try --to latest");
 }
 
-tl::unexpected<Error> StopPointErrors::after_history_end(const Window& window) const {
+tl::unexpected<Error> StopPointErrors::after_history_end(const Window& window, Lsn cut) const {
+    if (window.history.damage) return fail(*window.history.damage);
+    if (auto gaps = view.gaps(context.cluster)) {
+        for (const auto& gap : *gaps)
+            if (gap.history_id == window.history.id && gap.from_lsn < cut && cut <= gap.to_lsn)
+                return in_gap(window, gap);
+    }
     return fail(
         Errc::outside_window,
         what() + " is after the end of the WAL stored, " + to_string(window.history.end_lsn),
@@ -84,11 +101,14 @@ tl::unexpected<Error> StopPointErrors::in_gap(const Window& window,
     std::string hint;
     if (auto last = view.last_commit_before(window.history.id, gap.from_lsn); last && *last)
         hint = "try --to lsn:" + to_string((*last)->start_lsn);
-    for (const auto& base : window.bases) {
-        if (Lsn{base.start_lsn()} < gap.to_lsn) continue;
-        hint += (hint.empty() ? "try" : " or") + std::string(" --to backup:") + base.backup_id();
-        break;
-    }
+    const pb::BackupInfo* behind = nullptr;
+    for (const Window& each : windows)
+        for (const auto& base : each.bases)
+            if ((gap.next ? each.history.id == *gap.next : each.history.id == window.history.id) &&
+                Lsn{base.start_lsn()} >= gap.to_lsn && behind == nullptr)
+                behind = &base;
+    if (behind != nullptr)
+        hint += (hint.empty() ? "try" : " or") + std::string(" --to backup:") + behind->backup_id();
     return fail(Errc::gap,
                 what() + " falls in a gap: WAL from " + to_string(gap.from_lsn) + " to " +
                     to_string(gap.to_lsn) + ", between " + when(gap.from_at) + " and " +

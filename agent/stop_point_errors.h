@@ -16,7 +16,8 @@ struct StopPointErrors {
     tl::unexpected<Error> before_window() const;
     tl::unexpected<Error> in_future(const Window& window) const;
     tl::unexpected<Error> after_window(const Window& window) const;
-    tl::unexpected<Error> after_history_end(const Window& window) const;
+    tl::unexpected<Error> after_history_end(const Window& window, Lsn cut) const;
+    tl::unexpected<Error> latest_has_no_base(const Window& window) const;
     tl::unexpected<Error> in_gap(const Window& window, const storage::GapRecord& gap) const;
     // [from, to) is not whole; `cause` is the view's error.
     tl::unexpected<Error> missing_wal(const Window& window, Lsn from, Lsn to,

@@ -1,4 +1,5 @@
 #include <cstdio>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "agent/open_view.h"
@@ -17,6 +18,8 @@ WallTime time_of(std::int64_t micros) { return WallTime(Micros(micros)); }
 struct Facts {
     std::vector<Window> windows;
     std::vector<storage::HistoryRecord> histories;
+    std::optional<Id16> current;
+    std::map<Id16, std::uint64_t> orphans;  // by the branch: commits of its parent behind the fork
     std::vector<pb::BackupInfo> backups;
     std::vector<storage::GapRecord> gaps;
     std::vector<storage::MarkRecord> points;
@@ -29,6 +32,15 @@ Result<Facts> read_facts(OpenedView& opened) {
     Facts facts;
     WV_TRY(facts.windows, restore_windows(view, name));
     WV_TRY(facts.histories, view.histories(name));
+    WV_TRY(facts.current, view.current_history(name));
+    for (const auto& history : facts.histories) {
+        if (!history.parent) continue;
+        for (const auto& parent : facts.histories)
+            if (parent.id == *history.parent && history.fork_lsn < parent.end_lsn) {
+                WV_TRY(facts.orphans[history.id],
+                       view.count_commits(parent.id, history.fork_lsn, parent.end_lsn));
+            }
+    }
     WV_TRY(facts.backups, view.backups(name));
     WV_TRY(facts.gaps, view.gaps(name));
     WV_TRY(facts.points, view.marks(name, WallTime{}, WallTime{}, {pb::MarkEntry::RESTORE_POINT}));
@@ -90,15 +102,41 @@ std::string backups_text(const OpenedView& opened, const Facts& facts) {
     return table.text();
 }
 
+// "1  4f2a…  0/1000000 to 0/9000000  now followed" with its branches below it.
+void append_history(const OpenedView& opened, const Facts& facts,
+                    const storage::HistoryRecord& history, const std::string& indent,
+                    const std::string& branch, std::string& text) {
+    using Cause = pb::HistoryOpened;
+    text += indent + branch + to_hex(history.id).substr(0, 8) + "  timeline " +
+            std::to_string(history.timeline) + "  " + to_string(history.start_lsn) + " to " +
+            to_string(history.end_lsn);
+    if (history.last_commit_at != WallTime{})
+        text += "  last commit " + format_local(history.last_commit_at, opened.zone, 6);
+    if (facts.current && *facts.current == history.id) text += "  (followed now)";
+    text += "\n";
+    const std::string below = indent + (branch.empty() ? "" : branch == "+- " ? "|  " : "   ");
+    if (history.cause != Cause::FIRST && history.cause != Cause::CAUSE_UNSPECIFIED)
+        text += below + "  " + printable(history.reason) + "\n";
+    std::vector<const storage::HistoryRecord*> children;
+    for (const auto& each : facts.histories)
+        if (each.parent && *each.parent == history.id) children.push_back(&each);
+    for (std::size_t i = 0; i < children.size(); ++i) {
+        const auto orphans = facts.orphans.find(children[i]->id);
+        const bool last = i + 1 == children.size();
+        append_history(opened, facts, *children[i], below, last ? "`- " : "+- ", text);
+        if (orphans == facts.orphans.end() || orphans->second == 0) continue;
+        text += below + (last ? "   " : "|  ") + "  left behind in " +
+                to_hex(history.id).substr(0, 8) + ": " + format_count(orphans->second) +
+                " commits from " + to_string(children[i]->fork_lsn) + " on (--history " +
+                to_hex(history.id).substr(0, 8) + ")\n";
+    }
+}
+
 std::string timelines_text(const OpenedView& opened, const Facts& facts) {
-    Table table({"HISTORY", "TIMELINE", "FROM", "TO", "LAST COMMIT"});
+    std::string text;
     for (const auto& history : facts.histories)
-        table.add_row({to_hex(history.id).substr(0, 8), std::to_string(history.timeline),
-                       to_string(history.start_lsn), to_string(history.end_lsn),
-                       history.last_commit_at == WallTime{}
-                           ? "none"
-                           : format_local(history.last_commit_at, opened.zone, 6)});
-    return table.text();
+        if (!history.parent) append_history(opened, facts, history, "", "", text);
+    return text;
 }
 
 std::string gaps_text(const OpenedView& opened, const Facts& facts) {
@@ -150,6 +188,28 @@ Json windows_json(const Facts& facts) {
     return list;
 }
 
+Json histories_json(const Facts& facts) {
+    Json list = Json::array();
+    for (const auto& history : facts.histories) {
+        Json json{{"history_id", to_hex(history.id)},
+                  {"timeline", history.timeline},
+                  {"start_lsn", to_string(history.start_lsn)},
+                  {"end_lsn", to_string(history.end_lsn)},
+                  {"cause", pb::HistoryOpened::Cause_Name(history.cause)},
+                  {"reason", history.reason},
+                  {"followed", facts.current && *facts.current == history.id}};
+        if (history.parent) {
+            json["parent_id"] = to_hex(*history.parent);
+            json["fork_lsn"] = to_string(history.fork_lsn);
+            auto orphans = facts.orphans.find(history.id);
+            json["left_behind_commits"] = orphans == facts.orphans.end() ? 0 : orphans->second;
+        }
+        if (history.damage) json["damage"] = history.damage->message;
+        list.push_back(std::move(json));
+    }
+    return list;
+}
+
 Json gaps_json(const Facts& facts) {
     Json list = Json::array();
     for (const auto& gap : facts.gaps)
@@ -176,6 +236,7 @@ Json info_json(const OpenedView& opened, const Facts& facts) {
             {"segment_bytes", opened.cluster.segment_bytes},
             {"repository", opened.store->url()},
             {"windows", windows_json(facts)},
+            {"histories", histories_json(facts)},
             {"gaps", gaps_json(facts)},
             {"backups", backups_json(facts)},
             {"points", points},

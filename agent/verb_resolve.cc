@@ -13,7 +13,7 @@ Result<> resolve_and_print(const Globals& globals, const ResolveArguments& argum
     WV_TRY(OpenedView opened, open_view(globals));
     const TimeContext times{system_clock().now(), opened.zone};
     WV_TRY(Target target, parse_target(arguments.target, arguments.before, times));
-    const ResolveContext context{opened.cluster.name, times.now, opened.zone};
+    const ResolveContext context = resolve_context(opened, times.now, arguments.history);
     WV_TRY(StopPoint stop, resolve_target(*opened.view, target, context));
     std::string text;
     if (globals.output == Output::text) {

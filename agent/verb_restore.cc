@@ -55,7 +55,8 @@ private:
         const TimeContext times{system_clock().now(), opened_.zone};
         WV_TRY(Target target,
                parse_target(before ? arguments_.before : arguments_.to, before, times));
-        const ResolveContext context{opened_.cluster.name, times.now, opened_.zone};
+        const ResolveContext context =
+            resolve_context(opened_, times.now, arguments_.history);
         // Before anything is written.
         WV_TRY([[maybe_unused]] const ServerVersion* version,
                find_server_version(server_major_of(opened_.cluster.server_version_num),
@@ -72,7 +73,7 @@ private:
         }
         if (inputs.stop.timeline() > 1) {
             WV_TRY(std::string text,
-                   opened_.view->timeline_history(opened_.cluster.name, inputs.stop.timeline()));
+                   opened_.view->timeline_history(inputs.stop.history.id, inputs.stop.timeline()));
             WV_TRY(inputs.switches, parse_timeline_history(text, inputs.stop.timeline()));
         }
         return plan_restore(std::move(inputs));

@@ -19,7 +19,12 @@ Result<storage::HistoryRecord> wanted_history(OpenedView& opened) {
     if (histories.empty())
         return fail(Errc::gap, "the repository has no WAL of " + opened.cluster.name);
     auto bytes = read_file(posix_file_system(), kRestoreRecord, kRecordBytesMax);
-    if (!bytes && bytes.error().code == Errc::not_found) return histories.back();
+    if (!bytes && bytes.error().code == Errc::not_found) {
+        WV_TRY(auto current, opened.view->current_history(opened.cluster.name));
+        for (const auto& history : histories)
+            if (current && history.id == *current) return history;
+        return histories.back();
+    }
     if (!bytes) return fail(bytes.error());
     const auto record = nlohmann::json::parse(as_text(*bytes), nullptr, false);
     const std::string wanted =
@@ -49,12 +54,20 @@ Result<> write_whole(const std::string& path, const std::function<Result<>(File&
 
 enum class Fetched { found, absent };
 
+// Of the lineage being replayed, else of any history that took the number: PostgreSQL asks for the
+// next free one when it is promoted.
 Result<Fetched> fetch_history(OpenedView& opened, TimelineId timeline, const std::string& path) {
-    auto text = opened.view->timeline_history(opened.cluster.name, timeline);
-    if (!text && text.error().code == Errc::not_found) return Fetched::absent;
-    if (!text) return fail(text.error());
-    WV_CHECK(write_whole(path, [&](File& file) { return file.write(as_bytes(*text)); }));
-    return Fetched::found;
+    WV_TRY(storage::HistoryRecord wanted, wanted_history(opened));
+    WV_TRY(auto histories, opened.view->histories(opened.cluster.name));
+    histories.insert(histories.begin(), wanted);
+    for (const auto& history : histories) {
+        auto text = opened.view->timeline_history(history.id, timeline);
+        if (!text && text.error().code == Errc::not_found) continue;
+        if (!text) return fail(text.error());
+        WV_CHECK(write_whole(path, [&](File& file) { return file.write(as_bytes(*text)); }));
+        return Fetched::found;
+    }
+    return Fetched::absent;
 }
 
 // Absent only where the history proves that there is nothing: before its end every hole is a gap.
@@ -65,7 +78,7 @@ Result<Fetched> fetch_segment(OpenedView& opened, const WalFileName& name,
     std::vector<TimelineSwitch> switches;
     if (history.timeline > 1) {
         WV_TRY(std::string text,
-               opened.view->timeline_history(opened.cluster.name, history.timeline));
+               opened.view->timeline_history(history.id, history.timeline));
         WV_TRY(switches, parse_timeline_history(text, history.timeline));
     }
     const Lsn from = name.start_lsn(size);

@@ -59,12 +59,19 @@ struct LogArguments {
     std::uint64_t min_rows = 0;
     std::uint64_t limit = 100;
 };
+// Which history a target is looked for in; both empty: the one being followed, and what was before it.
+struct HistoryArguments {
+    unsigned timeline = 0;  // 0: any
+    std::string history;    // how its id begins
+};
 struct ResolveArguments {
     std::string target;
     bool before = false;
+    HistoryArguments history;
 };
 struct RestoreArguments {
     std::string to, before;
+    HistoryArguments history;
     std::string pgdata;
     bool start = false;
     unsigned port = 0;                     // 0: chosen

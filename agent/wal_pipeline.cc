@@ -4,6 +4,7 @@
 
 #include "base/blocking.h"
 #include "base/log.h"
+#include "storage/repository_files.h"
 
 namespace walvault::agent {
 namespace {
@@ -235,6 +236,7 @@ Task<Result<>> WalPipeline::write_batch(std::vector<std::shared_ptr<Frame>> batc
         auto open = [this, plan = tail.plan] { return repository_.open_tail(plan); };
         WV_CO_TRY(tail.writer, co_await run_on(pools_.store, std::move(open)));
     }
+    WV_CO_CHECK(co_await enter_barriers(batch));
     WV_CO_CHECK(co_await sync_frames(batch));
     note_flushed(batch);
     SteadyTime now = clock_.steady_now();
@@ -246,6 +248,33 @@ Task<Result<>> WalPipeline::write_batch(std::vector<std::shared_ptr<Frame>> batc
         WV_CO_CHECK(co_await run_on(pools_.store, std::move(note)));
     }
     co_return Result<>();
+}
+
+// PostgreSQL replays nothing across a record that says wal_level=minimal. The ledger knows before
+// the frame counts, so that no crash in between forgets it.
+Task<Result<>> WalPipeline::enter_barriers(const std::vector<std::shared_ptr<Frame>>& batch) {
+    std::vector<pb::LedgerEntry> entries;
+    for (const auto& frame : batch)
+        for (const pb::MarkEntry& mark : frame->notes.marks) {
+            if (!mark.wal_level_minimal()) continue;
+            pb::GapFound& gap = *entries.emplace_back().mutable_gap_found();
+            gap.set_cluster(cluster_.name);
+            gap.set_history_id(storage::text_of(history_.id));
+            gap.set_timeline(history_.timeline);
+            gap.set_from_lsn(mark.start_lsn());
+            gap.set_to_lsn(mark.end_lsn());
+            gap.set_from_at_us(progress_.recoverable_until().time_since_epoch().count());
+            gap.set_to_at_us(clock_.now().time_since_epoch().count());
+            gap.set_cause("wal_level was minimal: WAL cannot be replayed across it");
+            log::error("gap.found", gap.cause(), {{"at_lsn", to_string(Lsn{mark.start_lsn()})}});
+        }
+    if (entries.empty()) co_return Result<>();
+    auto enter = [this, entries]() -> Result<> {
+        for (const pb::LedgerEntry& entry : entries)
+            WV_CHECK(repository_.append_to_ledger(entry));
+        return {};
+    };
+    co_return co_await run_on(pools_.store, std::move(enter));
 }
 
 Task<Result<>> WalPipeline::sync_frames(const std::vector<std::shared_ptr<Frame>>& batch) {

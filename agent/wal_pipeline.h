@@ -67,6 +67,7 @@ private:
     Task<> flush_timer();
     Task<> write_loop();
     Task<Result<>> write_batch(std::vector<std::shared_ptr<Frame>> batch);
+    Task<Result<>> enter_barriers(const std::vector<std::shared_ptr<Frame>>& batch);
     Task<Result<>> sync_frames(const std::vector<std::shared_ptr<Frame>>& batch);
     void close_if_whole(const std::shared_ptr<Tail>& tail);
     Task<> close_tail(std::shared_ptr<Tail> tail);

@@ -32,6 +32,8 @@ std::string_view to_string(Errc code) {
             return "gap";
         case Errc::forked:
             return "forked";
+        case Errc::unusable:
+            return "unusable";
         case Errc::cancelled:
             return "cancelled";
     }

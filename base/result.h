@@ -24,6 +24,7 @@ enum class Errc {
     ambiguous,       // the target has more than one meaning
     gap,             // bytes that are needed are known to be missing
     forked,          // the server's bytes are not the continuation of what is stored
+    unusable,        // the server has invalidated the slot; a new one must be made
     cancelled,       // stopped on request
 };
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "storage/index_store.h"
+#include "storage/repository_files.h"
 
 namespace walvault::storage {
 namespace {
@@ -63,7 +64,7 @@ std::string encode_place(const Id16& file_id, const pb::FrameEntry& frame) {
 constexpr const char* kWatermark = "watermark";
 constexpr const char* kGeneration = "generation";
 constexpr const char* kFormat = "format";
-constexpr const char* kFormatValue = "walvault index 1";
+constexpr const char* kFormatValue = "walvault index 2";
 
 class RocksIndex final : public Index {
 public:
@@ -73,7 +74,7 @@ public:
         WV_TRY(auto format, store_->get(Family::state, kFormat));
         if (format && *format == kFormatValue) return {};
         if (format || !create)
-            return fail(Errc::corrupt, "index: format is not \"walvault index 1\"");
+            return fail(Errc::corrupt, "index: format is not \"walvault index 2\"");
         store_->begin();
         store_->put(Family::state, kFormat, kFormatValue);
         return store_->commit();
@@ -151,9 +152,20 @@ public:
         });
         return tails;
     }
-    Result<std::optional<std::string>> timeline_history(const std::string& cluster,
+    Result<std::optional<pb::HistoryOpened>> history(const Id16& id) override {
+        WV_TRY(auto value, store_->get(Family::state, "lineage/" + text_of(id)));
+        if (!value) return std::optional<pb::HistoryOpened>{};
+        WV_TRY(auto opened, parse<pb::HistoryOpened>(*value));
+        return std::optional<pb::HistoryOpened>(std::move(opened));
+    }
+    Result<std::optional<Id16>> current_history(const std::string& cluster) override {
+        WV_TRY(auto value, store_->get(Family::state, "current/" + cluster));
+        if (!value) return std::optional<Id16>{};
+        return std::optional<Id16>(id_from<16>(*value));
+    }
+    Result<std::optional<std::string>> timeline_history(const Id16& history,
                                                         TimelineId timeline) override {
-        return store_->get(Family::state, numbered_key("timeline/" + cluster + "/", timeline));
+        return store_->get(Family::state, numbered_key("timeline/" + text_of(history), timeline));
     }
     Result<std::vector<pb::BackupInfo>> backups(const std::string& cluster) override {
         return all<pb::BackupInfo>(Family::backups, cluster + "/");
@@ -320,15 +332,22 @@ Result<> RocksIndex::apply_event(const pb::LedgerEntry& entry, const pb::PackFoo
             store_->put(Family::state, "cluster/" + entry.cluster_added().cluster(),
                         entry.cluster_added().SerializeAsString());
             return {};
-        case Event::kHistoryOpened:
-            store_->put(
-                Family::state,
-                numbered_key("history/" + entry.history_opened().cluster() + "/", entry.sequence()),
-                entry.history_opened().SerializeAsString());
+        case Event::kHistoryOpened: {
+            const pb::HistoryOpened& opened = entry.history_opened();
+            std::string value = opened.SerializeAsString();
+            store_->put(Family::state,
+                        numbered_key("history/" + opened.cluster() + "/", entry.sequence()), value);
+            store_->put(Family::state, "lineage/" + opened.history_id(), value);
+            store_->put(Family::state, "current/" + opened.cluster(), opened.history_id());
+            return {};
+        }
+        case Event::kHistoryResumed:
+            store_->put(Family::state, "current/" + entry.history_resumed().cluster(),
+                        entry.history_resumed().history_id());
             return {};
         case Event::kTimelineHistory:
             store_->put(Family::state,
-                        numbered_key("timeline/" + entry.timeline_history().cluster() + "/",
+                        numbered_key("timeline/" + entry.timeline_history().history_id(),
                                      entry.timeline_history().timeline()),
                         entry.timeline_history().content());
             return {};

@@ -55,7 +55,11 @@ public:
     virtual Result<std::vector<pb::HistoryOpened>> histories(const std::string& cluster) = 0;
     virtual Result<std::vector<pb::GapFound>> gaps(const std::string& cluster) = 0;
     virtual Result<std::vector<OpenTail>> open_tails() = 0;
-    virtual Result<std::optional<std::string>> timeline_history(const std::string& cluster,
+    virtual Result<std::optional<pb::HistoryOpened>> history(const Id16& id) = 0;
+    // The one opened or resumed last: the one being followed.
+    virtual Result<std::optional<Id16>> current_history(const std::string& cluster) = 0;
+    // The history file of `timeline` as it was stored for `history`.
+    virtual Result<std::optional<std::string>> timeline_history(const Id16& history,
                                                                 TimelineId timeline) = 0;
     virtual Result<std::vector<pb::BackupInfo>> backups(const std::string& cluster) = 0;
     // Started and neither completed nor failed.

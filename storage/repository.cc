@@ -255,38 +255,54 @@ Result<ClusterRecord> Repository::ensure_cluster(const ClusterRecord& wanted) {
     return wanted;
 }
 
-Result<std::optional<HistoryRecord>> Repository::current_history(const std::string& cluster) {
+Result<std::vector<HistoryRecord>> Repository::histories(const std::string& cluster) {
     WV_TRY(auto opened, state_->index->histories(cluster));
-    if (opened.empty()) return std::optional<HistoryRecord>{};
-    const pb::HistoryOpened& last = opened.back();
-    HistoryRecord record{.cluster = cluster,
-                         .id = id_from<16>(last.history_id()),
-                         .timeline = last.timeline(),
-                         .start_lsn = Lsn{last.start_lsn()}};
-    WV_TRY(record.end_lsn, state_->wal->end_lsn(record.id, record.start_lsn));
-    WV_TRY(pb::WalSummary summary, state_->wal->last_summary(record.id));
-    WV_TRY(std::int64_t largest, state_->wal->largest_at_us(record.id));
-    record.last_commit_at = WallTime(Micros(largest));
-    record.covered_until = WallTime(Micros(std::max(summary.covered_until_us(), largest)));
-    return std::optional<HistoryRecord>(record);
+    std::vector<HistoryRecord> records;
+    for (const pb::HistoryOpened& history : opened) {
+        WV_TRY(HistoryRecord record, history_record(*state_->wal, history));
+        records.push_back(std::move(record));
+    }
+    return records;
 }
 
-Result<Id16> Repository::open_history(const std::string& cluster, TimelineId timeline, Lsn start,
-                                      const std::string& reason) {
+Result<std::optional<HistoryRecord>> Repository::current_history(const std::string& cluster) {
+    WV_TRY(auto id, state_->index->current_history(cluster));
+    if (!id) return std::optional<HistoryRecord>{};
+    WV_TRY(auto opened, state_->index->history(*id));
+    if (!opened)
+        return fail(Errc::corrupt, "the history " + to_hex(*id) + " is not in the ledger");
+    WV_TRY(HistoryRecord record, history_record(*state_->wal, *opened));
+    return std::optional<HistoryRecord>(std::move(record));
+}
+
+Result<Id16> Repository::open_history(pb::HistoryOpened history, std::optional<pb::GapFound> gap) {
     Id16 id = random_id16();
+    history.set_history_id(text_of(id));
+    // The gap first: a crash in between leaves it named twice, never a hole that nobody names.
+    if (gap) {
+        gap->set_next_history_id(text_of(id));
+        pb::LedgerEntry found;
+        *found.mutable_gap_found() = std::move(*gap);
+        WV_CHECK(state_->enter(std::move(found)));
+    }
     pb::LedgerEntry entry;
-    entry.mutable_history_opened()->set_cluster(cluster);
-    entry.mutable_history_opened()->set_history_id(text_of(id));
-    entry.mutable_history_opened()->set_timeline(timeline);
-    entry.mutable_history_opened()->set_start_lsn(start.value);
-    entry.mutable_history_opened()->set_reason(reason);
+    *entry.mutable_history_opened() = std::move(history);
     WV_CHECK(state_->enter(std::move(entry)));
     return id;
 }
 
+Result<> Repository::resume_history(const std::string& cluster, const Id16& history,
+                                    const std::string& reason) {
+    pb::LedgerEntry entry;
+    entry.mutable_history_resumed()->set_cluster(cluster);
+    entry.mutable_history_resumed()->set_history_id(text_of(history));
+    entry.mutable_history_resumed()->set_reason(reason);
+    return state_->enter(std::move(entry));
+}
+
 Result<> Repository::record_timeline_history(const std::string& cluster, const Id16& history,
                                              TimelineId timeline, const std::string& content) {
-    WV_TRY(auto known, state_->index->timeline_history(cluster, timeline));
+    WV_TRY(auto known, state_->index->timeline_history(history, timeline));
     if (known && *known == content) return {};
     if (known)
         return fail(Errc::forked,

@@ -54,10 +54,17 @@ public:
     // known under another system identifier or segment size.
     Result<ClusterRecord> ensure_cluster(const ClusterRecord& cluster);
     std::optional<ClusterRecord> cluster(const std::string& name);
-    // The history being followed, with its end; nothing before the first.
+    // The history being followed (opened or resumed last), with its end; nothing before the first.
     Result<std::optional<HistoryRecord>> current_history(const std::string& cluster);
-    Result<Id16> open_history(const std::string& cluster, TimelineId timeline, Lsn start,
-                              const std::string& reason);
+    Result<std::vector<HistoryRecord>> histories(const std::string& cluster);
+    // A new one, followed from now on. `id` is made here; where it is a gap's other side, the gap is
+    // entered too.
+    Result<Id16> open_history(pb::HistoryOpened history, std::optional<pb::GapFound> gap = {});
+    // Goes back to one that is known.
+    Result<> resume_history(const std::string& cluster, const Id16& history,
+                            const std::string& reason);
+    // The file that the server gives for `timeline`, kept for this history. Errors: forked if another
+    // one is kept for it already.
     Result<> record_timeline_history(const std::string& cluster, const Id16& history,
                                      TimelineId timeline, const std::string& content);
     Result<std::vector<pb::BackupInfo>> backups(const std::string& cluster);

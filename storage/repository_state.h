@@ -45,9 +45,14 @@ struct Repository::State {
     Result<FileCipher> new_cipher(pb::KeyPurpose purpose, FileHeader header);
     FileHeader header_for(StreamKind stream, const ClusterRecord& cluster) const;
     Result<> close_from(const PackReader& reader, const pb::TailOpened& opened, Lsn end,
-                        const pb::WalSummary& summary, const std::string& tail_path);
-    Result<> recover_tail(const OpenTail& tail);
-    Result<bool> adopt_pack(const OpenTail& tail, Lsn tail_end);
+                        const pb::WalSummary& summary, const std::string& pack_path,
+                        bool keep_tail);
+    struct TailRemains;
+    Result<TailRemains> examine_tail(const OpenTail& tail);
+    // Where what it held ends now.
+    Result<Lsn> recover_tail(const OpenTail& tail);
+    Result<std::optional<Lsn>> adopt_pack(const OpenTail& tail, Lsn tail_end);
+    Result<> enter_lost_wal(const pb::TailOpened& tail, Lsn from, Lsn to);
 };
 
 // What the ledger says of a WAL pack made from a tail.

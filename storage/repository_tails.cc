@@ -135,7 +135,7 @@ Result<> Repository::note_synced(const std::string& tail_path, std::uint32_t syn
 
 Result<> Repository::State::close_from(const PackReader& reader, const pb::TailOpened& opened,
                                        Lsn end, const pb::WalSummary& summary,
-                                       const std::string& pack_path) {
+                                       const std::string& pack_path, bool keep_tail) {
     FileHeader header = reader.cipher().header();
     header.file_id = random_id16();
     header.generation = generation;
@@ -152,7 +152,9 @@ Result<> Repository::State::close_from(const PackReader& reader, const pb::TailO
     *entry.mutable_pack_closed()->mutable_pack() = std::move(info);
     entry.mutable_pack_closed()->set_replaces_tail(opened.path());
     WV_CHECK(enter(std::move(entry), &writer->footer()));
-    return files.remove(root + "/" + opened.path());
+    const std::string tail = root + "/" + opened.path();
+    // Whole frames may lie behind the damage: somebody may want to look.
+    return keep_tail ? files.rename(tail, tail + ".damaged") : files.remove(tail);
 }
 
 Result<> Repository::close_tail(std::unique_ptr<TailWriter> tail, TailContent content) {
@@ -180,7 +182,7 @@ Result<> Repository::close_tail(std::unique_ptr<TailWriter> tail, TailContent co
         tail.reset();
         PackReader reader(plan->path, plan->cipher, std::move(content.footer));
         return state.close_from(reader, opened, content.end_lsn, content.summary,
-                                pack_path_of_tail(plan->path));
+                                pack_path_of_tail(plan->path), false);
     }
     WV_TRY(pb::PackInfo info,
            tail->close_in_place(
@@ -194,18 +196,19 @@ Result<> Repository::close_tail(std::unique_ptr<TailWriter> tail, TailContent co
 
 // A crash may fall between the rename to ".pack" and the ledger entry: the pack is whole, so it
 // counts.
-Result<bool> Repository::State::adopt_pack(const OpenTail& tail, Lsn tail_end) {
+Result<std::optional<Lsn>> Repository::State::adopt_pack(const OpenTail& tail,
+                                                        Lsn tail_end) {
     pb::PackInfo wanted;
     wanted.set_path(pack_path_of_tail(tail.opened.path()));
     auto info = store->info(wanted.path());
-    if (!info && info.error().code == Errc::not_found) return false;
+    if (!info && info.error().code == Errc::not_found) return std::optional<Lsn>{};
     if (!info) return fail(info.error());
     WV_TRY(auto reader, PackReader::open(*store, wanted, keyring));
     const pb::PackFooter& footer = reader->footer();
-    if (footer.frames_size() == 0) return false;
+    if (footer.frames_size() == 0) return std::optional<Lsn>{};
     const pb::FrameEntry& last = footer.frames(footer.frames_size() - 1);
     Lsn end{last.start_lsn() + last.plain_bytes()};
-    if (end < tail_end) return false;
+    if (end < tail_end) return std::optional<Lsn>{};
     pb::WalSummary summary;
     for (const pb::FrameEntry& frame : footer.frames())
         merge_summary(summary, frame.summary());
@@ -230,50 +233,104 @@ Result<bool> Repository::State::adopt_pack(const OpenTail& tail, Lsn tail_end) {
     *entry.mutable_pack_closed()->mutable_pack() = std::move(pack);
     entry.mutable_pack_closed()->set_replaces_tail(tail.opened.path());
     WV_CHECK(enter(std::move(entry), &footer));
-    return true;
+    return std::optional<Lsn>(end);
 }
 
-Result<> Repository::State::recover_tail(const OpenTail& tail) {
+// What is left of a tail that nobody writes any more. `scanned` is empty where nothing can be read.
+struct Repository::State::TailRemains {
+    bool exists = false;
+    bool damaged = false;
+    std::optional<ScannedTail> scanned;
+};
+
+Result<Repository::State::TailRemains> Repository::State::examine_tail(const OpenTail& tail) {
     const std::string& path = tail.opened.path();
     auto info = store->info(path);
-    bool exists = info.has_value();
-    if (!exists && info.error().code != Errc::not_found) return fail(info.error());
-    std::optional<ScannedTail> scanned;
-    if (exists && info->size_bytes >= kFileHeaderBytes) {
-        WV_TRY(scanned, wal->scan_continuation(tail.opened, tail.synced_frames));
-        if (scanned->damage)
-            log::error("store.tail_damaged", scanned->damage->message, {{"tail", path}});
-        if (scanned->torn_bytes > 0)
-            log::info("store.tail_torn", "bytes after the last whole frame were never acknowledged",
-                      {{"tail", path}, {"bytes", scanned->torn_bytes}});
-    }
-    Lsn start{tail.opened.start_lsn()};
-    Lsn end = scanned ? scanned->end_lsn : start;
-    WV_TRY(bool adopted, adopt_pack(tail, end));
-    if (adopted) return exists ? files.remove(root + "/" + path) : Result<>{};
-    if (!exists && tail.synced_frames > 0)
+    if (!info && info.error().code != Errc::not_found) return fail(info.error());
+    TailRemains remains{.exists = info.has_value()};
+    if (!remains.exists && tail.synced_frames > 0)
         log::error("store.tail_missing", "the tail is gone; WAL from its start on is not stored",
-                   {{"tail", path}, {"from_lsn", to_string(start)}});
-    if (scanned && scanned->reader->frame_count() > 0) {
+                   {{"tail", path}, {"from_lsn", to_string(Lsn{tail.opened.start_lsn()})}});
+    if (!remains.exists || info->size_bytes < kFileHeaderBytes) return remains;
+    // A header that cannot be read is the tail's own damage. Any other error may be that of a pack
+    // before it: then nothing is decided here.
+    auto cipher = open_cipher(*store, path, keyring);
+    if (!cipher && cipher.error().code != Errc::corrupt) return fail(cipher.error());
+    std::optional<Error> damage;
+    if (!cipher) damage = cipher.error();
+    if (cipher) {
+        WV_TRY(remains.scanned, wal->scan_continuation(tail.opened, tail.synced_frames));
+        damage = remains.scanned->damage;
+        if (remains.scanned->torn_bytes > 0)
+            log::info("store.tail_torn", "bytes after the last whole frame were never acknowledged",
+                      {{"tail", path}, {"bytes", remains.scanned->torn_bytes}});
+    }
+    if (damage) log::error("store.tail_damaged", damage->message, {{"tail", path}});
+    remains.damaged = damage.has_value();
+    return remains;
+}
+
+Result<Lsn> Repository::State::recover_tail(const OpenTail& tail) {
+    const std::string& path = tail.opened.path();
+    WV_TRY(TailRemains remains, examine_tail(tail));
+    Lsn start{tail.opened.start_lsn()};
+    Lsn end = remains.scanned ? remains.scanned->end_lsn : start;
+    WV_TRY(auto adopted, adopt_pack(tail, end));
+    if (adopted) {
+        if (remains.exists) WV_CHECK(files.remove(root + "/" + path));
+        return *adopted;
+    }
+    if (remains.scanned && remains.scanned->reader->frame_count() > 0) {
         std::string pack_path = pack_path_of_tail(
-            tail_name(tail.opened.cluster(), scanned->header.history_id, scanned->header.timeline,
-                      start, generation, next_serial++));
-        return close_from(*scanned->reader, tail.opened, end, scanned->summary, pack_path);
+            tail_name(tail.opened.cluster(), remains.scanned->header.history_id,
+                      remains.scanned->header.timeline, start, generation, next_serial++));
+        WV_CHECK(close_from(*remains.scanned->reader, tail.opened, end, remains.scanned->summary,
+                            pack_path, remains.damaged));
+        return end;
     }
     pb::LedgerEntry entry;
     entry.mutable_tail_abandoned()->set_path(path);
     entry.mutable_tail_abandoned()->set_file_id(tail.opened.file_id());
     entry.mutable_tail_abandoned()->set_end_lsn(start.value);
-    entry.mutable_tail_abandoned()->set_reason(exists ? "no whole frame in it"
-                                                      : "the file is missing");
+    entry.mutable_tail_abandoned()->set_reason(!remains.exists   ? "the file is missing"
+                                               : remains.damaged ? "it is damaged"
+                                                                 : "no whole frame in it");
     WV_CHECK(enter(std::move(entry)));
-    return exists ? files.remove(root + "/" + path) : Result<>{};
+    if (remains.exists && remains.damaged)
+        WV_CHECK(files.rename(root + "/" + path, root + "/" + path + ".damaged"));
+    else if (remains.exists)
+        WV_CHECK(files.remove(root + "/" + path));
+    return start;
+}
+
+// What lies between a damaged tail and the next one of its history was there and is lost.
+Result<> Repository::State::enter_lost_wal(const pb::TailOpened& tail, Lsn from, Lsn to) {
+    pb::LedgerEntry entry;
+    pb::GapFound& gap = *entry.mutable_gap_found();
+    gap.set_cluster(tail.cluster());
+    gap.set_history_id(tail.history_id());
+    gap.set_timeline(tail.timeline());
+    gap.set_from_lsn(from.value);
+    gap.set_to_lsn(to.value);
+    gap.set_cause("the tail " + tail.path() + " is damaged");
+    return enter(std::move(entry));
 }
 
 Result<> Repository::recover_tails() {
     WV_TRY(auto tails, state_->index->open_tails());
-    for (const OpenTail& tail : tails)
-        if (!state_->held_tails.contains(tail.opened.path())) WV_CHECK(state_->recover_tail(tail));
+    std::erase_if(tails, [this](const OpenTail& tail) {
+        return state_->held_tails.contains(tail.opened.path());
+    });
+    for (std::size_t i = 0; i < tails.size(); ++i) {
+        const pb::TailOpened& opened = tails[i].opened;
+        WV_TRY(Lsn end, state_->recover_tail(tails[i]));
+        for (std::size_t next = i + 1; next < tails.size(); ++next) {
+            if (tails[next].opened.history_id() != opened.history_id()) continue;
+            Lsn start{tails[next].opened.start_lsn()};
+            if (end < start) WV_CHECK(state_->enter_lost_wal(opened, end, start));
+            break;
+        }
+    }
     return {};
 }
 

@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "storage/index_catch_up.h"
+#include "storage/lineage.h"
 #include "storage/repository_files.h"
 #include "storage/tail_writer.h"
 #include "storage/wal_store.h"
@@ -31,17 +32,32 @@ private:
     std::string path_;
 };
 
+bool is_wanted(const pb::MarkEntry& mark, WallTime since, WallTime until,
+               const std::vector<pb::MarkEntry::Kind>& kinds) {
+    std::int64_t since_us = since.time_since_epoch().count();
+    std::int64_t until_us = until.time_since_epoch().count();
+    if (since_us != 0 && mark.at_us() < since_us) return false;
+    if (until_us != 0 && mark.at_us() > until_us) return false;
+    return kinds.empty() || std::find(kinds.begin(), kinds.end(), mark.kind()) != kinds.end();
+}
+
 class View final : public RepositoryView {
 public:
     View(ObjectStore& store, OpenedRepository opened)
         : store_(store), id_(opened.id), keyring_(std::move(opened.keyring)) {}
 
     Result<> open_index(const Options& options);
-    Result<> scan_tails();
+    Result<> scan_tails(bool missing_is_damage);
 
     const Id16& repository_id() const override { return id_; }
     Result<std::vector<ClusterRecord>> clusters() override { return index_->clusters(); }
     Result<std::vector<HistoryRecord>> histories(const std::string& cluster) override;
+    Result<std::optional<Id16>> current_history(const std::string& cluster) override {
+        return index_->current_history(cluster);
+    }
+    Result<std::vector<Stretch>> lineage(const Id16& history_id) override {
+        return lineage_of(*index_, history_id);
+    }
     Result<std::vector<pb::BackupInfo>> backups(const std::string& cluster) override {
         return index_->backups(cluster);
     }
@@ -49,17 +65,20 @@ public:
     Result<std::vector<MarkRecord>> marks(const std::string& cluster, WallTime since,
                                           WallTime until,
                                           const std::vector<pb::MarkEntry::Kind>& kinds) override;
+    Result<std::vector<MarkRecord>> lineage_marks(
+        const Id16& history_id, WallTime since, WallTime until,
+        const std::vector<pb::MarkEntry::Kind>& kinds) override;
     Result<std::vector<ClockStep>> clock_steps(const Id16& history_id) override;
-    Result<std::string> timeline_history(const std::string& cluster, TimelineId timeline) override;
+    Result<std::string> timeline_history(const Id16& history_id, TimelineId timeline) override;
     Result<Totals> totals(const std::string& cluster) override;
     Result<std::vector<pb::PackInfo>> packs(const std::string& cluster) override;
 
     Result<> require_coverage(const Id16& history_id, Lsn from, Lsn to) override {
-        return wal_->require_coverage(history_id, from, to);
+        return or_damage(history_id, wal_->require_coverage(history_id, from, to));
     }
     Result<> read_wal(const Id16& history_id, Lsn from, Lsn to,
                       const std::function<Result<>(ByteSpan)>& sink) override {
-        return wal_->read(history_id, from, to, sink);
+        return or_damage(history_id, wal_->read(history_id, from, to, sink));
     }
     Result<std::optional<WalFinding>> first_transaction_after(const Id16& history_id,
                                                               WallTime at) override {
@@ -91,7 +110,9 @@ public:
 
 private:
     Result<ScannedTail> pack_in_its_place(const pb::TailOpened& opened);
-    Result<std::vector<pb::MarkEntry>> all_marks(const Id16& history);
+    void note_damage(const Id16& history, const pb::TailOpened& tail, const Error& error);
+    Result<> or_damage(const Id16& history, Result<> done);
+    Result<std::vector<pb::MarkEntry>> own_marks(const Id16& history);
     Result<std::shared_ptr<const FileCipher>> base_cipher(const Id16& file_id, std::string& path);
     Result<> verify_frames(const PackReader& reader, std::uint64_t& checked);
 
@@ -103,6 +124,7 @@ private:
     std::unique_ptr<WalStore> wal_;
     std::vector<ScannedTail> tails_;
     std::vector<pb::PackInfo> tail_infos_;
+    std::map<Id16, Error> damages_;  // of tails, by the history that ends before it
 
     struct BasePack {
         std::string path;
@@ -149,17 +171,28 @@ Result<> View::open_index(const Options& options) {
     return {};
 }
 
-Result<> View::scan_tails() {
+// A tail that is damaged or missing ends its history where it is whole; everything before it is
+// restorable, and what it lost is told by whoever asks for it.
+Result<> View::scan_tails(bool missing_is_damage) {
     wal_ = std::make_unique<WalStore>(store_, keyring_, *index_);
     WV_TRY(auto open, index_->open_tails());
     tails_.clear();
     tail_infos_.clear();
+    damages_.clear();
     for (const OpenTail& tail : open) {
         auto found = wal_->scan_continuation(tail.opened, tail.synced_frames);
         if (!found && found.error().code == Errc::not_found) found = pack_in_its_place(tail.opened);
-        if (!found) return fail(found.error());
+        const Id16 history = id_from<16>(tail.opened.history_id());
+        if (!found && found.error().code == Errc::not_found && !missing_is_damage)
+            return fail(found.error());
+        if (!found && found.error().code != Errc::not_found && found.error().code != Errc::corrupt)
+            return fail(found.error());
+        if (!found) {
+            note_damage(history, tail.opened, found.error());
+            continue;
+        }
         ScannedTail scanned = std::move(*found);
-        if (scanned.damage) return fail(*scanned.damage);
+        if (scanned.damage) note_damage(history, tail.opened, *scanned.damage);
         pb::PackInfo info;
         info.set_path(tail.opened.path());
         info.set_kind(pb::PACK_KIND_WAL);
@@ -172,6 +205,26 @@ Result<> View::scan_tails() {
         wal_->set_tails(tails_);
     }
     return {};
+}
+
+void View::note_damage(const Id16& history, const pb::TailOpened& tail, const Error& error) {
+    Error damage = error;
+    damage.code = Errc::corrupt;
+    if (error.code == Errc::not_found)
+        damage.message = "the tail " + tail.path() + " is missing: WAL from " +
+                         to_string(Lsn{tail.start_lsn()}) + " on is lost";
+    damage.hint = "copy it back from another copy of this repository; what is before it can be restored";
+    damages_.emplace(history, std::move(damage));
+}
+
+// What is not stored because it is damaged is no gap: it was there.
+Result<> View::or_damage(const Id16& history, Result<> done) {
+    if (done || done.error().code != Errc::gap) return done;
+    WV_TRY(auto stretches, lineage_of(*index_, history));
+    for (const Stretch& stretch : stretches)
+        if (auto damage = damages_.find(stretch.history); damage != damages_.end())
+            return fail(damage->second);
+    return done;
 }
 
 // A crash may fall between the renaming of a tail to a pack and the ledger entry that says so: the pack
@@ -196,16 +249,10 @@ Result<std::vector<HistoryRecord>> View::histories(const std::string& cluster) {
     WV_TRY(auto opened, index_->histories(cluster));
     std::vector<HistoryRecord> found;
     for (const pb::HistoryOpened& history : opened) {
-        HistoryRecord record{.cluster = cluster,
-                             .id = id_from<16>(history.history_id()),
-                             .timeline = history.timeline(),
-                             .start_lsn = Lsn{history.start_lsn()}};
-        WV_TRY(record.end_lsn, wal_->end_lsn(record.id, record.start_lsn));
-        WV_TRY(pb::WalSummary summary, wal_->last_summary(record.id));
-        WV_TRY(std::int64_t largest, wal_->largest_at_us(record.id));
-        record.last_commit_at = WallTime(Micros(largest));
-        record.covered_until = WallTime(Micros(std::max(largest, summary.covered_until_us())));
-        found.push_back(record);
+        WV_TRY(HistoryRecord record, history_record(*wal_, history));
+        if (auto damaged = damages_.find(record.id); damaged != damages_.end())
+            record.damage = damaged->second;
+        found.push_back(std::move(record));
     }
     return found;
 }
@@ -213,19 +260,22 @@ Result<std::vector<HistoryRecord>> View::histories(const std::string& cluster) {
 Result<std::vector<GapRecord>> View::gaps(const std::string& cluster) {
     WV_TRY(auto entered, index_->gaps(cluster));
     std::vector<GapRecord> found;
-    for (const pb::GapFound& gap : entered)
-        found.push_back({.cluster = cluster,
+    for (const pb::GapFound& gap : entered) {
+        GapRecord record{.cluster = cluster,
                          .history_id = id_from<16>(gap.history_id()),
                          .timeline = gap.timeline(),
                          .from_lsn = Lsn{gap.from_lsn()},
                          .to_lsn = Lsn{gap.to_lsn()},
                          .from_at = WallTime(Micros(gap.from_at_us())),
                          .to_at = WallTime(Micros(gap.to_at_us())),
-                         .cause = gap.cause()});
+                         .cause = gap.cause()};
+        if (!gap.next_history_id().empty()) record.next = id_from<16>(gap.next_history_id());
+        found.push_back(std::move(record));
+    }
     return found;
 }
 
-Result<std::vector<pb::MarkEntry>> View::all_marks(const Id16& history) {
+Result<std::vector<pb::MarkEntry>> View::own_marks(const Id16& history) {
     WV_TRY(auto marks, index_->marks(history, 0, 0));
     for (const ScannedTail& tail : tails_)
         if (tail.header.history_id == history)
@@ -238,36 +288,43 @@ Result<std::vector<MarkRecord>> View::marks(const std::string& cluster, WallTime
                                             WallTime until,
                                             const std::vector<pb::MarkEntry::Kind>& kinds) {
     WV_TRY(auto opened, index_->histories(cluster));
-    std::int64_t since_us = since.time_since_epoch().count();
-    std::int64_t until_us = until.time_since_epoch().count();
     std::vector<MarkRecord> found;
     for (const pb::HistoryOpened& history : opened) {
         Id16 id = id_from<16>(history.history_id());
-        WV_TRY(auto marks, all_marks(id));
-        for (pb::MarkEntry& mark : marks) {
-            bool wanted =
-                kinds.empty() || std::find(kinds.begin(), kinds.end(), mark.kind()) != kinds.end();
-            if (since_us != 0 && mark.at_us() < since_us) wanted = false;
-            if (until_us != 0 && mark.at_us() > until_us) wanted = false;
-            if (wanted) found.push_back({id, std::move(mark)});
-        }
+        WV_TRY(auto marks, own_marks(id));
+        for (pb::MarkEntry& mark : marks)
+            if (is_wanted(mark, since, until, kinds)) found.push_back({id, std::move(mark)});
+    }
+    return found;
+}
+
+Result<std::vector<MarkRecord>> View::lineage_marks(
+    const Id16& history_id, WallTime since, WallTime until,
+    const std::vector<pb::MarkEntry::Kind>& kinds) {
+    WV_TRY(auto stretches, lineage_of(*index_, history_id));
+    std::vector<MarkRecord> found;
+    for (const Stretch& stretch : stretches) {
+        WV_TRY(auto marks, own_marks(stretch.history));
+        for (pb::MarkEntry& mark : marks)
+            // Its record ends in the stretch: what reaches over the end is the next one's.
+            if (mark.end_lsn() <= stretch.to.value && is_wanted(mark, since, until, kinds))
+                found.push_back({stretch.history, std::move(mark)});
     }
     return found;
 }
 
 Result<std::vector<ClockStep>> View::clock_steps(const Id16& history_id) {
-    WV_TRY(auto marks, all_marks(history_id));
+    WV_TRY(auto marks, lineage_marks(history_id, {}, {}, {pb::MarkEntry::CLOCK_STEP}));
     std::vector<ClockStep> steps;
-    for (const pb::MarkEntry& mark : marks)
-        if (mark.kind() == pb::MarkEntry::CLOCK_STEP)
-            steps.push_back({.at_lsn = Lsn{mark.start_lsn()},
-                             .stepped_to = WallTime(Micros(mark.at_us())),
-                             .stepped_from = WallTime(Micros(mark.step_from_us()))});
+    for (const MarkRecord& found : marks)
+        steps.push_back({.at_lsn = Lsn{found.mark.start_lsn()},
+                         .stepped_to = WallTime(Micros(found.mark.at_us())),
+                         .stepped_from = WallTime(Micros(found.mark.step_from_us()))});
     return steps;
 }
 
-Result<std::string> View::timeline_history(const std::string& cluster, TimelineId timeline) {
-    WV_TRY(auto content, index_->timeline_history(cluster, timeline));
+Result<std::string> View::timeline_history(const Id16& history_id, TimelineId timeline) {
+    WV_TRY(auto content, stored_timeline_history(*index_, history_id, timeline));
     if (content) return std::move(*content);
     return fail(Errc::not_found,
                 "no history file of timeline " + std::to_string(timeline) + " is stored");
@@ -416,14 +473,9 @@ Result<std::unique_ptr<RepositoryView>> RepositoryView::open(ObjectStore& store,
         WV_TRY(OpenedRepository opened, open_repository_files(store, master));
         auto view = std::make_unique<View>(store, std::move(opened));
         WV_CHECK(view->open_index(options));
-        auto scanned = view->scan_tails();
+        auto scanned = view->scan_tails(tries == kTries);
         if (scanned) return view;
         if (scanned.error().code != Errc::not_found) return fail(scanned.error());
-        if (tries == kTries)
-            return fail(Errc::corrupt,
-                        "a tail that the ledger names is missing: " + scanned.error().message,
-                        "copy it back from another copy of this repository; without it, WAL from "
-                        "there on is lost");
     }
 }
 

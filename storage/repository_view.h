@@ -26,31 +26,47 @@ struct ClusterRecord {
     unsigned server_version_num = 0;
 };
 
+// One lineage of WAL bytes. With a parent, the bytes before start_lsn are the parent's.
 struct HistoryRecord {
     std::string cluster;
     Id16 id{};
     TimelineId timeline = 0;
-    Lsn start_lsn;            // first byte stored
+    Lsn start_lsn;            // first byte stored for this history itself; a segment's first
     Lsn end_lsn;              // first byte not stored (flushed and found in a pack or a tail)
     WallTime last_commit_at;  // zero: none
-    WallTime covered_until;   // every commit at or before this moment is in [start_lsn, end_lsn)
+    WallTime covered_until;   // every commit at or before this moment is before end_lsn
+    pb::HistoryOpened::Cause cause = pb::HistoryOpened::CAUSE_UNSPECIFIED;
+    std::string reason;
+    std::optional<Id16> parent;
+    Lsn fork_lsn;  // with a parent: first byte that is not the parent's
+    // Set when synced WAL behind end_lsn is damaged or missing: what the history lost, and from where.
+    std::optional<Error> damage = {};
 };
 
 struct GapRecord {
     std::string cluster;
-    Id16 history_id{};
+    Id16 history_id{};               // the one that ends at from_lsn, or that the gap lies in
     TimelineId timeline = 0;
     Lsn from_lsn;
     Lsn to_lsn;
     WallTime from_at;
     WallTime to_at;
     std::string cause;
+    std::optional<Id16> next = {};  // the history that begins at to_lsn; none: replay cannot pass
 };
 
 struct MarkRecord {
     Id16 history_id{};
     pb::MarkEntry mark;
 };
+
+// The bytes [from, to) of a lineage are those stored for `history`.
+struct Stretch {
+    Id16 history{};
+    Lsn from;
+    Lsn to;
+};
+inline constexpr Lsn kOpenEndLsn{~std::uint64_t{0}};
 
 // A stretch of time in which commits were stamped earlier than ones before them in WAL.
 struct ClockStep {
@@ -72,19 +88,28 @@ public:
 
     virtual const Id16& repository_id() const = 0;
     virtual Result<std::vector<ClusterRecord>> clusters() = 0;
-    // Oldest first; the last one is the one being followed.
+    // In the order in which they were opened.
     virtual Result<std::vector<HistoryRecord>> histories(const std::string& cluster) = 0;
+    // The one being followed: opened or resumed last.
+    virtual Result<std::optional<Id16>> current_history(const std::string& cluster) = 0;
+    // What a history is made of: its ancestors' stretches, oldest first, then its own, which is open.
+    virtual Result<std::vector<Stretch>> lineage(const Id16& history_id) = 0;
     // Complete ones, oldest first.
     virtual Result<std::vector<pb::BackupInfo>> backups(const std::string& cluster) = 0;
     virtual Result<std::vector<GapRecord>> gaps(const std::string& cluster) = 0;
-    // In WAL order. Zero times mean "no limit". Empty kinds: all.
+    // Of each history of the cluster its own, in WAL order. Zero times mean "no limit". Empty kinds:
+    // all.
     virtual Result<std::vector<MarkRecord>> marks(
         const std::string& cluster, WallTime since, WallTime until,
         const std::vector<pb::MarkEntry::Kind>& kinds) = 0;
+    // Of the whole lineage, in WAL order.
+    virtual Result<std::vector<MarkRecord>> lineage_marks(
+        const Id16& history_id, WallTime since, WallTime until,
+        const std::vector<pb::MarkEntry::Kind>& kinds) = 0;
     virtual Result<std::vector<ClockStep>> clock_steps(const Id16& history_id) = 0;
-    // Content of the history file of `timeline`, as the server gave it. Errors: not_found.
-    virtual Result<std::string> timeline_history(const std::string& cluster,
-                                                 TimelineId timeline) = 0;
+    // Content of the history file of `timeline` in this lineage, as the server gave it. Two clones may
+    // have taken the same number. Errors: not_found.
+    virtual Result<std::string> timeline_history(const Id16& history_id, TimelineId timeline) = 0;
     struct Totals {
         std::uint64_t wal_plain_bytes = 0, wal_stored_bytes = 0;
         std::uint64_t base_plain_bytes = 0,
@@ -119,7 +144,8 @@ public:
     // stop.
     virtual Result<> scan(const Id16& history_id, Lsn from, Lsn to,
                           const std::function<bool(const WalFinding&)>& sink) = 0;
-    // How many transactions have their record in [from, to), from summaries, rounded to frames.
+    // How many commits have their record in [from, to): exact up to 16 MiB of WAL, beyond that from
+    // summaries, rounded to frames.
     virtual Result<std::uint64_t> count_commits(const Id16& history_id, Lsn from, Lsn to) = 0;
 
     // Calls `on_head` once, then `on_file` for each entry in manifest order. Reads frame by frame.

@@ -9,10 +9,6 @@ namespace {
 
 constexpr std::size_t kRecentSourcesMax = 8;
 
-std::uint64_t transaction_count(const pb::WalSummary& summary) {
-    return summary.commit_count() + summary.abort_count();
-}
-
 Id16 id_of(const std::string& bytes) {
     Id16 id{};
     std::copy_n(as_bytes(bytes).begin(), std::min(bytes.size(), id.size()), id.begin());
@@ -24,7 +20,41 @@ tl::unexpected<Error> missing(const Id16& history, Lsn from) {
                                to_string(from) + " on");
 }
 
+// Leaves the part of `source` that belongs to the stretch.
+WalSource cut_to(const Stretch& stretch, WalSource source) {
+    source.is_cut = stretch.to < source.end_lsn;
+    source.end_lsn = std::min(source.end_lsn, stretch.to);
+    return source;
+}
+
+int first_frame_after(const PackReader& reader, Lsn lsn) {
+    const auto& frames = reader.footer().frames();
+    auto after = std::upper_bound(
+        frames.begin(), frames.end(), lsn.value,
+        [](std::uint64_t value, const pb::FrameEntry& frame) { return value < frame.start_lsn(); });
+    return static_cast<int>(after - frames.begin());
+}
+
 }  // namespace
+
+std::uint64_t transaction_count(const pb::WalSummary& summary) {
+    return summary.commit_count() + summary.abort_count();
+}
+
+int WalSource::frame_count() const {
+    return end_lsn.value == 0 ? 0 : first_frame_after(*reader, Lsn{end_lsn.value - 1});
+}
+
+int WalSource::frame_at(Lsn lsn) const { return first_frame_after(*reader, lsn) - 1; }
+
+Result<const std::vector<Stretch>*> WalStore::stretches(const Id16& history) {
+    auto known = lineages_.find(history);
+    if (known == lineages_.end()) {
+        WV_TRY(auto found, lineage_of(index_, history));
+        known = lineages_.emplace(history, std::move(found)).first;
+    }
+    return &known->second;
+}
 
 const std::vector<WalSource>& WalStore::tails_of(const Id16& history) const {
     static const std::vector<WalSource> none;
@@ -35,6 +65,7 @@ const std::vector<WalSource>& WalStore::tails_of(const Id16& history) const {
 void WalStore::set_tails(std::vector<ScannedTail> tails) {
     tails_.clear();
     tails_largest_at_us_.clear();
+    inherited_at_us_.clear();
     recent_.clear();
     for (ScannedTail& tail : tails) {
         const Id16& history = tail.header.history_id;
@@ -84,13 +115,21 @@ Result<WalSource> WalStore::open_source(const pb::PackInfo& pack) {
     return recent_.front();
 }
 
-Result<std::optional<WalSource>> WalStore::source_at(const Id16& history, Lsn lsn) {
-    for (const WalSource& tail : tails_of(history))
-        if (tail.start_lsn <= lsn && lsn < tail.end_lsn) return std::optional<WalSource>(tail);
-    WV_TRY(auto pack, index_.wal_pack_at(history, lsn));
+Result<std::optional<WalSource>> WalStore::source_in(const Stretch& stretch, Lsn lsn) {
+    for (const WalSource& tail : tails_of(stretch.history))
+        if (tail.start_lsn <= lsn && lsn < tail.end_lsn)
+            return std::optional<WalSource>(cut_to(stretch, tail));
+    WV_TRY(auto pack, index_.wal_pack_at(stretch.history, lsn));
     if (!pack) return std::optional<WalSource>{};
     WV_TRY(WalSource source, open_source(*pack));
-    return std::optional<WalSource>(std::move(source));
+    return std::optional<WalSource>(cut_to(stretch, std::move(source)));
+}
+
+Result<std::optional<WalSource>> WalStore::source_at(const Id16& history, Lsn lsn) {
+    WV_TRY(const auto* lineage, stretches(history));
+    for (const Stretch& stretch : *lineage)
+        if (stretch.from <= lsn && lsn < stretch.to) return source_in(stretch, lsn);
+    return std::optional<WalSource>{};
 }
 
 Result<Lsn> WalStore::end_lsn(const Id16& history, Lsn none) {
@@ -114,28 +153,42 @@ Result<pb::WalSummary> WalStore::last_summary(const Id16& history) {
 Result<std::int64_t> WalStore::largest_at_us(const Id16& history) {
     WV_TRY(std::int64_t largest, index_.largest_at_us(history));
     auto tails = tails_largest_at_us_.find(history);
-    return tails == tails_largest_at_us_.end() ? largest : std::max(largest, tails->second);
+    if (tails != tails_largest_at_us_.end()) largest = std::max(largest, tails->second);
+    auto inherited = inherited_at_us_.find(history);
+    if (inherited == inherited_at_us_.end()) {
+        WV_TRY(const auto* lineage, stretches(history));
+        std::int64_t before = 0;
+        for (const Stretch& stretch : *lineage) {
+            if (stretch.history == history) break;
+            WV_TRY(std::int64_t at, largest_at_us_in(stretch));
+            before = std::max(before, at);
+        }
+        inherited = inherited_at_us_.emplace(history, before).first;
+    }
+    return std::max(largest, inherited->second);
 }
 
 Result<> WalStore::require_coverage(const Id16& history, Lsn from, Lsn to) {
+    WV_TRY(const auto* lineage, stretches(history));
     Lsn at = from;
-    WV_CHECK(index_.each_wal_pack(history, from, false, [&](const pb::PackInfo& pack) {
-        if (pack.start_lsn() > at.value) return false;
-        at = std::max(at, Lsn{pack.end_lsn()});
-        return at < to;
-    }));
-    for (const WalSource& tail : tails_of(history))
-        if (tail.start_lsn <= at) at = std::max(at, tail.end_lsn);
+    for (const Stretch& stretch : *lineage)
+        if (stretch.from <= at && at < stretch.to && at < to) {
+            WV_TRY(at, covered_until(stretch, at, std::min(to, stretch.to)));
+        }
     if (at >= to) return {};
     return fail(Errc::gap, "WAL from " + to_string(at) + " to " + to_string(to) + " is not stored");
 }
 
-int WalStore::frame_at(const WalSource& source, Lsn lsn) {
-    const auto& frames = source.reader->footer().frames();
-    auto after = std::upper_bound(
-        frames.begin(), frames.end(), lsn.value,
-        [](std::uint64_t value, const pb::FrameEntry& frame) { return value < frame.start_lsn(); });
-    return static_cast<int>(after - frames.begin()) - 1;
+// The end of what is stored without a hole from `at` on, at most `to`.
+Result<Lsn> WalStore::covered_until(const Stretch& stretch, Lsn at, Lsn to) {
+    WV_CHECK(index_.each_wal_pack(stretch.history, at, false, [&](const pb::PackInfo& pack) {
+        if (pack.start_lsn() > at.value) return false;
+        at = std::max(at, Lsn{pack.end_lsn()});
+        return at < to;
+    }));
+    for (const WalSource& tail : tails_of(stretch.history))
+        if (tail.start_lsn <= at) at = std::max(at, tail.end_lsn);
+    return std::min(at, to);
 }
 
 Result<> WalStore::read(const Id16& history, Lsn from, Lsn to,
@@ -145,7 +198,8 @@ Result<> WalStore::read(const Id16& history, Lsn from, Lsn to,
         WV_TRY(auto source, source_at(history, from));
         if (!source) return missing(history, from);
         const PackReader& reader = *source->reader;
-        for (int i = frame_at(*source, from); i >= 0 && i < reader.frame_count() && from < to;
+        const Lsn stop = std::min(to, source->end_lsn);
+        for (int i = source->frame_at(from); i >= 0 && i < reader.frame_count() && from < stop;
              ++i) {
             Lsn start{reader.footer().frames(i).start_lsn()};
             WV_CHECK(reader.read_frame(store_, i, plain));
@@ -153,7 +207,7 @@ Result<> WalStore::read(const Id16& history, Lsn from, Lsn to,
                 return fail(Errc::corrupt,
                             reader.path() + ": its frames do not cover " + to_string(from));
             std::uint64_t skip = from - start;
-            std::uint64_t count = std::min<std::uint64_t>(plain.size() - skip, to - from);
+            std::uint64_t count = std::min<std::uint64_t>(plain.size() - skip, stop - from);
             WV_CHECK(sink(ByteSpan(plain).subspan(skip, count)));
             from = from + count;
         }
@@ -167,7 +221,7 @@ Result<Lsn> WalStore::decode_start(const Id16& history, Lsn lsn) {
         WV_TRY(auto source, source_at(history, Lsn{at.value - 1}));
         if (!source) return at;  // the history's start: a page boundary
         const auto& footer = source->reader->footer();
-        for (int i = frame_at(*source, Lsn{at.value - 1}); i >= 0; --i) {
+        for (int i = source->frame_at(Lsn{at.value - 1}); i >= 0; --i) {
             const pb::FrameEntry& frame = footer.frames(i);
             if (frame.record_start_lsn() != 0) return Lsn{frame.record_start_lsn()};
             at = Lsn{frame.start_lsn()};
@@ -178,10 +232,11 @@ Result<Lsn> WalStore::decode_start(const Id16& history, Lsn lsn) {
 
 Result<> WalStore::decode(const Id16& history, const FileHeader& header, Lsn from, Lsn to,
                           const std::function<bool(const WalFinding&)>& sink) {
+    WV_TRY(auto opened, index_.history(history));
     WalDecoderOptions options{.server_major = server_major_of(header.server_version_num),
                               .system_identifier = header.system_identifier,
                               .segment_bytes = header.segment_bytes,
-                              .timeline = header.timeline};
+                              .timeline = opened ? opened->timeline() : header.timeline};
     WV_TRY(WalDecoder decoder, WalDecoder::open(options, from));
     Findings findings;
     bool stopped = false;
@@ -202,7 +257,7 @@ Result<WalStore::Findings> WalStore::transactions_in(const Id16& history, const 
                                                      int frame) {
     const pb::FrameEntry& entry = source.reader->footer().frames(frame);
     Lsn start{entry.start_lsn()};
-    Lsn end = start + entry.plain_bytes();
+    Lsn end = std::min(start + entry.plain_bytes(), source.end_lsn);
     Findings found;
     WV_CHECK(decode(history, source.reader->cipher().header(), Lsn{entry.record_start_lsn()}, end,
                     [&](const WalFinding& finding) {
@@ -228,140 +283,21 @@ Result<> WalStore::scan(const Id16& history, Lsn from, Lsn to,
                   });
 }
 
-Result<std::optional<WalFinding>> WalStore::first_transaction_after(const Id16& history,
-                                                                    WallTime at) {
-    std::int64_t at_us = at.time_since_epoch().count();
-    std::optional<WalSource> source;
-    WV_TRY(auto pack, index_.first_pack_later_than(history, at_us));
-    if (pack) {
-        WV_TRY(source, open_source(*pack));
-    } else {
-        for (const WalSource& tail : tails_of(history))
-            if (!source && transaction_count(tail.summary) > 0 && tail.summary.last_at_us() > at_us)
-                source = tail;
-    }
-    if (!source) return std::optional<WalFinding>{};
-    for (int i = 0; i < source->reader->frame_count(); ++i) {
-        const pb::WalSummary& summary = source->reader->footer().frames(i).summary();
-        if (transaction_count(summary) == 0 || summary.last_at_us() <= at_us) continue;
-        WV_TRY(Findings found, transactions_in(history, *source, i));
-        for (WalFinding& finding : found)
-            if (finding.at > at) return std::optional<WalFinding>(std::move(finding));
-    }
-    return fail(Errc::corrupt,
-                source->reader->path() + ": its summary names a transaction that is not in it");
-}
-
-Result<std::optional<WalFinding>> WalStore::first_transaction_from(const Id16& history, Lsn lsn) {
-    for (;;) {
-        WV_TRY(auto source, source_at(history, lsn));
-        if (!source) return std::optional<WalFinding>{};
-        if (transaction_count(source->summary) > 0) {
-            for (int i = std::max(0, frame_at(*source, lsn)); i < source->reader->frame_count();
-                 ++i) {
-                if (transaction_count(source->reader->footer().frames(i).summary()) == 0) continue;
-                WV_TRY(Findings found, transactions_in(history, *source, i));
-                for (WalFinding& finding : found)
-                    if (finding.start_lsn >= lsn)
-                        return std::optional<WalFinding>(std::move(finding));
-            }
-        }
-        // Positions in later sources are all behind `lsn`, so the comparison above stays right.
-        lsn = std::max(lsn, source->end_lsn);
-    }
-}
-
-// Where to begin looking backwards for a record that starts before `lsn`: the frame of `at`, or a
-// later one if the record that `lsn` lies in ends there.
-Result<Lsn> WalStore::frame_of_record_before(const Id16& history, Lsn at, Lsn lsn) {
-    Lsn next = at;
-    for (bool first = true;; first = false) {
-        WV_TRY(auto source, source_at(history, next));
-        if (!source) return at;
-        for (int i = std::max(0, frame_at(*source, next)) + (first ? 1 : 0);
-             i < source->reader->frame_count(); ++i) {
-            const pb::FrameEntry& frame = source->reader->footer().frames(i);
-            if (frame.record_start_lsn() == 0) continue;
-            return frame.record_start_lsn() < lsn.value ? Lsn{frame.start_lsn()} : at;
-        }
-        next = source->end_lsn;
-    }
-}
-
-Result<std::optional<WalFinding>> WalStore::last_commit_before(const Id16& history, Lsn lsn) {
-    Lsn at = lsn;
-    WV_TRY(Lsn end, end_lsn(history, Lsn{}));
-    if (at >= end) at = Lsn{end.value == 0 ? 0 : end.value - 1};
-    WV_TRY(at, frame_of_record_before(history, at, lsn));
-    for (;;) {
-        WV_TRY(auto source, source_at(history, at));
-        if (!source) return std::optional<WalFinding>{};
-        if (source->summary.commit_count() > 0) {
-            for (int i = frame_at(*source, at); i >= 0; --i) {
-                if (source->reader->footer().frames(i).summary().commit_count() == 0) continue;
-                WV_TRY(Findings found, transactions_in(history, *source, i));
-                for (auto it = found.rbegin(); it != found.rend(); ++it)
-                    if (it->kind == WalFinding::Kind::commit && it->start_lsn < lsn)
-                        return std::optional<WalFinding>(std::move(*it));
-            }
-        }
-        if (source->start_lsn.value == 0) return std::optional<WalFinding>{};
-        at = Lsn{source->start_lsn.value - 1};
-    }
-}
-
-Result<std::vector<WalFinding>> WalStore::find_xid(const Id16& history, Xid xid) {
-    auto may_hold = [xid](const pb::WalSummary& summary) {
-        return transaction_count(summary) > 0 && summary.min_xid() <= xid &&
-               xid <= summary.max_xid();
-    };
-    std::vector<pb::PackInfo> packs;
-    WV_CHECK(index_.each_wal_pack(history, Lsn{}, false, [&](const pb::PackInfo& pack) {
-        if (may_hold(pack.summary())) packs.push_back(pack);
-        return true;
-    }));
-    Findings matches;
-    auto look_in = [&](const WalSource& source) -> Result<> {
-        for (int i = 0; i < source.reader->frame_count(); ++i) {
-            if (!may_hold(source.reader->footer().frames(i).summary())) continue;
-            WV_TRY(Findings found, transactions_in(history, source, i));
-            for (WalFinding& finding : found)
-                if (finding.xid == xid) matches.push_back(std::move(finding));
-        }
-        return {};
-    };
-    for (const pb::PackInfo& pack : packs) {
-        WV_TRY(WalSource source, open_source(pack));
-        WV_CHECK(look_in(source));
-    }
-    for (const WalSource& tail : tails_of(history))
-        if (may_hold(tail.summary)) WV_CHECK(look_in(tail));
-    return matches;
-}
-
-Result<std::uint64_t> WalStore::count_commits(const Id16& history, Lsn from, Lsn to) {
-    std::uint64_t count = 0;
-    auto add = [&](const WalSource& source) {
-        for (const pb::FrameEntry& frame : source.reader->footer().frames())
-            if (frame.start_lsn() >= from.value && frame.start_lsn() < to.value)
-                count += frame.summary().commit_count();
-    };
-    std::vector<pb::PackInfo> partial;
-    WV_CHECK(index_.each_wal_pack(history, from, false, [&](const pb::PackInfo& pack) {
-        if (pack.start_lsn() >= to.value) return false;
-        if (pack.start_lsn() >= from.value && pack.end_lsn() <= to.value)
-            count += pack.summary().commit_count();
-        else
-            partial.push_back(pack);
-        return true;
-    }));
-    for (const pb::PackInfo& pack : partial) {
-        WV_TRY(WalSource source, open_source(pack));
-        add(source);
-    }
-    for (const WalSource& tail : tails_of(history))
-        add(tail);
-    return count;
+Result<HistoryRecord> history_record(WalStore& wal, const pb::HistoryOpened& opened) {
+    HistoryRecord record{.cluster = opened.cluster(),
+                         .id = id_of(opened.history_id()),
+                         .timeline = opened.timeline(),
+                         .start_lsn = Lsn{opened.start_lsn()},
+                         .cause = opened.cause(),
+                         .reason = opened.reason(),
+                         .fork_lsn = Lsn{opened.fork_lsn()}};
+    if (!opened.parent_id().empty()) record.parent = id_of(opened.parent_id());
+    WV_TRY(record.end_lsn, wal.end_lsn(record.id, record.start_lsn));
+    WV_TRY(pb::WalSummary summary, wal.last_summary(record.id));
+    WV_TRY(std::int64_t largest, wal.largest_at_us(record.id));
+    record.last_commit_at = WallTime(Micros(largest));
+    record.covered_until = WallTime(Micros(std::max(largest, summary.covered_until_us())));
+    return record;
 }
 
 }  // namespace walvault::storage

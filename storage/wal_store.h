@@ -1,5 +1,5 @@
-// WalStore: WAL of a history as one run of bytes and transactions, over its packs and scanned
-// tails.
+// WalStore: WAL of a history as one run of bytes and transactions, over the packs and scanned tails
+// of its lineage.
 #pragma once
 
 #include <functional>
@@ -9,17 +9,24 @@
 #include <optional>
 #include <vector>
 
-#include "storage/index.h"
+#include "storage/lineage.h"
 #include "storage/pack_reader.h"
 
 namespace walvault::storage {
 
-// A pack or a tail: WAL [start_lsn, end_lsn) in frames.
+// A pack or a tail: WAL [start_lsn, end_lsn) in frames. `end_lsn` may lie before the end of its last
+// frame, where a lineage leaves an ancestor; `summary` is then of more than what counts.
 struct WalSource {
     std::shared_ptr<const PackReader> reader;
     Lsn start_lsn;
     Lsn end_lsn;
     pb::WalSummary summary;
+    bool is_cut = false;
+
+    // Frames that begin before end_lsn.
+    int frame_count() const;
+    // The frame that holds `lsn`, or the last one before it; -1: all begin later.
+    int frame_at(Lsn lsn) const;
 };
 
 // One thread at a time; blocking. Errors of every call: gap, corrupt, io, unavailable.
@@ -33,12 +40,13 @@ public:
     // Scans the tail at `path` as the continuation of what is stored.
     Result<ScannedTail> scan_continuation(const pb::TailOpened& opened, std::uint32_t witness);
 
-    // The source that holds `lsn`, or nothing.
+    // The source that holds `lsn` in the lineage, or nothing.
     Result<std::optional<WalSource>> source_at(const Id16& history, Lsn lsn);
-    // First byte not stored after the contiguous run from the history's start; `none` while nothing
-    // is.
+    // First byte not stored after the contiguous run from the history's own start; `none` while
+    // nothing is.
     Result<Lsn> end_lsn(const Id16& history, Lsn none);
     Result<pb::WalSummary> last_summary(const Id16& history);
+    // Largest time of all transactions of the lineage; 0 for none.
     Result<std::int64_t> largest_at_us(const Id16& history);
 
     Result<> require_coverage(const Id16& history, Lsn from, Lsn to);
@@ -59,10 +67,20 @@ public:
 
 private:
     using Findings = std::vector<WalFinding>;
+    // Stretch by stretch: what one history of the lineage holds.
+    Result<const std::vector<Stretch>*> stretches(const Id16& history);
+    Result<std::optional<WalSource>> source_in(const Stretch& stretch, Lsn lsn);
+    Result<std::vector<WalSource>> sources_where(
+        const Stretch& stretch, const std::function<bool(const pb::WalSummary&)>& wanted);
+    Result<Lsn> covered_until(const Stretch& stretch, Lsn at, Lsn to);
+    Result<std::int64_t> largest_at_us_in(const Stretch& stretch);
+    Result<std::optional<WalFinding>> first_transaction_after_in(const Id16& history,
+                                                                 const Stretch& stretch, WallTime at);
+    Result<std::uint64_t> count_commits_in(const Stretch& stretch, Lsn from, Lsn to);
+
     Result<WalSource> open_source(const pb::PackInfo& pack);
     Result<Lsn> frame_of_record_before(const Id16& history, Lsn at, Lsn lsn);
-    static int frame_at(const WalSource& source, Lsn lsn);
-    // Transactions whose records end in one frame of `source`.
+    // Transactions whose records end in one frame of `source`, before its end.
     Result<Findings> transactions_in(const Id16& history, const WalSource& source, int frame);
     Result<> decode(const Id16& history, const FileHeader& header, Lsn from, Lsn to,
                     const std::function<bool(const WalFinding&)>& sink);
@@ -73,7 +91,14 @@ private:
     Index& index_;
     std::map<Id16, std::vector<WalSource>> tails_;
     std::map<Id16, std::int64_t> tails_largest_at_us_;
+    std::map<Id16, std::vector<Stretch>> lineages_;     // an opened history never changes its own
+    std::map<Id16, std::int64_t> inherited_at_us_;      // of the ancestors' stretches
     std::list<WalSource> recent_;  // opened packs, the last used first
 };
+
+std::uint64_t transaction_count(const pb::WalSummary& summary);
+
+// The ledger's word of a history, with what is stored of it.
+Result<HistoryRecord> history_record(WalStore& wal, const pb::HistoryOpened& opened);
 
 }  // namespace walvault::storage

@@ -18,6 +18,7 @@ pb::MarkEntry mark_of(const WalFinding& finding, pb::MarkEntry::Kind kind) {
     mark.set_inserted_rows(finding.inserted_rows);
     mark.set_updated_rows(finding.updated_rows);
     mark.set_deleted_rows(finding.deleted_rows);
+    mark.set_wal_level_minimal(finding.wal_level_minimal);
     return mark;
 }
 

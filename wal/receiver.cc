@@ -39,6 +39,7 @@ public:
 
     const ServerIdentity& identity() const override { return identity_; }
     Task<Result<SlotPosition>> ensure_slot() override;
+    Task<Result<>> drop_slot() override;
     Task<Result<std::string>> timeline_history(TimelineId timeline) override {
         return wal::timeline_history(*connection_, timeline);
     }
@@ -82,16 +83,20 @@ Task<Result<SlotPosition>> PhysicalReceiver::ensure_slot() {
     co_return *found;
 }
 
+Task<Result<>> PhysicalReceiver::drop_slot() {
+    WV_CO_TRY(auto found, co_await find_slot(*connection_, options_));
+    if (found) WV_CO_CHECK(co_await wal::drop_slot(*connection_, options_.slot));
+    co_return Result<>();
+}
+
 Task<Result<>> PhysicalReceiver::refuse_rewound_server(Lsn start) {
     if (start <= identity_.system.flushed_lsn) co_return Result<>();
     // It may have written more since it was asked.
     WV_CO_TRY(identity_.system, co_await identify_system(*connection_));
     if (start <= identity_.system.flushed_lsn) co_return Result<>();
-    co_return fail(Errc::forked,
-                   fmt::format("the server has flushed WAL up to {}, behind the {} that is stored",
-                               to_string(identity_.system.flushed_lsn), to_string(start)),
-                   "A snapshot was rolled back, another data directory runs there, or it is a standby "
-                   "that lags: find out which before it writes more.");
+    co_return fail(Errc::unavailable,
+                   fmt::format("the server has flushed WAL up to {}, behind {} where the stream begins",
+                               to_string(identity_.system.flushed_lsn), to_string(start)));
 }
 
 Task<Result<>> PhysicalReceiver::start(Lsn start, TimelineId timeline) {
@@ -222,6 +227,8 @@ Task<Result<ServerIdentity>> identify(Connection& connection, Receiver::Options 
     WV_CO_TRY(identity.wal_sender_timeout, parse_duration(timeout));
     WV_CO_TRY(identity.system, co_await identify_system(connection));
     WV_CO_TRY(identity.slot, co_await find_slot(connection, std::move(options)));
+    WV_CO_TRY(auto standby, co_await show(connection, "in_hot_standby"));
+    identity.in_recovery = standby == "on";
     co_return identity;
 }
 

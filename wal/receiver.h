@@ -35,6 +35,7 @@ struct ServerIdentity {
     int server_version_num = 0;
     std::chrono::milliseconds wal_sender_timeout{60000};  // zero: none
     std::optional<SlotPosition> slot;  // as found, before it was created
+    bool in_recovery = false;          // a standby
 };
 
 class Receiver {
@@ -60,8 +61,12 @@ public:
     virtual const ServerIdentity& identity() const = 0;
     // Creates the slot with RESERVE_WAL unless it is there. Returns its position.
     virtual Task<Result<SlotPosition>> ensure_slot() = 0;
+    // Drops the slot if it is there. It is this agent's own, and nobody may be using it.
+    virtual Task<Result<>> drop_slot() = 0;
+    // The server's history file of `timeline` >= 2. Errors: not_found.
     virtual Task<Result<std::string>> timeline_history(TimelineId timeline) = 0;
-    // Starts streaming from exactly `start`.
+    // Starts streaming from exactly `start`. Errors: forked if `start` on `timeline` is not in the
+    // server's history; unusable if the server invalidated the slot.
     virtual Task<Result<>> start(Lsn start, TimelineId timeline) = 0;
     // The next event. WAL is contiguous: each slice starts where the one before ended (the first at
     // `start`). Sends status updates when they are due, and answers keepalives that ask, also while the

@@ -196,6 +196,8 @@ Task<Result<std::optional<TimelineEnd>>> start_replication(Connection& connectio
         // Before the copy begins, PostgreSQL gives XX000 only when the start or its timeline is not in the
         // server's history (walsender.c, StartReplication).
         if (connection.sqlstate() == "XX000") error.code = Errc::forked;
+        // 18 refuses an invalidated slot; before, the stream begins and meets WAL that is gone.
+        if (connection.sqlstate() == "55000") error.code = Errc::unusable;
         co_return fail(std::move(error));
     }
     if (!results->empty() && results->back().kind == QueryResult::Kind::copy_both) co_return std::nullopt;

@@ -20,6 +20,8 @@ public:
     std::map<Id16, std::vector<ClockStep>> steps;
     std::map<Id16, std::vector<WalFinding>> findings;  // in WAL order
     std::map<TimelineId, std::string> timeline_histories;
+    std::map<Id16, std::vector<Stretch>> lineages;  // else: the history alone
+    std::optional<Id16> current;                    // else: the last history
     std::vector<pb::PackInfo> pack_infos;
     std::map<Id32, ByteBuffer> chunks;
     pb::ManifestHead head;
@@ -29,6 +31,16 @@ public:
     Result<std::vector<ClusterRecord>> clusters() override { return cluster_records; }
     Result<std::vector<HistoryRecord>> histories(const std::string& cluster) override {
         return of_cluster(history_records, cluster);
+    }
+    Result<std::optional<Id16>> current_history(const std::string& cluster) override {
+        auto found = of_cluster(history_records, cluster);
+        if (current || found.empty()) return current;
+        return std::optional<Id16>(found.back().id);
+    }
+    Result<std::vector<Stretch>> lineage(const Id16& history) override {
+        if (auto found = lineages.find(history); found != lineages.end()) return found->second;
+        const HistoryRecord* record = record_of(history);
+        return std::vector<Stretch>{{history, record ? record->start_lsn : Lsn{}, kOpenEndLsn}};
     }
     Result<std::vector<pb::BackupInfo>> backups(const std::string&) override {
         return backup_infos;
@@ -49,10 +61,23 @@ public:
         }
         return found;
     }
+    Result<std::vector<MarkRecord>> lineage_marks(
+        const Id16& history, WallTime since, WallTime until,
+        const std::vector<pb::MarkEntry::Kind>& kinds) override {
+        WV_TRY(auto stretches, lineage(history));
+        WV_TRY(auto all, marks({}, since, until, kinds));
+        std::erase_if(all, [&](const MarkRecord& mark) {
+            for (const Stretch& stretch : stretches)
+                if (mark.history_id == stretch.history && mark.mark.start_lsn() < stretch.to.value)
+                    return false;
+            return true;
+        });
+        return all;
+    }
     Result<std::vector<ClockStep>> clock_steps(const Id16& history) override {
         return steps[history];
     }
-    Result<std::string> timeline_history(const std::string&, TimelineId timeline) override {
+    Result<std::string> timeline_history(const Id16&, TimelineId timeline) override {
         if (auto found = timeline_histories.find(timeline); found != timeline_histories.end())
             return found->second;
         return fail(Errc::not_found, "no such timeline");

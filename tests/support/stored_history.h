@@ -56,7 +56,12 @@ public:
         WV_TRY(cluster_, repository_.ensure_cluster(wanted));
         WV_TRY(auto history, repository_.current_history("main"));
         if (!history) {
-            WV_TRY(Id16 id, repository_.open_history("main", 1, wal_.builder.start(), "test"));
+            pb::HistoryOpened opened;
+            opened.set_cluster("main");
+            opened.set_timeline(1);
+            opened.set_start_lsn(wal_.builder.start().value);
+            opened.set_reason("test");
+            WV_TRY(Id16 id, repository_.open_history(opened));
             (void)id;
             WV_TRY(history, repository_.current_history("main"));
         }

@@ -273,9 +273,21 @@ TEST_CASE("a synced frame that is damaged is told from the torn end of a crash")
         ByteBuffer bytes = whole;
         bytes[bytes.size() / 2] ^= std::byte{4};
         write(bytes);
-        auto view = RepositoryView::open(*stage.store, stage.master, options);
-        REQUIRE(!view);
-        CHECK(view.error().code == Errc::corrupt);
+        auto view = must(RepositoryView::open(*stage.store, stage.master, options));
+        HistoryRecord history = must(view->histories("main")).back();
+        REQUIRE(history.damage);
+        CHECK(history.damage->code == Errc::corrupt);
+        CHECK(history.end_lsn > history.start_lsn);
+        // What is before the damage is there; what is behind it was, and is no gap.
+        ByteBuffer stored = read_all(*view, history);
+        CHECK(std::equal(stored.begin(), stored.end(), wal.builder.bytes().begin()));
+        auto covered = view->require_coverage(history.id, history.start_lsn, wal.builder.end());
+        REQUIRE(!covered);
+        CHECK(covered.error().code == Errc::corrupt);
+        // The agent goes on from there, and keeps the file.
+        auto repository = must(stage.open());
+        CHECK(must(repository->current_history("main"))->end_lsn == history.end_lsn);
+        CHECK(std::filesystem::exists(tail + ".damaged"));
     }
     SUBCASE("half a frame at the end") {
         REQUIRE(whole.size() > 100);
@@ -288,9 +300,10 @@ TEST_CASE("a synced frame that is damaged is told from the torn end of a crash")
     }
     SUBCASE("the file is missing") {
         std::filesystem::remove(tail);
-        auto view = RepositoryView::open(*stage.store, stage.master, options);
-        REQUIRE(!view);
-        CHECK(view.error().code == Errc::corrupt);
+        auto view = must(RepositoryView::open(*stage.store, stage.master, options));
+        HistoryRecord history = must(view->histories("main")).back();
+        REQUIRE(history.damage);
+        CHECK(history.damage->message.find("missing") != std::string::npos);
     }
 }
 
