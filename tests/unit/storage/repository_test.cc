@@ -4,43 +4,10 @@
 
 #include "tests/support/faulty_file_system.h"
 #include "tests/support/stored_history.h"
+#include "tests/unit/storage/stage.h"
 
 namespace walvault::storage {
 namespace {
-
-struct Stage {
-    ScratchDirectory directory;
-    std::string root = directory / "repo";
-    MasterKey master = MasterKey::generate();
-
-    void create() { must(Repository::create(posix_file_system(), root, master, system_clock())); }
-    Result<std::unique_ptr<Repository>> open(FileSystem& files = posix_file_system(),
-                                             bool rebuild = false) {
-        RepositoryOptions options;
-        options.host = "test";
-        options.version = "test";
-        options.rebuild_index = rebuild;
-        return Repository::open(files, root, master, system_clock(), options);
-    }
-    std::unique_ptr<RepositoryView> view(bool with_index = true) {
-        store = make_directory_store(posix_file_system(), root);
-        RepositoryView::Options options;
-        options.index_directory = with_index ? root + "/index" : "";
-        options.scratch_directory = directory.path();
-        return must(RepositoryView::open(*store, master, options));
-    }
-    std::unique_ptr<ObjectStore> store;
-};
-
-ByteBuffer read_all(RepositoryView& view, const HistoryRecord& history) {
-    ByteBuffer bytes;
-    must(view.read_wal(history.id, history.start_lsn, history.end_lsn,
-                       [&](ByteSpan piece) -> Result<> {
-                           append(bytes, piece);
-                           return {};
-                       }));
-    return bytes;
-}
 
 // Every answer a resolver asks for, against the list of commits that were made.
 void check_answers(RepositoryView& view, MadeWal& wal) {
