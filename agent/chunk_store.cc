@@ -97,6 +97,8 @@ Task<Result<>> ChunkStore::write_new(const Id32& id, std::shared_ptr<ByteBuffer>
     place.content_id = id;
     ++pack->pending;
     pack->ids.push_back(id);
+    // Of the smallest chunks a pack holds too many for one footer long before it is large.
+    if (pack->next_frame_number >= storage::kPackFramesMax) end_pack(pack);
     auto seal = [pack, place, plain, level = level_] {
         return pack->writer->cipher().seal(place, *plain, level);
     };
@@ -115,12 +117,15 @@ Task<Result<>> ChunkStore::write_new(const Id32& id, std::shared_ptr<ByteBuffer>
     new_chunk_bytes_ += plain->size();
     stored_bytes_ += sealed->size();
     metrics_.store_written_bytes_total.add(static_cast<double>(sealed->size()));
-    if (*written >= kPackBytes && !pack->full) {
-        pack->full = true;
-        if (current_ == pack) current_.reset();
-    }
+    if (*written >= kPackBytes) end_pack(pack);
     if (pack->full && pack->pending == 0) co_return co_await commit(pack);
     co_return Result<>();
+}
+
+// The next chunk begins another one.
+void ChunkStore::end_pack(const std::shared_ptr<Pack>& pack) {
+    pack->full = true;
+    if (current_ == pack) current_.reset();
 }
 
 Task<Result<>> ChunkStore::commit(std::shared_ptr<Pack> pack) {

@@ -46,6 +46,7 @@ private:
     Task<> store_chunk(std::shared_ptr<ByteBuffer> plain, std::function<void(const Id32&)> on_id);
     Task<Result<>> write_new(const Id32& id, std::shared_ptr<ByteBuffer> plain);
     Task<Result<std::shared_ptr<Pack>>> pack_to_write();
+    void end_pack(const std::shared_ptr<Pack>& pack);
     Task<Result<>> commit(std::shared_ptr<Pack> pack);
 
     Pools& pools_;

@@ -14,7 +14,8 @@ constexpr std::size_t kBatchFramesMax = 16;
 constexpr std::chrono::seconds kQuietAfter{1};
 constexpr std::chrono::seconds kQuietEvery{15};
 constexpr std::chrono::seconds kWitnessEvery{1};
-constexpr std::uint32_t kTailFramesMax = 1 << 16;
+constexpr std::uint32_t kTailFramesMax = storage::kPackFramesMax;
+constexpr std::size_t kFrameEntryBytes = 128;  // of a footer, at most
 
 double seconds_since(SteadyTime start, SteadyTime now) {
     return std::chrono::duration<double>(now - start).count();
@@ -30,6 +31,7 @@ struct WalPipeline::Tail {
     std::uint32_t cut_frames = 0;
     std::uint32_t synced_frames = 0;
     std::uint64_t cut_bytes = 0;
+    std::size_t footer_bytes = 0;  // about, with the frames that are not written yet
     Lsn end_lsn;
     std::uint64_t end_offset = kFileHeaderBytes;
     SteadyTime begun_at{};
@@ -119,8 +121,9 @@ Result<> WalPipeline::feed(ByteSpan wal) {
 
 Result<> WalPipeline::plan_next_tail() {
     if (cutting_) {
-        bool full =
-            cutting_->cut_bytes >= options_.pack_bytes || cutting_->cut_frames >= kTailFramesMax;
+        bool full = cutting_->cut_bytes >= options_.pack_bytes ||
+                    cutting_->cut_frames >= kTailFramesMax ||
+                    cutting_->footer_bytes >= storage::kFooterBytesGoal;
         bool old = cutting_->cut_bytes > 0 &&
                    clock_.steady_now() - cutting_->begun_at >= options_.tail_age_max;
         if (!full && !old) return {};
@@ -147,6 +150,9 @@ void WalPipeline::cut_frame() {
     open_ = {};
     open_start_ = Lsn{frame->place.end};
     cutting_->cut_bytes += frame->plain.size();
+    cutting_->footer_bytes += kFrameEntryBytes;
+    for (const pb::MarkEntry& mark : frame->notes.marks)
+        cutting_->footer_bytes += mark.ByteSizeLong() + 4;
     enqueue(std::move(frame));
 }
 

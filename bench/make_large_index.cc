@@ -115,7 +115,7 @@ Result<> generate(const std::string& root, const std::string& key_path, const st
         *entry.mutable_pack_closed()->mutable_pack() = pack_of(target, number);
         pb::PackFooter footer = footer_of(entry.pack_closed().pack());
         WV_TRY(pb::LedgerEntry appended, ledger->append(std::move(entry)));
-        WV_CHECK(index->apply(appended, ledger->head(), &footer));
+        WV_CHECK(index->apply(appended, ledger->head(), {&footer}));
     }
     return index->sync();
 }

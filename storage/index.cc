@@ -93,9 +93,9 @@ public:
     }
 
     Result<> apply(const pb::LedgerEntry& entry, const LedgerHead& head,
-                   const pb::PackFooter* footer) override {
+                   const Footers& footers) override {
         store_->begin();
-        WV_CHECK(apply_event(entry, footer));
+        WV_CHECK(apply_event(entry, footers));
         ByteBuffer mark;
         append_le<std::uint64_t>(mark, head.sequence);
         append(mark, head.hash);
@@ -312,14 +312,17 @@ private:
         return found;
     }
 
-    Result<> apply_event(const pb::LedgerEntry& entry, const pb::PackFooter* footer);
-    Result<> apply_pack(const pb::PackClosed& closed, const pb::PackFooter& footer);
-    Result<> add_to_totals(const pb::PackInfo& pack);
+    Result<> apply_event(const pb::LedgerEntry& entry, const Footers& footers);
+    Result<> apply_closed(const pb::PackClosed& closed, const Footers& footers);
+    void put_wal_pack(const pb::PackInfo& pack, const pb::PackFooter& footer,
+                      std::int64_t largest_at_us);
+    void put_base_pack(const pb::PackInfo& pack, const pb::PackFooter& footer);
+    Result<> add_to_totals(const std::vector<const pb::PackInfo*>& packs);
 
     std::unique_ptr<IndexStore> store_;
 };
 
-Result<> RocksIndex::apply_event(const pb::LedgerEntry& entry, const pb::PackFooter* footer) {
+Result<> RocksIndex::apply_event(const pb::LedgerEntry& entry, const Footers& footers) {
     using Event = pb::LedgerEntry;
     switch (entry.event_case()) {
         case Event::kWriterClaimed: {
@@ -365,8 +368,7 @@ Result<> RocksIndex::apply_event(const pb::LedgerEntry& entry, const pb::PackFoo
             store_->remove(Family::state, "witness/" + entry.tail_abandoned().path());
             return {};
         case Event::kPackClosed:
-            WV_ASSERT(footer != nullptr);
-            return apply_pack(entry.pack_closed(), *footer);
+            return apply_closed(entry.pack_closed(), footers);
         case Event::kBackupStarted:
             store_->put(Family::state,
                         "backup/" + entry.backup_started().cluster() + "/" +
@@ -389,46 +391,63 @@ Result<> RocksIndex::apply_event(const pb::LedgerEntry& entry, const pb::PackFoo
     }
 }
 
-Result<> RocksIndex::apply_pack(const pb::PackClosed& closed, const pb::PackFooter& footer) {
-    const pb::PackInfo& pack = closed.pack();
-    std::string value = pack.SerializeAsString();
+Result<> RocksIndex::apply_closed(const pb::PackClosed& closed, const Footers& footers) {
+    std::vector<const pb::PackInfo*> packs{&closed.pack()};
+    for (const pb::PackInfo& pack : closed.further())
+        packs.push_back(&pack);
+    WV_ASSERT(footers.size() == packs.size());
     if (!closed.replaces_tail().empty()) {
         store_->remove(Family::state, "tail/" + closed.replaces_tail());
         store_->remove(Family::state, "witness/" + closed.replaces_tail());
     }
-    if (pack.kind() == pb::PACK_KIND_WAL) {
-        WV_TRY(std::int64_t largest, largest_at_of(pack.history_id()));
-        store_->put(Family::wal, wal_key(pack.history_id(), pack.start_lsn()), value);
-        store_->put(Family::clock,
-                    clock_key(pack.history_id(), std::max(largest, pack.summary().last_at_us()),
-                              pack.start_lsn()),
-                    "");
-        for (const pb::MarkEntry& mark : footer.marks())
-            store_->put(Family::marks, mark_key(pack.history_id(), mark), mark.SerializeAsString());
-    } else {
-        store_->put(Family::packs, pack.file_id(), value);
-        Id16 file_id{};
-        std::copy_n(as_bytes(pack.file_id()).begin(),
-                    std::min<std::size_t>(pack.file_id().size(), 16), file_id.begin());
-        for (const pb::FrameEntry& frame : footer.frames())
-            if (!frame.content_id().empty())
-                store_->put(Family::chunks, frame.content_id(), encode_place(file_id, frame));
+    // Reads do not see what this entry has put: what is summed up is carried along.
+    std::optional<std::int64_t> largest;
+    for (std::size_t i = 0; i < packs.size(); ++i) {
+        if (packs[i]->kind() != pb::PACK_KIND_WAL) {
+            put_base_pack(*packs[i], *footers[i]);
+            continue;
+        }
+        if (!largest) {
+            WV_TRY(largest, largest_at_of(packs[i]->history_id()));
+        }
+        largest = std::max(*largest, packs[i]->summary().last_at_us());
+        put_wal_pack(*packs[i], *footers[i], *largest);
     }
-    return add_to_totals(pack);
+    return add_to_totals(packs);
 }
 
-Result<> RocksIndex::add_to_totals(const pb::PackInfo& pack) {
-    WV_TRY(RepositoryView::Totals sums, totals(pack.cluster()));
-    bool wal = pack.kind() == pb::PACK_KIND_WAL;
-    (wal ? sums.wal_plain_bytes : sums.base_plain_bytes) += pack.plain_bytes();
-    (wal ? sums.wal_stored_bytes : sums.base_stored_bytes) += pack.stored_bytes();
-    if (pack.kind() == pb::PACK_KIND_BASE) sums.chunk_count += pack.frame_count();
-    ++sums.pack_count;
+void RocksIndex::put_wal_pack(const pb::PackInfo& pack, const pb::PackFooter& footer,
+                              std::int64_t largest_at_us) {
+    store_->put(Family::wal, wal_key(pack.history_id(), pack.start_lsn()),
+                pack.SerializeAsString());
+    store_->put(Family::clock, clock_key(pack.history_id(), largest_at_us, pack.start_lsn()), "");
+    for (const pb::MarkEntry& mark : footer.marks())
+        store_->put(Family::marks, mark_key(pack.history_id(), mark), mark.SerializeAsString());
+}
+
+void RocksIndex::put_base_pack(const pb::PackInfo& pack, const pb::PackFooter& footer) {
+    store_->put(Family::packs, pack.file_id(), pack.SerializeAsString());
+    const Id16 file_id = id_from<16>(pack.file_id());
+    for (const pb::FrameEntry& frame : footer.frames())
+        if (!frame.content_id().empty())
+            store_->put(Family::chunks, frame.content_id(), encode_place(file_id, frame));
+}
+
+Result<> RocksIndex::add_to_totals(const std::vector<const pb::PackInfo*>& packs) {
+    const std::string& cluster = packs.front()->cluster();
+    WV_TRY(RepositoryView::Totals sums, totals(cluster));
+    for (const pb::PackInfo* pack : packs) {
+        bool wal = pack->kind() == pb::PACK_KIND_WAL;
+        (wal ? sums.wal_plain_bytes : sums.base_plain_bytes) += pack->plain_bytes();
+        (wal ? sums.wal_stored_bytes : sums.base_stored_bytes) += pack->stored_bytes();
+        if (pack->kind() == pb::PACK_KIND_BASE) sums.chunk_count += pack->frame_count();
+        ++sums.pack_count;
+    }
     ByteBuffer bytes;
     for (std::uint64_t number : {sums.wal_plain_bytes, sums.wal_stored_bytes, sums.base_plain_bytes,
                                  sums.base_stored_bytes, sums.chunk_count, sums.pack_count})
         append_le(bytes, number);
-    store_->put(Family::state, "totals/" + pack.cluster(), std::string(as_text(bytes)));
+    store_->put(Family::state, "totals/" + cluster, std::string(as_text(bytes)));
     return {};
 }
 

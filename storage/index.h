@@ -32,6 +32,8 @@ struct OpenTail {
         0;  // the witness: frames known to be synced, 0 when none was noted
 };
 
+using Footers = std::vector<const pb::PackFooter*>;
+
 // Reads may be called from any thread; apply() and note_synced() by one at a time.
 class Index {
 public:
@@ -42,9 +44,10 @@ public:
     virtual ~Index() = default;
 
     virtual Result<LedgerHead> watermark() = 0;
-    // One ledger entry, in order; `head` is its place. `footer` is given for a closed pack. Atomic.
+    // One ledger entry, in order; `head` is its place. For closed packs their footers are given, in
+    // the order of the entry. Atomic.
     virtual Result<> apply(const pb::LedgerEntry& entry, const LedgerHead& head,
-                           const pb::PackFooter* footer) = 0;
+                           const Footers& footers) = 0;
     // Remembers, not durably, that `synced_frames` frames of a tail are synced. Cheap.
     virtual Result<> note_synced(const std::string& tail_path, std::uint32_t synced_frames) = 0;
     // Everything applied so far is on disk. For shutdown.

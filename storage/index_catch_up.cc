@@ -10,17 +10,30 @@ namespace walvault::storage {
 
 namespace {
 
-Result<> apply_entry(Index& index, ObjectStore& store, const Keyring& keyring,
-                     const pb::LedgerEntry& entry, const LedgerHead& head) {
-    if (!entry.has_pack_closed()) return index.apply(entry, head, nullptr);
-    const pb::PackInfo& pack = entry.pack_closed().pack();
+// Empty where the pack is missing or damaged.
+Result<pb::PackFooter> footer_of(ObjectStore& store, const Keyring& keyring,
+                                 const pb::PackInfo& pack) {
     auto reader = PackReader::open(store, pack, keyring);
-    if (reader) return index.apply(entry, head, &(*reader)->footer());
+    if (reader) return (*reader)->footer();
     Errc code = reader.error().code;
     if (code != Errc::corrupt && code != Errc::not_found) return fail(reader.error());
     log::error("store.pack_damaged", reader.error().message, {{"pack", pack.path()}});
-    pb::PackFooter none;
-    return index.apply(entry, head, &none);
+    return pb::PackFooter();
+}
+
+Result<> apply_entry(Index& index, ObjectStore& store, const Keyring& keyring,
+                     const pb::LedgerEntry& entry, const LedgerHead& head) {
+    if (!entry.has_pack_closed()) return index.apply(entry, head, {});
+    std::vector<const pb::PackInfo*> packs{&entry.pack_closed().pack()};
+    for (const pb::PackInfo& pack : entry.pack_closed().further())
+        packs.push_back(&pack);
+    std::vector<pb::PackFooter> read(packs.size());
+    Footers footers;
+    for (std::size_t i = 0; i < packs.size(); ++i) {
+        WV_TRY(read[i], footer_of(store, keyring, *packs[i]));
+        footers.push_back(&read[i]);
+    }
+    return index.apply(entry, head, footers);
 }
 
 }  // namespace

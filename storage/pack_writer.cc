@@ -16,9 +16,15 @@ std::string tag_of(ByteSpan sealed_frame) {
     return std::string(as_text(sealed_frame.last(kTagBytes)));
 }
 
-SealedFooter seal_footer(const FileCipher& cipher, const pb::PackFooter& footer,
-                         std::uint64_t footer_offset, std::uint32_t frame_number) {
+Result<SealedFooter> seal_footer(const FileCipher& cipher, const pb::PackFooter& footer,
+                                 std::uint64_t footer_offset, std::uint32_t frame_number) {
     std::string plain = footer.SerializeAsString();
+    if (plain.size() > kFramePlainBytesMax)
+        return fail(Errc::invalid_argument,
+                    "the footer of " + std::to_string(footer.frames_size()) + " frames and " +
+                        std::to_string(footer.marks_size()) + " marks has " +
+                        std::to_string(plain.size()) + " bytes, more than the " +
+                        std::to_string(kFramePlainBytesMax) + " a frame can hold");
     FramePlace place{.kind = FrameKind::footer, .frame_number = frame_number, .final = true};
     SealedFooter sealed;
     sealed.bytes = cipher.seal(place, as_bytes(plain), kFooterLevel);
@@ -74,7 +80,8 @@ void PackWriter::add_marks(const std::vector<pb::MarkEntry>& marks) {
 }
 
 Result<pb::PackInfo> PackWriter::finish(pb::PackInfo info) {
-    SealedFooter sealed = seal_footer(cipher_, footer_, end_offset_, next_frame_number());
+    WV_TRY(SealedFooter sealed,
+           seal_footer(cipher_, footer_, end_offset_, next_frame_number()));
     WV_CHECK(file_->write(sealed.bytes));
     WV_CHECK(file_->sync_data());
     std::string final_path = root_ + "/" + path_;

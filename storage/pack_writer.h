@@ -12,14 +12,18 @@
 namespace walvault::storage {
 
 inline constexpr int kFooterLevel = 3;  // zstd; footers are small and read often
+// A pack ends when its footer gets about this large: it is one frame of at most kFramePlainBytesMax.
+inline constexpr std::size_t kFooterBytesGoal = 4 << 20;
+inline constexpr std::uint32_t kPackFramesMax = 1 << 16;  // the same in chunks of 80 bytes each
 
 // The footer frame and the trailer that follow the last content frame of `cipher`'s file.
 struct SealedFooter {
     ByteBuffer bytes;
     Id32 hash{};  // keyed, of the footer frame: what the ledger names
 };
-SealedFooter seal_footer(const FileCipher& cipher, const pb::PackFooter& footer,
-                         std::uint64_t footer_offset, std::uint32_t frame_number);
+// Errors: invalid_argument for a footer that is more than a frame can hold.
+Result<SealedFooter> seal_footer(const FileCipher& cipher, const pb::PackFooter& footer,
+                                 std::uint64_t footer_offset, std::uint32_t frame_number);
 
 // The 16 bytes that authenticate a sealed frame; kept in the footer so that the footer vouches for
 // all.
@@ -48,7 +52,7 @@ public:
 
     // Footer, trailer, fdatasync, rename to `path`, directory sync: durable and whole when it
     // returns. `info` has its own fields filled in; path, file id, frame count, lengths and hash
-    // are set here.
+    // are set here. Errors: those of seal_footer(), io, no_space.
     Result<pb::PackInfo> finish(pb::PackInfo info);
     const pb::PackFooter& footer() const { return footer_; }
 

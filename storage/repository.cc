@@ -69,10 +69,10 @@ Result<> Repository::create(FileSystem& files, const std::string& root, const Ma
 Repository::Repository(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Repository::~Repository() = default;
 
-Result<> Repository::State::enter(pb::LedgerEntry entry, const pb::PackFooter* footer) {
+Result<> Repository::State::enter(pb::LedgerEntry entry, const Footers& footers) {
     if (entry.actor().empty()) entry.set_actor("agent");
     WV_TRY(pb::LedgerEntry entered, ledger->append(std::move(entry)));
-    return index->apply(entered, ledger->head(), footer);
+    return index->apply(entered, ledger->head(), footers);
 }
 
 Result<> Repository::State::open_index() {

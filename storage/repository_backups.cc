@@ -61,7 +61,7 @@ Result<pb::PackInfo> Repository::commit_pack(std::unique_ptr<PackWriter> pack, p
     WV_TRY(pb::PackInfo finished, pack->finish(std::move(info)));
     pb::LedgerEntry entry;
     *entry.mutable_pack_closed()->mutable_pack() = finished;
-    WV_CHECK(state_->enter(std::move(entry), &pack->footer()));
+    WV_CHECK(state_->enter(std::move(entry), {&pack->footer()}));
     return finished;
 }
 

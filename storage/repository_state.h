@@ -37,16 +37,22 @@ struct Repository::State {
     std::set<std::string> held_tails;  // paths of tails that a TailWriter holds
 
     // Ledger first, synced; then the index.
-    Result<> enter(pb::LedgerEntry entry, const pb::PackFooter* footer = nullptr);
+    Result<> enter(pb::LedgerEntry entry, const Footers& footers = {});
     Result<> open_index();
     Result<> ensure_keys();
     Result<bool> is_leftover_tail(const ObjectInfo& object, const std::vector<OpenTail>& open);
     Result<> remove_leftovers();
     Result<FileCipher> new_cipher(pb::KeyPurpose purpose, FileHeader header);
     FileHeader header_for(StreamKind stream, const ClusterRecord& cluster) const;
-    Result<> close_from(const PackReader& reader, const pb::TailOpened& opened, Lsn end,
+    // One pack with this path; where one footer would be too large, several with names of their own.
+    Result<> close_from(const PackReader& reader, const pb::TailOpened& opened,
                         const pb::WalSummary& summary, const std::string& pack_path,
                         bool keep_tail);
+    struct PackPart;
+    struct WrittenPack;
+    static std::vector<PackPart> cut_into_packs(const pb::PackFooter& footer);
+    Result<WrittenPack> write_part(const PackReader& reader, const std::string& cluster,
+                                   const PackPart& part, const std::string& path);
     struct TailRemains;
     Result<TailRemains> examine_tail(const OpenTail& tail);
     // Where what it held ends now.

@@ -40,27 +40,6 @@ int group_end(const pb::PackFooter& footer, int first) {
     return last;
 }
 
-Result<> rewrite_frames(ObjectStore& store, const PackReader& from, PackWriter& to, int level) {
-    ByteBuffer piece;
-    ByteBuffer plain;
-    const pb::PackFooter& footer = from.footer();
-    for (int first = 0; first < footer.frames_size();) {
-        int last = group_end(footer, first);
-        plain.clear();
-        for (int i = first; i < last; ++i) {
-            WV_CHECK(from.read_frame(store, i, piece));
-            append(plain, piece);
-        }
-        pb::FrameEntry entry = merged_entry(footer, first, last);
-        entry.set_frame_number(to.next_frame_number());
-        FramePlace place = PackReader::place_of(entry, StreamKind::wal);
-        WV_CHECK(to.append(to.cipher().seal(place, plain, level), std::move(entry)));
-        first = last;
-    }
-    to.add_marks({footer.marks().begin(), footer.marks().end()});
-    return {};
-}
-
 }  // namespace
 
 pb::PackInfo wal_pack_info(const std::string& cluster, const FileHeader& header, Lsn end,
@@ -133,25 +112,113 @@ Result<> Repository::note_synced(const std::string& tail_path, std::uint32_t syn
     return state_->index->note_synced(tail_path, synced_frames);
 }
 
-Result<> Repository::State::close_from(const PackReader& reader, const pb::TailOpened& opened,
-                                       Lsn end, const pb::WalSummary& summary,
-                                       const std::string& pack_path, bool keep_tail) {
+// What of a tail goes into one pack.
+struct Repository::State::PackPart {
+    int first_frame = 0, last_frame = 0;  // [first, last)
+    int first_mark = 0, last_mark = 0;
+    pb::WalSummary summary;
+};
+
+struct Repository::State::WrittenPack {
+    std::unique_ptr<PackWriter> writer;
+    pb::PackInfo info;
+};
+
+// Marks stand in the order in which their records end, and go where these end. A group of frames has
+// at most kPackFrameBytes of WAL, and marks take less than three times the bytes of their records: so
+// no footer gets larger than a frame can be.
+std::vector<Repository::State::PackPart> Repository::State::cut_into_packs(
+    const pb::PackFooter& footer) {
+    constexpr std::size_t kFrameEntryBytes = 128;
+    std::vector<PackPart> parts(1);
+    std::size_t bytes = 0;
+    for (int first = 0, last = 0; first < footer.frames_size(); first = last) {
+        last = group_end(footer, first);
+        const pb::FrameEntry& end = footer.frames(last - 1);
+        std::size_t group_bytes = kFrameEntryBytes;
+        int mark = parts.back().last_mark;
+        while (mark < footer.marks_size() &&
+               footer.marks(mark).end_lsn() <= end.start_lsn() + end.plain_bytes())
+            group_bytes += footer.marks(mark++).ByteSizeLong() + 4;
+        if (first > parts.back().first_frame && bytes + group_bytes > kFooterBytesGoal) {
+            const int next_mark = parts.back().last_mark;
+            parts.push_back({first, first, next_mark, next_mark, {}});
+            bytes = 0;
+        }
+        for (int i = first; i < last; ++i)
+            merge_summary(parts.back().summary, footer.frames(i).summary());
+        parts.back().last_frame = last;
+        parts.back().last_mark = mark;
+        bytes += group_bytes;
+    }
+    parts.back().last_mark = footer.marks_size();
+    return parts;
+}
+
+Result<Repository::State::WrittenPack> Repository::State::write_part(const PackReader& reader,
+                                                                     const std::string& cluster,
+                                                                     const PackPart& part,
+                                                                     const std::string& path) {
+    const pb::PackFooter& footer = reader.footer();
     FileHeader header = reader.cipher().header();
     header.file_id = random_id16();
     header.generation = generation;
+    header.start_lsn = Lsn{footer.frames(part.first_frame).start_lsn()};
     WV_TRY(FileCipher cipher, new_cipher(pb::KEY_PURPOSE_WAL, header));
     // What a crash left of an earlier try.
-    if (auto removed = files.remove(root + "/" + pack_path + ".tmp");
+    if (auto removed = files.remove(root + "/" + path + ".tmp");
         !removed && removed.error().code != Errc::not_found)
-        return removed;
-    WV_TRY(auto writer, PackWriter::create(files, root, pack_path, std::move(cipher)));
-    WV_CHECK(rewrite_frames(*store, reader, *writer, options.wal_level));
-    WV_TRY(pb::PackInfo info,
-           writer->finish(wal_pack_info(opened.cluster(), header, end, summary)));
+        return fail(removed.error());
+    WrittenPack pack;
+    WV_TRY(pack.writer, PackWriter::create(files, root, path, std::move(cipher)));
+    ByteBuffer piece;
+    ByteBuffer plain;
+    Lsn end = header.start_lsn;
+    for (int first = part.first_frame, last = 0; first < part.last_frame; first = last) {
+        last = group_end(footer, first);
+        plain.clear();
+        for (int i = first; i < last; ++i) {
+            WV_CHECK(reader.read_frame(*store, i, piece));
+            append(plain, piece);
+        }
+        end = end + plain.size();
+        pb::FrameEntry entry = merged_entry(footer, first, last);
+        entry.set_frame_number(pack.writer->next_frame_number());
+        FramePlace place = PackReader::place_of(entry, StreamKind::wal);
+        WV_CHECK(pack.writer->append(pack.writer->cipher().seal(place, plain, options.wal_level),
+                                     std::move(entry)));
+    }
+    pack.writer->add_marks({footer.marks().begin() + part.first_mark,
+                            footer.marks().begin() + part.last_mark});
+    WV_TRY(pack.info, pack.writer->finish(wal_pack_info(cluster, header, end, part.summary)));
+    return pack;
+}
+
+Result<> Repository::State::close_from(const PackReader& reader, const pb::TailOpened& opened,
+                                       const pb::WalSummary& summary, const std::string& pack_path,
+                                       bool keep_tail) {
+    std::vector<PackPart> parts = cut_into_packs(reader.footer());
+    // With what no frame says: until when it was quiet behind the last one.
+    merge_covered(parts.back().summary, summary);
+    const FileHeader& header = reader.cipher().header();
+    std::vector<WrittenPack> written;
     pb::LedgerEntry entry;
-    *entry.mutable_pack_closed()->mutable_pack() = std::move(info);
+    Footers footers;
+    for (const PackPart& part : parts) {
+        std::string path = pack_path;
+        if (parts.size() > 1)
+            path = pack_path_of_tail(
+                tail_name(opened.cluster(), header.history_id, header.timeline,
+                          Lsn{reader.footer().frames(part.first_frame).start_lsn()}, generation,
+                          next_serial++));
+        WV_TRY(WrittenPack pack, write_part(reader, opened.cluster(), part, path));
+        pb::PackClosed& closed = *entry.mutable_pack_closed();
+        (written.empty() ? *closed.mutable_pack() : *closed.add_further()) = std::move(pack.info);
+        footers.push_back(&pack.writer->footer());
+        written.push_back(std::move(pack));
+    }
     entry.mutable_pack_closed()->set_replaces_tail(opened.path());
-    WV_CHECK(enter(std::move(entry), &writer->footer()));
+    WV_CHECK(enter(std::move(entry), footers));
     const std::string tail = root + "/" + opened.path();
     // Whole frames may lie behind the damage: somebody may want to look.
     return keep_tail ? files.rename(tail, tail + ".damaged") : files.remove(tail);
@@ -178,11 +245,12 @@ Result<> Repository::close_tail(std::unique_ptr<TailWriter> tail, TailContent co
         return state.files.remove(state.root + "/" + plan->path);
     }
     content.footer.set_format_version(kFormatVersion);
-    if (plain / frames < kLargeFrameBytesMin) {
+    if (plain / frames < kLargeFrameBytesMin ||
+        content.footer.ByteSizeLong() > kFramePlainBytesMax) {
         tail.reset();
         PackReader reader(plan->path, plan->cipher, std::move(content.footer));
-        return state.close_from(reader, opened, content.end_lsn, content.summary,
-                                pack_path_of_tail(plan->path), false);
+        return state.close_from(reader, opened, content.summary, pack_path_of_tail(plan->path),
+                                false);
     }
     WV_TRY(pb::PackInfo info,
            tail->close_in_place(
@@ -191,7 +259,7 @@ Result<> Repository::close_tail(std::unique_ptr<TailWriter> tail, TailContent co
     pb::LedgerEntry entry;
     *entry.mutable_pack_closed()->mutable_pack() = std::move(info);
     entry.mutable_pack_closed()->set_replaces_tail(plan->path);
-    return state.enter(std::move(entry), &content.footer);
+    return state.enter(std::move(entry), {&content.footer});
 }
 
 // A crash may fall between the rename to ".pack" and the ledger entry: the pack is whole, so it
@@ -232,7 +300,7 @@ Result<std::optional<Lsn>> Repository::State::adopt_pack(const OpenTail& tail,
     pb::LedgerEntry entry;
     *entry.mutable_pack_closed()->mutable_pack() = std::move(pack);
     entry.mutable_pack_closed()->set_replaces_tail(tail.opened.path());
-    WV_CHECK(enter(std::move(entry), &footer));
+    WV_CHECK(enter(std::move(entry), {&footer}));
     return std::optional<Lsn>(end);
 }
 
@@ -284,7 +352,7 @@ Result<Lsn> Repository::State::recover_tail(const OpenTail& tail) {
         std::string pack_path = pack_path_of_tail(
             tail_name(tail.opened.cluster(), remains.scanned->header.history_id,
                       remains.scanned->header.timeline, start, generation, next_serial++));
-        WV_CHECK(close_from(*remains.scanned->reader, tail.opened, end, remains.scanned->summary,
+        WV_CHECK(close_from(*remains.scanned->reader, tail.opened, remains.scanned->summary,
                             pack_path, remains.damaged));
         return end;
     }

@@ -36,7 +36,7 @@ Result<> TailWriter::sync() { return file_->sync_data(); }
 
 Result<pb::PackInfo> TailWriter::close_in_place(const pb::PackFooter& footer,
                                                 std::uint32_t frame_number, pb::PackInfo info) {
-    SealedFooter sealed = seal_footer(plan_->cipher, footer, end_offset_, frame_number);
+    WV_TRY(SealedFooter sealed, seal_footer(plan_->cipher, footer, end_offset_, frame_number));
     WV_CHECK(file_->write(sealed.bytes));
     WV_CHECK(file_->sync_data());
     std::string from = root_ + "/" + plan_->path;

@@ -59,8 +59,12 @@ void add_to_summary(pb::WalSummary& summary, const WalFinding& finding) {
     summary.set_max_xid(first ? finding.xid : std::max(summary.max_xid(), finding.xid));
 }
 
-void merge_summary(pb::WalSummary& into, const pb::WalSummary& other) {
+void merge_covered(pb::WalSummary& into, const pb::WalSummary& other) {
     into.set_covered_until_us(std::max(into.covered_until_us(), other.covered_until_us()));
+}
+
+void merge_summary(pb::WalSummary& into, const pb::WalSummary& other) {
+    merge_covered(into, other);
     if (other.commit_count() + other.abort_count() == 0) return;
     std::int64_t covered = into.covered_until_us();
     if (into.commit_count() + into.abort_count() == 0) {
@@ -80,11 +84,14 @@ void MarkBuilder::add(const WalFinding& finding, std::vector<pb::MarkEntry>& mar
     if (auto kind = plain_kind(finding.kind)) marks.push_back(mark_of(finding, *kind));
     if (!is_transaction(finding)) return;
     std::int64_t at = micros_of(finding.at);
-    if (at + kClockStepMicros < largest_at_us_) {
+    // Only the first transaction of a step: the clock may need days to catch up.
+    if (at + kClockStepMicros < since_step_at_us_) {
         pb::MarkEntry step = mark_of(finding, pb::MarkEntry::CLOCK_STEP);
         step.set_step_from_us(largest_at_us_);
         marks.push_back(std::move(step));
+        since_step_at_us_ = at;
     }
+    since_step_at_us_ = std::max(since_step_at_us_, at);
     largest_at_us_ = std::max(largest_at_us_, at);
     if (finding.kind != WalFinding::Kind::commit) return;
     if (!finding.dropped.empty()) {

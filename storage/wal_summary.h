@@ -16,17 +16,23 @@ inline constexpr std::int64_t kClockStepMicros =
 bool is_transaction(const WalFinding& finding);  // commit or abort
 void add_to_summary(pb::WalSummary& summary, const WalFinding& finding);
 void merge_summary(pb::WalSummary& into, const pb::WalSummary& other);
+// Only until when nothing is missing.
+void merge_covered(pb::WalSummary& into, const pb::WalSummary& other);
 
 // Turns findings, in WAL order, into marks. `largest_at` is the largest time stamp of any
-// transaction before them in the history; it moves with them.
+// transaction before them in the history; it moves with them. A clock that is set back is one mark,
+// at the first transaction that is stamped more than kClockStepMicros earlier than one before it; one
+// more where reading begins anew before the clock has caught up.
 class MarkBuilder {
 public:
-    explicit MarkBuilder(std::int64_t largest_at_us) : largest_at_us_(largest_at_us) {}
+    explicit MarkBuilder(std::int64_t largest_at_us)
+        : largest_at_us_(largest_at_us), since_step_at_us_(largest_at_us) {}
     void add(const WalFinding& finding, std::vector<pb::MarkEntry>& marks);
     std::int64_t largest_at_us() const { return largest_at_us_; }
 
 private:
     std::int64_t largest_at_us_;
+    std::int64_t since_step_at_us_;  // the same of those behind the last step of the clock
 };
 
 }  // namespace walvault::storage
