@@ -94,6 +94,12 @@ public:
 
     Result<> apply(const pb::LedgerEntry& entry, const LedgerHead& head,
                    const Footers& footers) override {
+        WV_TRY(LedgerHead before, watermark());
+        if (head.sequence != before.sequence + 1)
+            return fail(Errc::invalid_argument,
+                        "index: entry " + std::to_string(head.sequence) +
+                            " of the ledger does not follow entry " +
+                            std::to_string(before.sequence));
         store_->begin();
         WV_CHECK(apply_event(entry, footers));
         ByteBuffer mark;

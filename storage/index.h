@@ -45,7 +45,8 @@ public:
 
     virtual Result<LedgerHead> watermark() = 0;
     // One ledger entry, in order; `head` is its place. For closed packs their footers are given, in
-    // the order of the entry. Atomic.
+    // the order of the entry. Atomic. Errors: invalid_argument unless it is the one after the
+    // watermark; io, no_space.
     virtual Result<> apply(const pb::LedgerEntry& entry, const LedgerHead& head,
                            const Footers& footers) = 0;
     // Remembers, not durably, that `synced_frames` frames of a tail are synced. Cheap.

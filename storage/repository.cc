@@ -70,9 +70,22 @@ Repository::Repository(std::unique_ptr<State> state) : state_(std::move(state)) 
 Repository::~Repository() = default;
 
 Result<> Repository::State::enter(pb::LedgerEntry entry, const Footers& footers) {
+    WV_CHECK(catch_index_up());
     if (entry.actor().empty()) entry.set_actor("agent");
     WV_TRY(pb::LedgerEntry entered, ledger->append(std::move(entry)));
-    return index->apply(entered, ledger->head(), footers);
+    auto applied = index->apply(entered, ledger->head(), footers);
+    index_is_behind = !applied;
+    return applied;
+}
+
+Result<> Repository::State::catch_index_up() {
+    if (!index_is_behind) return {};
+    LedgerKeys keys = LedgerKeys::derive(*keyring.current(pb::KEY_PURPOSE_LEDGER));
+    WV_TRY(LedgerHead head, catch_up(*index, *store, id, keys, keyring));
+    index_is_behind = false;
+    log::info("index.caught_up", "the index has what could not be written to it before",
+              {{"sequence", head.sequence}});
+    return {};
 }
 
 Result<> Repository::State::open_index() {

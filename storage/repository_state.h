@@ -36,8 +36,12 @@ struct Repository::State {
     std::uint64_t index_rebuilds = 0;
     std::set<std::string> held_tails;  // paths of tails that a TailWriter holds
 
-    // Ledger first, synced; then the index.
+    bool index_is_behind = false;      // an entry of the ledger could not be applied
+
+    // Ledger first, synced; then the index. Where that fails, nothing is entered any more until the
+    // index has caught up.
     Result<> enter(pb::LedgerEntry entry, const Footers& footers = {});
+    Result<> catch_index_up();
     Result<> open_index();
     Result<> ensure_keys();
     Result<bool> is_leftover_tail(const ObjectInfo& object, const std::vector<OpenTail>& open);

@@ -385,6 +385,7 @@ Result<> Repository::State::enter_lost_wal(const pb::TailOpened& tail, Lsn from,
 }
 
 Result<> Repository::recover_tails() {
+    WV_CHECK(state_->catch_index_up());
     WV_TRY(auto tails, state_->index->open_tails());
     std::erase_if(tails, [this](const OpenTail& tail) {
         return state_->held_tails.contains(tail.opened.path());
