@@ -64,7 +64,7 @@ std::string encode_place(const Id16& file_id, const pb::FrameEntry& frame) {
 constexpr const char* kWatermark = "watermark";
 constexpr const char* kGeneration = "generation";
 constexpr const char* kFormat = "format";
-constexpr const char* kFormatValue = "walvault index 2";
+constexpr const char* kFormatValue = "walvault index 3";
 
 class RocksIndex final : public Index {
 public:
@@ -74,7 +74,7 @@ public:
         WV_TRY(auto format, store_->get(Family::state, kFormat));
         if (format && *format == kFormatValue) return {};
         if (format || !create)
-            return fail(Errc::corrupt, "index: format is not \"walvault index 2\"");
+            return fail(Errc::corrupt, std::string("index: format is not \"") + kFormatValue + "\"");
         store_->begin();
         store_->put(Family::state, kFormat, kFormatValue);
         return store_->commit();
@@ -191,6 +191,9 @@ public:
     Result<std::int64_t> largest_at_us(const Id16& history) override {
         return largest_at_of(text_of(history));
     }
+    Result<std::int64_t> covered_until_us(const Id16& history) override {
+        return covered_until_of(text_of(history));
+    }
     Result<std::optional<pb::PackInfo>> first_pack_later_than(const Id16& history,
                                                               std::int64_t at_us) override {
         std::string prefix = text_of(history);
@@ -280,6 +283,19 @@ public:
     }
 
 private:
+    Result<std::int64_t> covered_until_of(const std::string& history) {
+        WV_TRY(auto value, store_->get(Family::state, "covered/" + history));
+        if (!value || value->size() != 8) return std::int64_t{0};
+        return static_cast<std::int64_t>(load_be<std::uint64_t>(as_bytes(*value).data()));
+    }
+    // It never moves back.
+    Result<> put_covered(const std::string& history, std::int64_t until_us) {
+        WV_TRY(std::int64_t before, covered_until_of(history));
+        if (until_us > before)
+            store_->put(Family::state, "covered/" + history,
+                        numbered_key("", static_cast<std::uint64_t>(until_us)));
+        return {};
+    }
     Result<std::int64_t> largest_at_of(const std::string& prefix) {
         auto at = store_->iterate(Family::clock);
         at->SeekForPrev(prefix + std::string(16, '\xff'));
@@ -319,6 +335,7 @@ private:
     }
 
     Result<> apply_event(const pb::LedgerEntry& entry, const Footers& footers);
+    Result<> apply_abandoned(const pb::TailAbandoned& abandoned);
     Result<> apply_closed(const pb::PackClosed& closed, const Footers& footers);
     void put_wal_pack(const pb::PackInfo& pack, const pb::PackFooter& footer,
                       std::int64_t largest_at_us);
@@ -370,9 +387,7 @@ Result<> RocksIndex::apply_event(const pb::LedgerEntry& entry, const Footers& fo
                         entry.tail_opened().SerializeAsString());
             return {};
         case Event::kTailAbandoned:
-            store_->remove(Family::state, "tail/" + entry.tail_abandoned().path());
-            store_->remove(Family::state, "witness/" + entry.tail_abandoned().path());
-            return {};
+            return apply_abandoned(entry.tail_abandoned());
         case Event::kPackClosed:
             return apply_closed(entry.pack_closed(), footers);
         case Event::kBackupStarted:
@@ -397,6 +412,18 @@ Result<> RocksIndex::apply_event(const pb::LedgerEntry& entry, const Footers& fo
     }
 }
 
+Result<> RocksIndex::apply_abandoned(const pb::TailAbandoned& abandoned) {
+    const std::string key = "tail/" + abandoned.path();
+    WV_TRY(auto value, store_->get(Family::state, key));
+    if (value && abandoned.covered_until_us() != 0) {
+        WV_TRY(auto opened, parse<pb::TailOpened>(*value));
+        WV_CHECK(put_covered(opened.history_id(), abandoned.covered_until_us()));
+    }
+    store_->remove(Family::state, key);
+    store_->remove(Family::state, "witness/" + abandoned.path());
+    return {};
+}
+
 Result<> RocksIndex::apply_closed(const pb::PackClosed& closed, const Footers& footers) {
     std::vector<const pb::PackInfo*> packs{&closed.pack()};
     for (const pb::PackInfo& pack : closed.further())
@@ -408,6 +435,7 @@ Result<> RocksIndex::apply_closed(const pb::PackClosed& closed, const Footers& f
     }
     // Reads do not see what this entry has put: what is summed up is carried along.
     std::optional<std::int64_t> largest;
+    std::int64_t covered = 0;
     for (std::size_t i = 0; i < packs.size(); ++i) {
         if (packs[i]->kind() != pb::PACK_KIND_WAL) {
             put_base_pack(*packs[i], *footers[i]);
@@ -418,7 +446,9 @@ Result<> RocksIndex::apply_closed(const pb::PackClosed& closed, const Footers& f
         }
         largest = std::max(*largest, packs[i]->summary().last_at_us());
         put_wal_pack(*packs[i], *footers[i], *largest);
+        covered = std::max(covered, packs[i]->summary().covered_until_us());
     }
+    if (covered != 0) WV_CHECK(put_covered(packs.front()->history_id(), covered));
     return add_to_totals(packs);
 }
 

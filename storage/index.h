@@ -74,6 +74,8 @@ public:
     virtual Result<std::optional<pb::PackInfo>> last_wal_pack(const Id16& history) = 0;
     // Largest commit or abort time in the WAL packs of the history; 0 for none.
     virtual Result<std::int64_t> largest_at_us(const Id16& history) = 0;
+    // The latest proof of quiet in its packs and in tails that held nothing else; 0 for none.
+    virtual Result<std::int64_t> covered_until_us(const Id16& history) = 0;
     // The first WAL pack with a transaction later than `at_us`, or nothing.
     virtual Result<std::optional<pb::PackInfo>> first_pack_later_than(const Id16& history,
                                                                       std::int64_t at_us) = 0;

@@ -48,6 +48,7 @@ public:
     // `entry` has what is known of the frame, its number too; offset, stored length and tag are
     // filled in here. Numbers may come in any order and are not repeated.
     Result<> append(ByteSpan sealed_frame, pb::FrameEntry entry);
+    void set_covered_until_us(std::int64_t until_us) { footer_.set_covered_until_us(until_us); }
     void add_marks(const std::vector<pb::MarkEntry>& marks);
 
     // Footer, trailer, fdatasync, rename to `path`, directory sync: durable and whole when it

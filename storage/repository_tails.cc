@@ -188,6 +188,7 @@ Result<Repository::State::WrittenPack> Repository::State::write_part(const PackR
         WV_CHECK(pack.writer->append(pack.writer->cipher().seal(place, plain, options.wal_level),
                                      std::move(entry)));
     }
+    pack.writer->set_covered_until_us(part.summary.covered_until_us());
     pack.writer->add_marks({footer.marks().begin() + part.first_mark,
                             footer.marks().begin() + part.last_mark});
     WV_TRY(pack.info, pack.writer->finish(wal_pack_info(cluster, header, end, part.summary)));
@@ -240,11 +241,13 @@ Result<> Repository::close_tail(std::unique_ptr<TailWriter> tail, TailContent co
         entry.mutable_tail_abandoned()->set_path(plan->path);
         entry.mutable_tail_abandoned()->set_file_id(text_of(header.file_id));
         entry.mutable_tail_abandoned()->set_end_lsn(header.start_lsn.value);
-        entry.mutable_tail_abandoned()->set_reason("nothing was written to it");
+        entry.mutable_tail_abandoned()->set_reason("no WAL was written to it");
+        entry.mutable_tail_abandoned()->set_covered_until_us(content.summary.covered_until_us());
         WV_CHECK(state.enter(std::move(entry)));
         return state.files.remove(state.root + "/" + plan->path);
     }
     content.footer.set_format_version(kFormatVersion);
+    content.footer.set_covered_until_us(content.summary.covered_until_us());
     if (plain / frames < kLargeFrameBytesMin ||
         content.footer.ByteSizeLong() > kFramePlainBytesMax) {
         tail.reset();
@@ -277,9 +280,7 @@ Result<std::optional<Lsn>> Repository::State::adopt_pack(const OpenTail& tail,
     const pb::FrameEntry& last = footer.frames(footer.frames_size() - 1);
     Lsn end{last.start_lsn() + last.plain_bytes()};
     if (end < tail_end) return std::optional<Lsn>{};
-    pb::WalSummary summary;
-    for (const pb::FrameEntry& frame : footer.frames())
-        merge_summary(summary, frame.summary());
+    pb::WalSummary summary = summary_of(footer);
     pb::PackInfo pack =
         wal_pack_info(tail.opened.cluster(), reader->cipher().header(), end, summary);
     WV_TRY(ByteBuffer trailer_bytes,
@@ -362,7 +363,10 @@ Result<Lsn> Repository::State::recover_tail(const OpenTail& tail) {
     entry.mutable_tail_abandoned()->set_end_lsn(start.value);
     entry.mutable_tail_abandoned()->set_reason(!remains.exists   ? "the file is missing"
                                                : remains.damaged ? "it is damaged"
-                                                                 : "no whole frame in it");
+                                                                 : "no whole WAL frame in it");
+    if (remains.scanned)
+        entry.mutable_tail_abandoned()->set_covered_until_us(
+            remains.scanned->summary.covered_until_us());
     WV_CHECK(enter(std::move(entry)));
     if (remains.exists && remains.damaged)
         WV_CHECK(files.rename(root + "/" + path, root + "/" + path + ".damaged"));

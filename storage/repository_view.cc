@@ -236,10 +236,9 @@ Result<ScannedTail> View::pack_in_its_place(const pb::TailOpened& opened) {
     ScannedTail tail;
     tail.header = reader->cipher().header();
     tail.end_lsn = tail.header.start_lsn;
-    for (const pb::FrameEntry& frame : reader->footer().frames()) {
+    for (const pb::FrameEntry& frame : reader->footer().frames())
         tail.end_lsn = Lsn{frame.start_lsn() + frame.plain_bytes()};
-        merge_summary(tail.summary, frame.summary());
-    }
+    tail.summary = summary_of(reader->footer());
     tail.largest_at_us = tail.summary.last_at_us();
     tail.reader = std::move(reader);
     return tail;

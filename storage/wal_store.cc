@@ -141,13 +141,11 @@ Result<Lsn> WalStore::end_lsn(const Id16& history, Lsn none) {
     return end;
 }
 
-Result<pb::WalSummary> WalStore::last_summary(const Id16& history) {
-    pb::WalSummary summary;
-    WV_TRY(auto pack, index_.last_wal_pack(history));
-    if (pack) summary = pack->summary();
+Result<std::int64_t> WalStore::covered_until_us(const Id16& history) {
+    WV_TRY(std::int64_t until, index_.covered_until_us(history));
     for (const WalSource& tail : tails_of(history))
-        merge_summary(summary, tail.summary);
-    return summary;
+        until = std::max(until, tail.summary.covered_until_us());
+    return until;
 }
 
 Result<std::int64_t> WalStore::largest_at_us(const Id16& history) {
@@ -293,10 +291,10 @@ Result<HistoryRecord> history_record(WalStore& wal, const pb::HistoryOpened& ope
                          .fork_lsn = Lsn{opened.fork_lsn()}};
     if (!opened.parent_id().empty()) record.parent = id_of(opened.parent_id());
     WV_TRY(record.end_lsn, wal.end_lsn(record.id, record.start_lsn));
-    WV_TRY(pb::WalSummary summary, wal.last_summary(record.id));
+    WV_TRY(std::int64_t covered, wal.covered_until_us(record.id));
     WV_TRY(std::int64_t largest, wal.largest_at_us(record.id));
     record.last_commit_at = WallTime(Micros(largest));
-    record.covered_until = WallTime(Micros(std::max(largest, summary.covered_until_us())));
+    record.covered_until = WallTime(Micros(std::max(largest, covered)));
     return record;
 }
 

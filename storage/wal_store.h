@@ -45,7 +45,8 @@ public:
     // First byte not stored after the contiguous run from the history's own start; `none` while
     // nothing is.
     Result<Lsn> end_lsn(const Id16& history, Lsn none);
-    Result<pb::WalSummary> last_summary(const Id16& history);
+    // The latest proof of quiet of the history's own packs and tails; 0 for none.
+    Result<std::int64_t> covered_until_us(const Id16& history);
     // Largest time of all transactions of the lineage; 0 for none.
     Result<std::int64_t> largest_at_us(const Id16& history);
 

@@ -80,6 +80,14 @@ void merge_summary(pb::WalSummary& into, const pb::WalSummary& other) {
     into.set_max_xid(std::max(into.max_xid(), other.max_xid()));
 }
 
+pb::WalSummary summary_of(const pb::PackFooter& footer) {
+    pb::WalSummary summary;
+    summary.set_covered_until_us(footer.covered_until_us());
+    for (const pb::FrameEntry& frame : footer.frames())
+        merge_summary(summary, frame.summary());
+    return summary;
+}
+
 void MarkBuilder::add(const WalFinding& finding, std::vector<pb::MarkEntry>& marks) {
     if (auto kind = plain_kind(finding.kind)) marks.push_back(mark_of(finding, *kind));
     if (!is_transaction(finding)) return;

@@ -16,6 +16,8 @@ inline constexpr std::int64_t kClockStepMicros =
 bool is_transaction(const WalFinding& finding);  // commit or abort
 void add_to_summary(pb::WalSummary& summary, const WalFinding& finding);
 void merge_summary(pb::WalSummary& into, const pb::WalSummary& other);
+// Of the whole pack.
+pb::WalSummary summary_of(const pb::PackFooter& footer);
 // Only until when nothing is missing.
 void merge_covered(pb::WalSummary& into, const pb::WalSummary& other);
 

@@ -91,6 +91,20 @@ public:
         return {};
     }
 
+    // A proof, in a frame of its own, that nothing is missing up to `until`.
+    Result<> store_quiet(WallTime until) {
+        if (!tail_) WV_CHECK(open());
+        ByteBuffer plain;
+        append_le<std::int64_t>(plain, until.time_since_epoch().count());
+        FramePlace place{.kind = FrameKind::quiet,
+                         .frame_number = frame_number_++,
+                         .start = flushed.value,
+                         .end = flushed.value};
+        WV_CHECK(tail_->append(plan_->cipher.seal(place, plain, 1)));
+        summary_.set_covered_until_us(until.time_since_epoch().count());
+        return tail_->sync();
+    }
+
     Result<> close() {
         if (!tail_) return {};
         Repository::TailContent content{.footer = std::move(footer_),

@@ -1,0 +1,80 @@
+#include <doctest/doctest.h>
+
+#include "tests/support/faulty_file_system.h"
+#include "tests/unit/storage/stage.h"
+
+namespace walvault::storage {
+namespace {
+
+WallTime covered_until(RepositoryView& view) {
+    return must(view.histories("main")).back().covered_until;
+}
+
+TEST_CASE("what quiet frames prove is kept when their tail goes, and never moves back") {
+    Stage stage;
+    stage.create();
+    MadeWal wal;
+    wal.grow(5, 300'000);
+    const WallTime proof = wal.commits.back().at + std::chrono::hours(3);
+    std::size_t frame_bytes = 10'000;
+    SUBCASE("small frames, rewritten") {}
+    SUBCASE("large frames, closed in place") { frame_bytes = 300'000; }
+    {
+        auto repository = must(stage.open());
+        HistoryWriter writer(*repository, wal);
+        must(writer.begin());
+        must(writer.store(frame_bytes, 1u << 30));
+        must(writer.store_quiet(proof));
+        must(writer.close());
+        CHECK(covered_until(*stage.view()) == proof);
+        // The server was lost and came back: tails that hold nothing but proofs.
+        must(writer.store_quiet(proof + std::chrono::hours(1)));
+        must(writer.close());
+        CHECK(covered_until(*stage.view()) == proof + std::chrono::hours(1));
+        must(writer.store_quiet(proof + std::chrono::hours(2)));
+        writer.drop();
+    }
+    auto repository = must(stage.open());
+    CHECK(stage.paths_of(".tail").empty());
+    // A pack without any proof of its own.
+    wal.grow(6, 100'000);
+    HistoryWriter writer(*repository, wal);
+    must(writer.begin());
+    must(writer.store(frame_bytes, 1u << 30));
+    must(writer.close());
+    for (bool with_index : {true, false}) {
+        CAPTURE(with_index);
+        CHECK(covered_until(*stage.view(with_index)) == proof + std::chrono::hours(2));
+    }
+}
+
+TEST_CASE("a pack that a crash left in a tail's place keeps what its quiet frames proved") {
+    Stage stage;
+    stage.create();
+    MadeWal wal;
+    wal.grow(5, 600'000);
+    const WallTime proof = wal.commits.back().at + std::chrono::hours(3);
+    {
+        auto repository = must(stage.open());
+        HistoryWriter writer(*repository, wal);
+        must(writer.begin());
+        must(writer.store(300'000, 1u << 30));
+        must(writer.store_quiet(proof));
+        // Closed as far as its new name.
+        std::string saved = stage.directory / "ledger";
+        std::filesystem::copy(stage.root + "/ledger", saved,
+                              std::filesystem::copy_options::recursive);
+        must(writer.close());
+        repository.reset();
+        std::filesystem::remove_all(stage.root + "/ledger");
+        std::filesystem::rename(saved, stage.root + "/ledger");
+        std::filesystem::remove_all(stage.root + "/index");
+    }
+    REQUIRE(stage.paths_of(".pack").size() == 1);
+    CHECK(covered_until(*stage.view()) == proof);
+    auto repository = must(stage.open());
+    CHECK(covered_until(*stage.view()) == proof);
+}
+
+}  // namespace
+}  // namespace walvault::storage
