@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <map>
 #include <mutex>
+#include <shared_mutex>
 
 #include "base/log.h"
 #include "storage/index_catch_up.h"
@@ -110,11 +111,13 @@ public:
 
 private:
     Result<ScannedTail> pack_in_its_place(const pb::TailOpened& opened);
+    Result<> replace_closed_tail(const std::string& path);
     void note_damage(const Id16& history, const pb::TailOpened& tail, const Error& error);
     Result<> or_damage(const Id16& history, Result<> done);
     Result<std::vector<pb::MarkEntry>> own_marks(const Id16& history);
     Result<std::shared_ptr<const FileCipher>> base_cipher(const Id16& file_id, std::string& path);
     Result<> verify_frames(const PackReader& reader, std::uint64_t& checked);
+    Result<> verify_tail(const pb::PackInfo& tail, std::uint64_t& checked);
 
     ObjectStore& store_;
     Id16 id_;
@@ -130,7 +133,9 @@ private:
         std::string path;
         std::shared_ptr<const FileCipher> cipher;
     };
-    // read_chunk() runs on many threads; they share the ciphers of the packs they read from.
+    // read_chunk() runs on many threads, also while replace_closed_tail() catches the index up.
+    std::shared_mutex index_mutex_;
+    // They share the ciphers of the packs they read from.
     std::mutex base_packs_mutex_;
     std::map<Id16, BasePack> base_packs_;
 };
@@ -175,6 +180,7 @@ Result<> View::open_index(const Options& options) {
 // restorable, and what it lost is told by whoever asks for it.
 Result<> View::scan_tails(bool missing_is_damage) {
     wal_ = std::make_unique<WalStore>(store_, keyring_, *index_);
+    wal_->on_closed_tail([this](const std::string& path) { return replace_closed_tail(path); });
     WV_TRY(auto open, index_->open_tails());
     tails_.clear();
     tail_infos_.clear();
@@ -232,6 +238,7 @@ Result<> View::or_damage(const Id16& history, Result<> done) {
 Result<ScannedTail> View::pack_in_its_place(const pb::TailOpened& opened) {
     pb::PackInfo wanted;
     wanted.set_path(pack_path_of_tail(opened.path()));
+    WV_CHECK(store_.info(wanted.path()));  // not_found is no damage yet
     WV_TRY(auto reader, PackReader::open(store_, wanted, keyring_));
     ScannedTail tail;
     tail.header = reader->cipher().header();
@@ -242,6 +249,35 @@ Result<ScannedTail> View::pack_in_its_place(const pb::TailOpened& opened) {
     tail.largest_at_us = tail.summary.last_at_us();
     tail.reader = std::move(reader);
     return tail;
+}
+
+// The ledger says which pack a tail has become; between the renaming and the entry, only its name does.
+Result<> View::replace_closed_tail(const std::string& path) {
+    LedgerKeys keys = LedgerKeys::derive(*keyring_.current(pb::KEY_PURPOSE_LEDGER));
+    {
+        std::unique_lock guard(index_mutex_);
+        WV_TRY(LedgerHead head, catch_up(*index_, store_, id_, keys, keyring_));
+        (void)head;
+    }
+    WV_TRY(auto open, index_->open_tails());
+    for (std::size_t i = tails_.size(); i-- > 0;) {
+        auto still = std::find_if(open.begin(), open.end(), [&](const OpenTail& tail) {
+            return tail.opened.path() == tail_infos_[i].path();
+        });
+        if (still == open.end()) {
+            tails_.erase(tails_.begin() + static_cast<std::ptrdiff_t>(i));
+            tail_infos_.erase(tail_infos_.begin() + static_cast<std::ptrdiff_t>(i));
+        } else if (tails_[i].reader->path() == path) {
+            auto pack = pack_in_its_place(still->opened);
+            if (!pack && pack.error().code == Errc::not_found)
+                return fail(Errc::corrupt, path + " is missing, and no pack is in its place",
+                            "copy it back from another copy of this repository");
+            if (!pack) return fail(pack.error());
+            tails_[i] = std::move(*pack);
+        }
+    }
+    wal_->set_tails(tails_);
+    return {};
 }
 
 Result<std::vector<HistoryRecord>> View::histories(const std::string& cluster) {
@@ -394,7 +430,9 @@ Result<std::shared_ptr<const FileCipher>> View::base_cipher(const Id16& file_id,
             return found->second.cipher;
         }
     }
+    std::shared_lock index_guard(index_mutex_);
     WV_TRY(auto info, index_->pack(file_id));
+    index_guard.unlock();
     if (!info)
         return fail(Errc::corrupt,
                     "the index names a pack " + to_hex(file_id) + " that the ledger does not");
@@ -414,7 +452,9 @@ Error pack_missing(Error error, const std::string& path) {
 }
 
 Result<> View::read_chunk(const Id32& content_id, ByteBuffer& plain) {
+    std::shared_lock guard(index_mutex_);
     WV_TRY(auto place, index_->chunk(content_id));
+    guard.unlock();
     if (!place)
         return fail(Errc::not_found,
                     "chunk " + to_hex(content_id) + " is in no pack of this repository");
@@ -444,15 +484,37 @@ Result<> View::verify_frames(const PackReader& reader, std::uint64_t& checked) {
     return {};
 }
 
+// A tail, or, when the writer has closed it since it was listed, the packs that hold its WAL now.
+Result<> View::verify_tail(const pb::PackInfo& tail, std::uint64_t& checked) {
+    const Id16 history = id_from<16>(tail.history_id());
+    bool replaced = false;
+    for (Lsn at{tail.start_lsn()}; at.value < tail.end_lsn();) {
+        WV_TRY(auto source, wal_->source_at(history, at));
+        if (!source)
+            return fail(Errc::corrupt,
+                        tail.path() + ": WAL from " + to_string(at) + " on is not stored any more");
+        std::uint64_t now = 0;
+        auto verified = verify_frames(*source->reader, now);
+        if (!verified && verified.error().code == Errc::not_found && !replaced) {
+            replaced = true;
+            WV_CHECK(replace_closed_tail(source->reader->path()));
+            continue;
+        }
+        WV_CHECK(std::move(verified));
+        checked += now;
+        at = source->end_lsn;
+    }
+    return {};
+}
+
 Result<std::uint64_t> View::verify_pack(const pb::PackInfo& pack, bool decode_wal) {
     std::uint64_t checked = 0;
-    std::shared_ptr<const PackReader> reader;
-    for (const ScannedTail& tail : tails_)
-        if (tail.reader->path() == pack.path()) reader = tail.reader;
-    if (!reader) {
-        WV_TRY(reader, PackReader::open(store_, pack, keyring_));
+    if (pack.path().ends_with(".tail")) {
+        WV_CHECK(verify_tail(pack, checked));
+    } else {
+        WV_TRY(auto reader, PackReader::open(store_, pack, keyring_));
+        WV_CHECK(verify_frames(*reader, checked));
     }
-    WV_CHECK(verify_frames(*reader, checked));
     if (!decode_wal || pack.kind() != pb::PACK_KIND_WAL) return checked;
     Id16 history = id_from<16>(pack.history_id());
     WV_CHECK(wal_->scan(history, Lsn{pack.start_lsn()}, Lsn{pack.end_lsn()},

@@ -2,8 +2,8 @@
 //
 // Works beside a running agent, without one, and without an index: the index is opened read-only
 // where it can be, caught up from the ledger in memory, and rebuilt into a scratch directory where
-// it cannot. Open tails are scanned, so everything flushed before open() is seen. Blocking; one
-// thread at a time unless said otherwise.
+// it cannot. Open tails are scanned, so everything flushed before open() is seen, and still is when the
+// agent closes them meanwhile. Blocking; one thread at a time unless said otherwise.
 #pragma once
 
 #include <functional>

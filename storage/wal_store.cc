@@ -189,6 +189,16 @@ Result<Lsn> WalStore::covered_until(const Stretch& stretch, Lsn at, Lsn to) {
     return std::min(at, to);
 }
 
+// The writer closes a tail while it is read here: it has become a pack, under another name.
+Result<> WalStore::replace_closed_tail(const std::string& path) {
+    WV_CHECK(replace_closed_tail_(path));
+    for (const auto& [history, tails] : tails_)
+        for (const WalSource& tail : tails)
+            if (tail.reader->path() == path)
+                return fail(Errc::corrupt, path + " cannot be read any more");
+    return {};
+}
+
 Result<> WalStore::read(const Id16& history, Lsn from, Lsn to,
                         const std::function<Result<>(ByteSpan)>& sink) {
     ByteBuffer plain;
@@ -200,7 +210,13 @@ Result<> WalStore::read(const Id16& history, Lsn from, Lsn to,
         for (int i = source->frame_at(from); i >= 0 && i < reader.frame_count() && from < stop;
              ++i) {
             Lsn start{reader.footer().frames(i).start_lsn()};
-            WV_CHECK(reader.read_frame(store_, i, plain));
+            auto read = reader.read_frame(store_, i, plain);
+            const bool is_tail = reader.path().ends_with(".tail");
+            if (!read && read.error().code == Errc::not_found && is_tail && replace_closed_tail_) {
+                WV_CHECK(replace_closed_tail(reader.path()));
+                break;  // its WAL is elsewhere, in frames of other sizes
+            }
+            WV_CHECK(std::move(read));
             if (start > from || start + plain.size() <= from)
                 return fail(Errc::corrupt,
                             reader.path() + ": its frames do not cover " + to_string(from));

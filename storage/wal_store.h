@@ -37,6 +37,11 @@ public:
 
     // Scanned tails, in LSN order within a history; replaces the ones before.
     void set_tails(std::vector<ScannedTail> tails);
+    // `replace` is called with the path of a tail that is gone when it is read, and gives set_tails()
+    // what stands for it, or lets the index have it. Without it such a tail is not_found.
+    void on_closed_tail(std::function<Result<>(const std::string& path)> replace) {
+        replace_closed_tail_ = std::move(replace);
+    }
     // Scans the tail at `path` as the continuation of what is stored.
     Result<ScannedTail> scan_continuation(const pb::TailOpened& opened, std::uint32_t witness);
 
@@ -85,11 +90,13 @@ private:
     Result<Findings> transactions_in(const Id16& history, const WalSource& source, int frame);
     Result<> decode(const Id16& history, const FileHeader& header, Lsn from, Lsn to,
                     const std::function<bool(const WalFinding&)>& sink);
+    Result<> replace_closed_tail(const std::string& path);
     const std::vector<WalSource>& tails_of(const Id16& history) const;
 
     ObjectStore& store_;
     const Keyring& keyring_;
     Index& index_;
+    std::function<Result<>(const std::string&)> replace_closed_tail_;
     std::map<Id16, std::vector<WalSource>> tails_;
     std::map<Id16, std::int64_t> tails_largest_at_us_;
     std::map<Id16, std::vector<Stretch>> lineages_;     // an opened history never changes its own

@@ -76,5 +76,66 @@ TEST_CASE("a pack that a crash left in a tail's place keeps what its quiet frame
     CHECK(covered_until(*stage.view()) == proof);
 }
 
+TEST_CASE("a reader goes on when the writer closes the tail that it reads") {
+    Stage stage;
+    stage.create();
+    MadeWal wal;
+    wal.grow(31, 900'000);
+    std::size_t frame_bytes = 0;
+    SUBCASE("into a pack of other frames") { frame_bytes = 9'000; }
+    SUBCASE("in place") { frame_bytes = 300'000; }
+    auto repository = must(stage.open());
+    HistoryWriter writer(*repository, wal);
+    must(writer.begin());
+    must(writer.store(frame_bytes, 1u << 30));
+    auto listed = must(stage.view()->packs("main"));
+    REQUIRE(listed.size() == 1);
+    bool with_index = false;
+    SUBCASE("with the writer's index") { with_index = true; }
+    SUBCASE("with one of its own") {}
+    CAPTURE(with_index);
+    auto view = stage.view(with_index);
+    auto verifier = stage.view(with_index);
+    HistoryRecord history = must(view->histories("main")).back();
+    ByteBuffer read;
+    must(view->read_wal(history.id, history.start_lsn, history.end_lsn,
+                        [&](ByteSpan piece) -> Result<> {
+                            if (read.empty()) WV_CHECK(writer.close());
+                            append(read, piece);
+                            return {};
+                        }));
+    CHECK(stage.paths_of(".tail").empty());
+    CHECK(std::ranges::equal(read, wal.builder.bytes()));
+    CHECK(must(view->first_transaction_from(history.id, wal.commits.back().start_lsn)));
+    must(verifier->verify_pack(listed.front(), true));
+    must(view->verify_pack(listed.front(), true));
+}
+
+TEST_CASE("a reader goes on where a tail has its pack's name and the ledger does not say so yet") {
+    Stage stage;
+    stage.create();
+    MadeWal wal;
+    wal.grow(32, 900'000);
+    auto repository = must(stage.open());
+    HistoryWriter writer(*repository, wal);
+    must(writer.begin());
+    must(writer.store(300'000, 1u << 30));
+    auto view = stage.view();
+    HistoryRecord history = must(view->histories("main")).back();
+    const std::string saved = stage.directory / "ledger";
+    std::filesystem::copy(stage.root + "/ledger", saved, std::filesystem::copy_options::recursive);
+    must(writer.close());
+    std::filesystem::remove_all(stage.root + "/ledger");
+    std::filesystem::rename(saved, stage.root + "/ledger");
+    CHECK(std::ranges::equal(read_all(*view, history), wal.builder.bytes()));
+    // And where nothing is in its place, that is said.
+    for (const std::string& pack : stage.paths_of(".pack"))
+        std::filesystem::remove(pack);
+    auto read = view->read_wal(history.id, history.start_lsn, history.end_lsn,
+                               [](ByteSpan) { return Result<>{}; });
+    REQUIRE(!read);
+    CHECK(read.error().code == Errc::corrupt);
+}
+
 }  // namespace
 }  // namespace walvault::storage
