@@ -142,14 +142,14 @@ public:
         end_lsn_ = cipher_.header().start_lsn;
     }
 
-    Result<ScannedTail> run(std::uint32_t witness) {
+    Result<ScannedTail> run(std::uint32_t witness, Lsn reached) {
         synced_frames_ = witness;
         while (offset_ < size_) {
             auto taken = take_frame();
             if (taken && *taken == Step::footer) break;
             if (taken) continue;
             if (taken.error().code != Errc::corrupt) return fail(taken.error());
-            WV_CHECK(look_behind(taken.error()));
+            if (!damage_) WV_CHECK(look_behind(taken.error()));
             torn_bytes_ = size_ - offset_;
             break;
         }
@@ -158,6 +158,10 @@ public:
                                                " frames, but " + std::to_string(synced_frames_) +
                                                " were synced: WAL from " + to_string(end_lsn_) +
                                                " on is lost"};
+        if (!damage_ && end_lsn_ < reached)
+            damage_ = Error{Errc::corrupt, path_ + " ends at " + to_string(end_lsn_) +
+                                               ", but WAL up to " + to_string(reached) +
+                                               " was synced before the next tail began"};
         return finish();
     }
 
@@ -198,7 +202,13 @@ private:
     }
 
     Result<> take_wal(ByteSpan sealed) {
-        WV_CHECK(tracker_.feed(plain_));
+        if (auto fed = tracker_.feed(plain_); !fed) {
+            // Nobody but the writer can have sealed it: this is not what a crash leaves.
+            damage_ = Error{Errc::corrupt, path_ + ": frame " + std::to_string(frame_number_) +
+                                               " is authentic and its WAL is not: " +
+                                               fed.error().message};
+            return fed;
+        }
         FrameNotes notes = tracker_.take_frame();
         pb::FrameEntry entry;
         entry.set_frame_number(frame_number_);
@@ -279,10 +289,11 @@ Result<ScannedTail> scan_tail(ObjectStore& store, const std::string& path, const
                                .segment_bytes = header.segment_bytes,
                                .timeline = header.timeline};
     WV_TRY(WalTracker tracker,
-           WalTracker::open(decoding, options.decode_from, options.largest_at_us));
+           WalTracker::open(decoding, options.decode_from, options.largest_at_us,
+                            header.start_lsn));
     if (options.prime) WV_CHECK(options.prime(tracker));
     TailScan scan(store, path, std::move(cipher), info.size_bytes, std::move(tracker));
-    return scan.run(synced_frames_witness);
+    return scan.run(synced_frames_witness, options.reached_lsn);
 }
 
 }  // namespace walvault::storage

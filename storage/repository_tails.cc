@@ -329,6 +329,10 @@ Result<Repository::State::TailRemains> Repository::State::examine_tail(const Ope
     if (!cipher) damage = cipher.error();
     if (cipher) {
         WV_TRY(remains.scanned, wal->scan_continuation(tail.opened, tail.synced_frames));
+        // What is judged torn here is removed for good: that is read twice too.
+        if (remains.scanned->torn_bytes > 0 && !remains.scanned->damage) {
+            WV_TRY(remains.scanned, wal->scan_continuation(tail.opened, tail.synced_frames));
+        }
         damage = remains.scanned->damage;
         if (remains.scanned->torn_bytes > 0)
             log::info("store.tail_torn", "bytes after the last whole frame were never acknowledged",
@@ -394,15 +398,10 @@ Result<> Repository::recover_tails() {
     std::erase_if(tails, [this](const OpenTail& tail) {
         return state_->held_tails.contains(tail.opened.path());
     });
-    for (std::size_t i = 0; i < tails.size(); ++i) {
-        const pb::TailOpened& opened = tails[i].opened;
-        WV_TRY(Lsn end, state_->recover_tail(tails[i]));
-        for (std::size_t next = i + 1; next < tails.size(); ++next) {
-            if (tails[next].opened.history_id() != opened.history_id()) continue;
-            Lsn start{tails[next].opened.start_lsn()};
-            if (end < start) WV_CHECK(state_->enter_lost_wal(opened, end, start));
-            break;
-        }
+    for (const OpenTail& tail : tails) {
+        WV_TRY(auto next, state_->wal->start_behind(tail.opened));
+        WV_TRY(Lsn end, state_->recover_tail(tail));
+        if (next && end < *next) WV_CHECK(state_->enter_lost_wal(tail.opened, end, *next));
     }
     return {};
 }

@@ -27,6 +27,10 @@ WalSource cut_to(const Stretch& stretch, WalSource source) {
     return source;
 }
 
+Lsn first_page_from(Lsn lsn) {
+    return Lsn{(lsn.value + kWalPageBytes - 1) / kWalPageBytes * kWalPageBytes};
+}
+
 int first_frame_after(const PackReader& reader, Lsn lsn) {
     const auto& frames = reader.footer().frames();
     auto after = std::upper_bound(
@@ -78,14 +82,31 @@ void WalStore::set_tails(std::vector<ScannedTail> tails) {
     }
 }
 
+Result<std::optional<Lsn>> WalStore::start_behind(const pb::TailOpened& opened) {
+    std::optional<Lsn> next;
+    auto note = [&](std::uint64_t start) {
+        if (start > opened.start_lsn() && (!next || start < next->value)) next = Lsn{start};
+        return !next;
+    };
+    WV_CHECK(index_.each_wal_pack(id_of(opened.history_id()), Lsn{opened.start_lsn()}, false,
+                                  [&](const pb::PackInfo& pack) { return note(pack.start_lsn()); }));
+    WV_TRY(auto open, index_.open_tails());
+    for (const OpenTail& tail : open)
+        if (tail.opened.history_id() == opened.history_id()) note(tail.opened.start_lsn());
+    return next;
+}
+
 Result<ScannedTail> WalStore::scan_continuation(const pb::TailOpened& opened,
                                                 std::uint32_t witness) {
     Id16 history = id_of(opened.history_id());
     Lsn start{opened.start_lsn()};
     TailScanOptions options;
     WV_TRY(options.largest_at_us, largest_at_us(history));
-    options.decode_from = start;
-    // The first tail of a history begins at a page boundary; later ones continue what is stored.
+    WV_TRY(auto next, start_behind(opened));
+    options.reached_lsn = next.value_or(Lsn{});
+    // The first tail of a history begins at a page boundary; later ones continue what is stored,
+    // unless that is lost.
+    options.decode_from = first_page_from(start);
     WV_TRY(auto before, source_at(history, Lsn{start.value - 1}));
     if (before) {
         WV_TRY(options.decode_from, decode_start(history, start));
@@ -93,6 +114,8 @@ Result<ScannedTail> WalStore::scan_continuation(const pb::TailOpened& opened,
             return read(history, from, start, [&](ByteSpan wal) { return tracker.prime(wal); });
         };
     }
+    WV_TRY(ScannedTail scanned, scan_tail(store_, opened.path(), keyring_, witness, options));
+    if (!scanned.damage) return scanned;
     return scan_tail(store_, opened.path(), keyring_, witness, options);
 }
 
@@ -233,7 +256,7 @@ Result<Lsn> WalStore::decode_start(const Id16& history, Lsn lsn) {
     Lsn at = lsn;
     while (at.value > 0) {
         WV_TRY(auto source, source_at(history, Lsn{at.value - 1}));
-        if (!source) return at;  // the history's start: a page boundary
+        if (!source) return first_page_from(at);  // the history's start is one
         const auto& footer = source->reader->footer();
         for (int i = source->frame_at(Lsn{at.value - 1}); i >= 0; --i) {
             const pb::FrameEntry& frame = footer.frames(i);
@@ -241,7 +264,7 @@ Result<Lsn> WalStore::decode_start(const Id16& history, Lsn lsn) {
             at = Lsn{frame.start_lsn()};
         }
     }
-    return at;
+    return first_page_from(at);
 }
 
 Result<> WalStore::decode(const Id16& history, const FileHeader& header, Lsn from, Lsn to,
@@ -288,7 +311,7 @@ Result<> WalStore::scan(const Id16& history, Lsn from, Lsn to,
     WV_TRY(Lsn begin, decode_start(history, from));
     WV_TRY(Lsn end, end_lsn(history, begin));
     WV_TRY(auto source, source_at(history, begin));
-    if (!source) return begin >= end ? Result<>{} : missing(history, begin);
+    if (!source || begin >= end) return begin >= end ? Result<>{} : missing(history, begin);
     // A record that starts before `to` may end behind it.
     return decode(history, source->reader->cipher().header(), begin, end,
                   [&](const WalFinding& finding) {

@@ -42,7 +42,11 @@ public:
     void on_closed_tail(std::function<Result<>(const std::string& path)> replace) {
         replace_closed_tail_ = std::move(replace);
     }
-    // Scans the tail at `path` as the continuation of what is stored.
+    // Where what follows a tail in its history begins, in a pack or another tail; nothing: it is the
+    // last. Up to there the tail was whole and synced.
+    Result<std::optional<Lsn>> start_behind(const pb::TailOpened& opened);
+    // Scans the tail at `path` as the continuation of what is stored. Damage is read twice before it
+    // is believed.
     Result<ScannedTail> scan_continuation(const pb::TailOpened& opened, std::uint32_t witness);
 
     // The source that holds `lsn` in the lineage, or nothing.
@@ -59,7 +63,8 @@ public:
     Result<> read(const Id16& history, Lsn from, Lsn to,
                   const std::function<Result<>(ByteSpan)>& sink);
     // Where decoding must begin to have the record that `lsn` may lie in whole: a record start at
-    // or before it, or the history's start.
+    // or before it, or the history's start; behind a hole, the start of the first page, which may lie
+    // behind `lsn`.
     Result<Lsn> decode_start(const Id16& history, Lsn lsn);
     // Findings of records that start in [from, to), in order, until `sink` returns false.
     Result<> scan(const Id16& history, Lsn from, Lsn to,

@@ -1,11 +1,21 @@
 #include "storage/wal_tracker.h"
 
+#include <algorithm>
+
 namespace walvault::storage {
 
 Result<WalTracker> WalTracker::open(const WalDecoderOptions& options, Lsn decode_from,
-                                    std::int64_t largest_at_us) {
+                                    std::int64_t largest_at_us, std::optional<Lsn> feed_from) {
     WV_TRY(WalDecoder decoder, WalDecoder::open(options, decode_from));
-    return WalTracker(std::move(decoder), decode_from, largest_at_us);
+    WalTracker tracker(std::move(decoder), decode_from, largest_at_us);
+    if (feed_from && *feed_from < decode_from) tracker.skip_bytes_ = decode_from - *feed_from;
+    return tracker;
+}
+
+ByteSpan WalTracker::behind_hole(ByteSpan wal) {
+    const std::size_t count = std::min<std::uint64_t>(skip_bytes_, wal.size());
+    skip_bytes_ -= count;
+    return wal.subspan(count);
 }
 
 void WalTracker::begin_frame() {
@@ -17,14 +27,14 @@ void WalTracker::begin_frame() {
 
 Result<> WalTracker::prime(ByteSpan wal) {
     findings_.clear();
-    WV_CHECK(decoder_.feed(wal, findings_));
+    WV_CHECK(decoder_.feed(behind_hole(wal), findings_));
     begin_frame();
     return {};
 }
 
 Result<> WalTracker::feed(ByteSpan wal) {
     findings_.clear();
-    WV_CHECK(decoder_.feed(wal, findings_));
+    WV_CHECK(decoder_.feed(behind_hole(wal), findings_));
     for (const WalFinding& finding : findings_) {
         add_to_summary(notes_.summary, finding);
         marks_.add(finding, notes_.marks);

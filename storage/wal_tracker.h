@@ -1,6 +1,7 @@
 // WalTracker: follows WAL frame by frame: what each frame's index entry and the marks need to say.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "storage/wal_summary.h"
@@ -17,9 +18,11 @@ struct FrameNotes {
 class WalTracker {
 public:
     // Decoding begins at `decode_from`: a page boundary or a record start. `largest_at_us` is the
-    // largest time stamp of all transactions before the first frame.
+    // largest time stamp of all transactions before the first frame. WAL is fed from `feed_from` on
+    // where that is given and lies before: what is behind a hole is told from its first page on.
     static Result<WalTracker> open(const WalDecoderOptions& options, Lsn decode_from,
-                                   std::int64_t largest_at_us);
+                                   std::int64_t largest_at_us,
+                                   std::optional<Lsn> feed_from = std::nullopt);
 
     // WAL before the first frame, to have its first records whole. Errors: corrupt.
     Result<> prime(ByteSpan wal);
@@ -28,7 +31,7 @@ public:
     // Ends the current frame at end_lsn() and begins the next.
     FrameNotes take_frame();
 
-    Lsn end_lsn() const { return decoder_.end_lsn(); }
+    Lsn end_lsn() const { return Lsn{decoder_.end_lsn().value - skip_bytes_}; }
     Lsn checked_lsn() const { return decoder_.checked_lsn(); }
     std::int64_t largest_at_us() const { return marks_.largest_at_us(); }
 
@@ -40,9 +43,12 @@ private:
           record_start_(decode_from),
           marks_(largest_at_us) {}
     void begin_frame();
+    // What of `wal` is to be decoded.
+    ByteSpan behind_hole(ByteSpan wal);
 
     WalDecoder decoder_;
     Lsn decode_from_;
+    std::uint64_t skip_bytes_ = 0;  // still to be fed before decode_from_
     Lsn frame_start_;
     Lsn record_start_;
     MarkBuilder marks_;

@@ -81,11 +81,12 @@ public:
         return {};
     }
 
-    Result<> store(std::size_t frame_bytes, std::size_t tail_bytes) {
-        while (flushed < wal_.builder.end()) {
+    Result<> store(std::size_t frame_bytes, std::size_t tail_bytes, Lsn until = kOpenEndLsn) {
+        until = std::min(until, wal_.builder.end());
+        while (flushed < until) {
             if (tail_ && flushed - plan_->header().start_lsn >= tail_bytes) WV_CHECK(close());
             if (!tail_) WV_CHECK(open());
-            ByteSpan piece = wal_.from(flushed);
+            ByteSpan piece = wal_.from(flushed).first(until - flushed);
             WV_CHECK(store_frame(piece.first(std::min(piece.size(), frame_bytes))));
         }
         return {};
@@ -105,6 +106,12 @@ public:
         return tail_->sync();
     }
 
+    // Leaves the open tail as it is and goes on in a new one.
+    Result<> store_behind(std::size_t frame_bytes) {
+        left_.push_back(std::move(tail_));
+        return store(frame_bytes, ~std::size_t{0});
+    }
+
     Result<> close() {
         if (!tail_) return {};
         Repository::TailContent content{.footer = std::move(footer_),
@@ -114,6 +121,9 @@ public:
         return repository_.close_tail(std::move(tail_), std::move(content));
     }
     void drop() {
+        for (auto& tail : left_)
+            repository_.drop_tail(std::move(tail));
+        left_.clear();
         if (tail_) repository_.drop_tail(std::move(tail_));
     }
     const HistoryRecord& history() const { return history_; }
@@ -164,6 +174,7 @@ private:
     std::optional<WalTracker> tracker_;
     std::shared_ptr<const TailPlan> plan_;
     std::unique_ptr<TailWriter> tail_;
+    std::vector<std::unique_ptr<TailWriter>> left_;
     pb::PackFooter footer_;
     pb::WalSummary summary_;
     std::uint32_t frame_number_ = 0;

@@ -137,5 +137,72 @@ TEST_CASE("a reader goes on where a tail has its pack's name and the ledger does
     CHECK(read.error().code == Errc::corrupt);
 }
 
+// Two open tails of one history, the second one beginning in mid-record; the path of the first.
+std::string two_open_tails(Stage& stage, MadeWal& wal, Lsn& second_start) {
+    auto repository = must(stage.open());
+    HistoryWriter writer(*repository, wal);
+    must(writer.begin());
+    second_start = wal.builder.start() + 200'003;
+    must(writer.store(20'000, 1u << 30, second_start));
+    const std::string first = stage.paths_of(".tail").front();
+    must(writer.store_behind(20'000));
+    writer.drop();
+    return first;
+}
+
+TEST_CASE("a last frame that does not check is damage where the next tail proves that it was synced") {
+    Stage stage;
+    stage.create();
+    MadeWal wal;
+    wal.grow(41, 400'000);
+    Lsn second_start;
+    const std::string first = two_open_tails(stage, wal, second_start);
+    const std::string second = stage.paths_of(".tail").back();
+    REQUIRE(first != second);
+    ByteBuffer bytes = raw_file(first);
+    bytes[bytes.size() - 20] ^= std::byte{1};
+    write_raw_file(first, bytes);
+    {
+        HistoryRecord history = must(stage.view()->histories("main")).back();
+        CHECK(history.damage.has_value());
+        CHECK(history.end_lsn < second_start);
+    }
+    auto repository = must(stage.open());
+    CHECK(stage.paths_of(".tail").empty());
+    CHECK(stage.paths_of(".damaged") == std::vector<std::string>{first + ".damaged"});
+    auto gaps = must(repository->gaps("main"));
+    REQUIRE(gaps.size() == 1);
+    CHECK(gaps.front().to_lsn() == second_start.value);
+    // What is behind the hole is whole, and its transactions are found.
+    auto view = stage.view();
+    HistoryRecord history = must(view->histories("main")).back();
+    CHECK(history.end_lsn == wal.builder.end());
+    ByteBuffer stored;
+    must(view->read_wal(history.id, second_start, history.end_lsn, [&](ByteSpan piece) -> Result<> {
+        append(stored, piece);
+        return {};
+    }));
+    CHECK(std::ranges::equal(stored, wal.from(second_start)));
+    for (const MadeCommit& commit : wal.commits) {
+        if (commit.start_lsn < second_start + kWalPageBytes) continue;
+        auto found = must(view->first_transaction_from(history.id, commit.start_lsn));
+        REQUIRE(found);
+        CHECK(found->xid == commit.xid);
+    }
+    std::size_t scanned = 0;
+    must(view->scan(history.id, second_start, history.end_lsn, [&](const WalFinding& finding) {
+        if (finding.kind == WalFinding::Kind::commit) ++scanned;
+        return true;
+    }));
+    CHECK(scanned > 20);
+    // And it goes on.
+    wal.grow(43, 100'000);
+    HistoryWriter writer(*repository, wal);
+    must(writer.begin());
+    must(writer.store(20'000, 1u << 30));
+    must(writer.close());
+    CHECK(must(stage.view()->histories("main")).back().end_lsn == wal.builder.end());
+}
+
 }  // namespace
 }  // namespace walvault::storage
