@@ -243,6 +243,11 @@ std::optional<ClusterRecord> Repository::cluster(const std::string& name) {
 }
 
 Result<ClusterRecord> Repository::ensure_cluster(const ClusterRecord& wanted) {
+    if (is_reserved_name(wanted.name))
+        return fail(Errc::invalid_argument,
+                    "\"" + wanted.name + "\" cannot be a server's name: the repository keeps files of "
+                    "its own under it",
+                    "name the server otherwise");
     WV_TRY(auto known, state_->index->clusters());
     for (const ClusterRecord& record : known) {
         if (record.name != wanted.name) continue;

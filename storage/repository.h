@@ -51,7 +51,8 @@ public:
     const std::string& root() const;
 
     // The cluster as it is known, added to the ledger when it is not. Errors: refused if it is
-    // known under another system identifier or segment size.
+    // known under another system identifier or segment size; invalid_argument for a name that the
+    // repository keeps for itself.
     Result<ClusterRecord> ensure_cluster(const ClusterRecord& cluster);
     std::optional<ClusterRecord> cluster(const std::string& name);
     // The history being followed (opened or resumed last), with its end; nothing before the first.

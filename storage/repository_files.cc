@@ -1,6 +1,7 @@
 #include "storage/repository_files.h"
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 
 #include "base/crc32c.h"
@@ -11,6 +12,14 @@ namespace {
 
 constexpr std::string_view kHeaderMagic = "WVREPO1\n";
 constexpr std::uint64_t kKeyringBytesMax = 64 << 20;
+constexpr std::string_view kKeyringDirectory = "keyring/";
+constexpr std::size_t kGenerationDigits = 10;
+
+bool is_keyring_name(std::string_view name) {
+    return name.size() == kKeyringDirectory.size() + kGenerationDigits &&
+           name.starts_with(kKeyringDirectory) &&
+           name.find_first_not_of("0123456789", kKeyringDirectory.size()) == std::string_view::npos;
+}
 
 }  // namespace
 
@@ -51,6 +60,12 @@ std::string keyring_name(std::uint64_t generation) {
     return name;
 }
 
+bool is_reserved_name(std::string_view name) {
+    constexpr std::array<std::string_view, 7> kReserved{
+        kHeaderName, kLockName, kIndexName, "keyring", "ledger", "writer", "control.sock"};
+    return std::ranges::find(kReserved, name) != kReserved.end();
+}
+
 Result<OpenedRepository> open_repository_files(ObjectStore& store, const MasterKey& master) {
     auto bytes = store.get(kHeaderName, 0, 4096);
     if (!bytes && bytes.error().code == Errc::not_found)
@@ -64,7 +79,8 @@ Result<OpenedRepository> open_repository_files(ObjectStore& store, const MasterK
                         ") is not the one of this repository (id " +
                         to_hex(as_bytes(header.master_key_id())) + ")",
                     "give the key file that `walvault key show-id` says has the repository's id");
-    WV_TRY(auto rings, store.list("keyring/"));
+    WV_TRY(auto rings, store.list(std::string(kKeyringDirectory)));
+    std::erase_if(rings, [](const ObjectInfo& ring) { return !is_keyring_name(ring.name); });
     if (rings.empty())
         return fail(Errc::corrupt, "the repository has no keyring: nothing in it can be read",
                     "copy the folder `keyring` from another copy of this repository");

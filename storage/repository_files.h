@@ -27,6 +27,9 @@ struct OpenedRepository {
 // unsupported.
 Result<OpenedRepository> open_repository_files(ObjectStore& store, const MasterKey& master);
 
+// Names in the repository's directory that no cluster can have.
+bool is_reserved_name(std::string_view name);
+
 std::string keyring_name(std::uint64_t generation);
 // Keyed hash of a cluster's name; binds files to it.
 Id16 cluster_id_of(const Keyring& keyring, const std::string& cluster);

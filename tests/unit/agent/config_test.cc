@@ -132,6 +132,9 @@ TEST_CASE("Wrong syntax, types, values and duplicates are refused with their pla
     CHECK(contains(message_of("config_version = 2\n" + kLeast), "config_version 2 is not known"));
     CHECK(contains(message_of(kLeast + "[server.\"a b\"]\nconninfo=\"x\"\n"),
                    "is not a server's name"));
+    for (const char* name : {"index", "keyring", "ledger", "repository", "lock", "writer"})
+        CHECK(contains(message_of(kLeast + "[server." + name + "]\nconninfo=\"x\"\n"),
+                       "cannot be a server's name"));
     CHECK(
         contains(message_of(kLeast + "[server.b]\nslot=\"x\"\n"), "server.b.conninfo is missing"));
 }

@@ -204,5 +204,30 @@ TEST_CASE("a last frame that does not check is damage where the next tail proves
     CHECK(must(stage.view()->histories("main")).back().end_lsn == wal.builder.end());
 }
 
+TEST_CASE("no server can have a name that the repository keeps for itself") {
+    Stage stage;
+    stage.create();
+    auto repository = must(stage.open());
+    for (const char* name :
+         {"index", "keyring", "ledger", "repository", "lock", "writer", "control.sock"}) {
+        CAPTURE(name);
+        ClusterRecord cluster{name, WalBuilder::kSystem, WalBuilder::kSegmentBytes, 150020};
+        auto added = repository->ensure_cluster(cluster);
+        REQUIRE(!added);
+        CHECK(added.error().code == Errc::invalid_argument);
+    }
+}
+
+TEST_CASE("only a file with a generation's name is a keyring") {
+    Stage stage;
+    stage.create();
+    std::filesystem::create_directories(stage.root + "/keyring/wal");
+    write_raw_file(stage.root + "/keyring/wal/0000000009", as_bytes("not a keyring"));
+    write_raw_file(stage.root + "/keyring/0000000009.old", as_bytes("not a keyring"));
+    write_raw_file(stage.root + "/keyring/notes", as_bytes("not a keyring"));
+    CHECK(stage.open());
+    must(stage.view()->clusters());
+}
+
 }  // namespace
 }  // namespace walvault::storage
