@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <list>
 #include <map>
 #include <mutex>
 #include <shared_mutex>
@@ -17,6 +18,9 @@
 
 namespace walvault::storage {
 namespace {
+
+// Open ciphers: the keys of each lie in locked pages of their own, which the kernel counts.
+constexpr std::size_t kBasePacksMax = 64;
 
 // Removed with everything in it when the view goes.
 class ScratchDirectory {
@@ -137,7 +141,7 @@ private:
     std::shared_mutex index_mutex_;
     // They share the ciphers of the packs they read from.
     std::mutex base_packs_mutex_;
-    std::map<Id16, BasePack> base_packs_;
+    std::list<std::pair<Id16, BasePack>> base_packs_;  // the last used first
 };
 
 Result<> View::open_index(const Options& options) {
@@ -424,8 +428,9 @@ Result<std::shared_ptr<const FileCipher>> View::base_cipher(const Id16& file_id,
                                                             std::string& path) {
     {
         std::lock_guard guard(base_packs_mutex_);
-        auto found = base_packs_.find(file_id);
-        if (found != base_packs_.end()) {
+        for (auto found = base_packs_.begin(); found != base_packs_.end(); ++found) {
+            if (found->first != file_id) continue;
+            base_packs_.splice(base_packs_.begin(), base_packs_, found);
             path = found->second.path;
             return found->second.cipher;
         }
@@ -440,7 +445,8 @@ Result<std::shared_ptr<const FileCipher>> View::base_cipher(const Id16& file_id,
     WV_TRY(FileCipher cipher, open_cipher(store_, path, keyring_));
     auto shared = std::make_shared<const FileCipher>(std::move(cipher));
     std::lock_guard guard(base_packs_mutex_);
-    base_packs_[file_id] = {path, shared};
+    base_packs_.emplace_front(file_id, BasePack{path, shared});
+    if (base_packs_.size() > kBasePacksMax) base_packs_.pop_back();
     return shared;
 }
 

@@ -229,5 +229,47 @@ TEST_CASE("only a file with a generation's name is a keyring") {
     must(stage.view()->clusters());
 }
 
+std::size_t mapping_count() {
+    std::ifstream maps("/proc/self/maps");
+    return static_cast<std::size_t>(
+        std::count(std::istreambuf_iterator<char>(maps), std::istreambuf_iterator<char>(), '\n'));
+}
+
+TEST_CASE("chunks are read from any number of packs with a bounded number of open keys") {
+    constexpr unsigned kPacks = 400;
+    Stage stage;
+    stage.create();
+    auto repository = must(stage.open());
+    ClusterRecord cluster{"main", WalBuilder::kSystem, WalBuilder::kSegmentBytes, 150020};
+    must(repository->ensure_cluster(cluster));
+    const std::string backup = must(repository->begin_backup("main"));
+    std::vector<Id32> ids;
+    for (unsigned n = 0; n < kPacks; ++n) {
+        const std::string text = "chunk " + std::to_string(n);
+        auto pack = must(repository->begin_pack(pb::PACK_KIND_BASE, cluster, backup, n));
+        const Id32 id = content_id(repository->content_key(), as_bytes(text));
+        FramePlace place{.frame_number = 0, .content_id = id};
+        pb::FrameEntry entry;
+        entry.set_plain_bytes(static_cast<std::uint32_t>(text.size()));
+        entry.set_content_id(std::string(as_text(id)));
+        must(pack->append(pack->cipher().seal(place, as_bytes(text), 1), entry));
+        pb::PackInfo info;
+        info.set_kind(pb::PACK_KIND_BASE);
+        info.set_cluster("main");
+        info.set_backup_id(backup);
+        must(repository->commit_pack(std::move(pack), info));
+        ids.push_back(id);
+    }
+    auto view = stage.view();
+    const std::size_t before = mapping_count();
+    ByteBuffer plain;
+    for (int round = 0; round < 2; ++round)
+        for (unsigned n = 0; n < kPacks; ++n) {
+            must(view->read_chunk(ids[n], plain));
+            CHECK(as_text(plain) == "chunk " + std::to_string(n));
+        }
+    CHECK(mapping_count() < before + kPacks);
+}
+
 }  // namespace
 }  // namespace walvault::storage
