@@ -1,7 +1,5 @@
 #include "agent/open_view.h"
 
-#include <unistd.h>
-
 #include <cstdlib>
 
 #include "agent/render.h"
@@ -11,8 +9,7 @@ namespace {
 
 std::string scratch_directory() {
     const char* configured = std::getenv("TMPDIR");
-    const std::string parent = configured != nullptr && configured[0] == '/' ? configured : "/tmp";
-    return parent + "/walvault-index-" + std::to_string(::getpid());
+    return configured != nullptr && configured[0] == '/' ? configured : "/tmp";
 }
 
 Result<storage::ClusterRecord> find_cluster(storage::RepositoryView& view,

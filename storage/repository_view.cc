@@ -1,8 +1,10 @@
 #include "storage/repository_view.h"
 
+#include <stdlib.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
 #include <list>
 #include <map>
@@ -22,10 +24,22 @@ namespace {
 // Open ciphers: the keys of each lie in locked pages of their own, which the kernel counts.
 constexpr std::size_t kBasePacksMax = 64;
 
-// Removed with everything in it when the view goes.
+// A new directory that nobody else can look into; removed with everything in it when the view goes.
 class ScratchDirectory {
 public:
+    static Result<std::unique_ptr<ScratchDirectory>> make(const std::string& parent) {
+        std::error_code code;
+        std::filesystem::create_directories(parent, code);
+        if (code) return fail(Errc::io, "make " + parent + ": " + code.message());
+        // Made with mode 0700, under a name that nobody could have taken before.
+        std::string path = parent + "/walvault-index-XXXXXX";
+        if (::mkdtemp(path.data()) == nullptr)
+            return fail(Errc::io, "make a directory in " + parent + ": " +
+                                      std::generic_category().message(errno));
+        return std::make_unique<ScratchDirectory>(std::move(path));
+    }
     explicit ScratchDirectory(std::string path) : path_(std::move(path)) {}
+    const std::string& path() const { return path_; }
     ~ScratchDirectory() {
         std::error_code ignored;
         if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
@@ -164,10 +178,8 @@ Result<> View::open_index(const Options& options) {
             index_.reset();
         }
     }
-    std::string directory = options.scratch_directory + "/walvault-index-" + to_hex(random_id16());
-    std::filesystem::create_directories(options.scratch_directory);
-    scratch_ = std::make_unique<ScratchDirectory>(directory);
-    WV_TRY(index_, Index::open(directory));
+    WV_TRY(scratch_, ScratchDirectory::make(options.scratch_directory));
+    WV_TRY(index_, Index::open(scratch_->path()));
     WV_TRY(LedgerHead head, catch_up(*index_, store_, id_, keys, keyring_));
     if (head.sequence == 0)
         return fail(Errc::corrupt, "the repository has no ledger",

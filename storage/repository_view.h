@@ -79,7 +79,9 @@ class RepositoryView {
 public:
     struct Options {
         std::string index_directory;    // REPO/index; empty: never use one
-        std::string scratch_directory;  // where an index may be rebuilt; removed afterwards
+        // Where an index may be rebuilt: in a directory of its own that only this user can look
+        // into, removed afterwards.
+        std::string scratch_directory;
     };
     // Errors: not_found (no repository there), wrong_key, corrupt, unsupported, io, unavailable.
     static Result<std::unique_ptr<RepositoryView>> open(ObjectStore& store, const MasterKey& master,

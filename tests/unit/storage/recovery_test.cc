@@ -271,5 +271,19 @@ TEST_CASE("chunks are read from any number of packs with a bounded number of ope
     CHECK(mapping_count() < before + kPacks);
 }
 
+TEST_CASE("an index that a reader makes for itself is nobody else's to read, and goes with it") {
+    namespace fs = std::filesystem;
+    Stage stage;
+    stage.create();
+    auto view = stage.view(false);
+    std::vector<fs::path> made;
+    for (const auto& entry : fs::directory_iterator(stage.directory.path()))
+        if (entry.path() != stage.root) made.push_back(entry.path());
+    REQUIRE(made.size() == 1);
+    CHECK(fs::status(made.front()).permissions() == fs::perms::owner_all);
+    view.reset();
+    CHECK(!fs::exists(made.front()));
+}
+
 }  // namespace
 }  // namespace walvault::storage
