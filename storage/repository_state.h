@@ -65,6 +65,10 @@ struct Repository::State {
     Result<> enter_lost_wal(const pb::TailOpened& tail, Lsn from, Lsn to);
 };
 
+// Whether a file is the pack of this tail: of its history, from its start on. Its name alone proves
+// nothing.
+bool is_pack_of_tail(const FileHeader& header, const pb::TailOpened& opened);
+
 // What the ledger says of a WAL pack made from a tail.
 pb::PackInfo wal_pack_info(const std::string& cluster, const FileHeader& header, Lsn end,
                            const pb::WalSummary& summary);

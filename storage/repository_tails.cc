@@ -42,6 +42,11 @@ int group_end(const pb::PackFooter& footer, int first) {
 
 }  // namespace
 
+bool is_pack_of_tail(const FileHeader& header, const pb::TailOpened& opened) {
+    return header.stream == StreamKind::wal && text_of(header.history_id) == opened.history_id() &&
+           header.start_lsn.value == opened.start_lsn();
+}
+
 pb::PackInfo wal_pack_info(const std::string& cluster, const FileHeader& header, Lsn end,
                            const pb::WalSummary& summary) {
     pb::PackInfo info;
@@ -276,6 +281,11 @@ Result<std::optional<Lsn>> Repository::State::adopt_pack(const OpenTail& tail,
     if (!info) return fail(info.error());
     WV_TRY(auto reader, PackReader::open(*store, wanted, keyring));
     const pb::PackFooter& footer = reader->footer();
+    if (!is_pack_of_tail(reader->cipher().header(), tail.opened)) {
+        log::error("store.foreign_pack", "it stands in a tail's place and is not its pack",
+                   {{"pack", wanted.path()}});
+        return std::optional<Lsn>{};
+    }
     if (footer.frames_size() == 0) return std::optional<Lsn>{};
     const pb::FrameEntry& last = footer.frames(footer.frames_size() - 1);
     Lsn end{last.start_lsn() + last.plain_bytes()};

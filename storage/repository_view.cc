@@ -15,6 +15,7 @@
 #include "storage/index_catch_up.h"
 #include "storage/lineage.h"
 #include "storage/repository_files.h"
+#include "storage/repository_state.h"
 #include "storage/tail_writer.h"
 #include "storage/wal_store.h"
 
@@ -256,6 +257,9 @@ Result<ScannedTail> View::pack_in_its_place(const pb::TailOpened& opened) {
     wanted.set_path(pack_path_of_tail(opened.path()));
     WV_CHECK(store_.info(wanted.path()));  // not_found is no damage yet
     WV_TRY(auto reader, PackReader::open(store_, wanted, keyring_));
+    if (!is_pack_of_tail(reader->cipher().header(), opened))
+        return fail(Errc::corrupt, wanted.path() + " stands in the place of " + opened.path() +
+                                       " and is not its pack");
     ScannedTail tail;
     tail.header = reader->cipher().header();
     tail.end_lsn = tail.header.start_lsn;

@@ -285,5 +285,36 @@ TEST_CASE("an index that a reader makes for itself is nobody else's to read, and
     CHECK(!fs::exists(made.front()));
 }
 
+TEST_CASE("a pack that has a tail's name and is another's is not taken for it") {
+    Stage stage;
+    stage.create();
+    MadeWal wal;
+    wal.grow(51, 300'000);
+    Lsn closed;
+    {
+        auto repository = must(stage.open());
+        HistoryWriter writer(*repository, wal);
+        must(writer.begin());
+        must(writer.store(300'000, 1u << 30, wal.builder.start() + 200'000));
+        must(writer.close());
+        closed = writer.flushed;
+        must(writer.store(300'000, 1u << 30));
+        writer.drop();
+    }
+    const std::string pack = stage.paths_of(".pack").front();
+    const std::string tail = stage.paths_of(".tail").front();
+    std::filesystem::rename(tail, stage.directory / "lost");
+    std::filesystem::copy_file(pack, stage.root + "/" +
+                                         pack_path_of_tail(tail.substr(stage.root.size() + 1)));
+    {
+        HistoryRecord history = must(stage.view()->histories("main")).back();
+        CHECK(history.damage.has_value());
+        CHECK(history.end_lsn == closed);
+    }
+    auto repository = must(stage.open());
+    CHECK(must(repository->totals("main")).pack_count == 1);
+    CHECK(must(repository->current_history("main"))->end_lsn == closed);
+}
+
 }  // namespace
 }  // namespace walvault::storage
