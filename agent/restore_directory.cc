@@ -104,7 +104,13 @@ Result<DirectoryFacts> inspect_directory(const std::string& path) {
         else if (!is_ignored(entry.name))
             facts.state = State::occupied;
     }
-    if (ours) facts.state = State::incomplete;
+    if (ours) {
+        // It is renamed into place last: with it, this is a cluster, and may have been used since the
+        // restore was interrupted before it could take the marker away.
+        auto control = posix_file_system().info(facts.path + "/global/pg_control");
+        if (!control && control.error().code != Errc::not_found) return fail(control.error());
+        facts.state = control ? State::occupied : State::incomplete;
+    }
     if (std::string pid = running_postmaster(facts.path); !pid.empty()) {
         facts.state = State::running;
         facts.detail = pid;
