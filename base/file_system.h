@@ -70,6 +70,9 @@ public:
     virtual Result<std::vector<FileInfo>> list(const std::string& path) = 0;
     // Does not follow a symbolic link. Errors: not_found, io.
     virtual Result<FileInfo> info(const std::string& path) = 0;
+    // As root, gives `path` to the owner of `directory`, so that who owns the directory can go on
+    // with it; otherwise does nothing. Errors: not_found, io.
+    virtual Result<> give_to_owner_of(const std::string& path, const std::string& directory) = 0;
     virtual Result<std::uint64_t> available_bytes(const std::string& path) = 0;
     // Of the whole file system that `path` is on.
     virtual Result<std::uint64_t> size_bytes(const std::string& path) = 0;

@@ -201,6 +201,15 @@ public:
         if (::lstat(path.c_str(), &status) != 0) return fail(system_error("stat", path, errno));
         return to_info(path.substr(path.find_last_of('/') + 1), status);
     }
+    Result<> give_to_owner_of(const std::string& path, const std::string& directory) override {
+        if (::geteuid() != 0) return {};
+        struct stat status {};
+        if (::stat(directory.c_str(), &status) != 0)
+            return fail(system_error("stat", directory, errno));
+        if (::lchown(path.c_str(), status.st_uid, status.st_gid) != 0)
+            return fail(system_error("change the owner of", path, errno));
+        return {};
+    }
     Result<std::uint64_t> available_bytes(const std::string& path) override {
         struct statvfs status {};
         if (::statvfs(path.c_str(), &status) != 0)

@@ -349,12 +349,15 @@ Result<> append_to_ledger(FileSystem& files, const std::string& root, const Mast
     auto store = make_directory_store(files, root);
     WV_TRY(OpenedRepository opened, open_repository_files(*store, master));
     WV_TRY(auto lock, files.lock(root + "/" + kLockName));
+    WV_CHECK(files.give_to_owner_of(root + "/" + kLockName, root));
     const DataKey* key = opened.keyring.current(pb::KEY_PURPOSE_LEDGER);
     if (key == nullptr) return fail(Errc::corrupt, "the keyring has no key for the ledger");
     WV_TRY(auto ledger, Ledger::open(files, root, opened.id, LedgerKeys::derive(*key), clock));
     WV_TRY(auto entered, ledger->append(std::move(entry)));
     (void)entered;
-    return {};
+    // Root may have made the next file of the ledger; the agent has another user.
+    WV_TRY(auto ledger_files, store->list("ledger/"));
+    return files.give_to_owner_of(root + "/" + ledger_files.back().name, root);
 }
 
 }  // namespace walvault::storage

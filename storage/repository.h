@@ -125,7 +125,8 @@ private:
     std::unique_ptr<State> state_;
 };
 
-// For one-shot commands while no agent runs. Errors: busy if one does.
+// For one-shot commands while no agent runs, by root too: what it makes belongs to the repository's
+// owner. Errors: busy if an agent runs.
 Result<> append_to_ledger(FileSystem& files, const std::string& root, const MasterKey& master,
                           const Clock& clock, pb::LedgerEntry entry);
 

@@ -55,6 +55,9 @@ public:
         return real_.list(path);
     }
     Result<FileInfo> info(const std::string& path) override { return real_.info(path); }
+    Result<> give_to_owner_of(const std::string& path, const std::string& directory) override {
+        return real_.give_to_owner_of(path, directory);
+    }
     Result<std::uint64_t> available_bytes(const std::string& path) override {
         return real_.available_bytes(path);
     }

@@ -1,4 +1,6 @@
 #include <doctest/doctest.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "tests/support/faulty_file_system.h"
 #include "tests/unit/storage/stage.h"
@@ -314,6 +316,25 @@ TEST_CASE("a pack that has a tail's name and is another's is not taken for it") 
     auto repository = must(stage.open());
     CHECK(must(repository->totals("main")).pack_count == 1);
     CHECK(must(repository->current_history("main"))->end_lsn == closed);
+}
+
+TEST_CASE("what root adds to a repository belongs to the repository's owner") {
+    if (::geteuid() != 0) return;
+    Stage stage;
+    stage.create();
+    constexpr uid_t kOwner = 4711;
+    REQUIRE(::chown(stage.root.c_str(), kOwner, kOwner) == 0);
+    std::filesystem::remove(stage.root + "/lock");
+    pb::LedgerEntry entry;
+    entry.mutable_verify_done()->set_level("wal");
+    must(append_to_ledger(posix_file_system(), stage.root, stage.master, system_clock(), entry));
+    for (const std::string& path : {stage.root + "/lock", stage.paths_of(".log").back()}) {
+        CAPTURE(path);
+        struct stat status {};
+        REQUIRE(::lstat(path.c_str(), &status) == 0);
+        CHECK(status.st_uid == kOwner);
+        CHECK(status.st_gid == kOwner);
+    }
 }
 
 }  // namespace
