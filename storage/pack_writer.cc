@@ -41,7 +41,11 @@ Result<std::unique_ptr<PackWriter>> PackWriter::create(FileSystem& files, const 
                                                        const std::string& path, FileCipher cipher) {
     std::unique_ptr<PackWriter> writer(new PackWriter(files, root, path, std::move(cipher)));
     std::string temporary = root + "/" + path + ".tmp";
-    WV_CHECK(files.make_directories(parent_directory(temporary)));
+    std::string directory = parent_directory(temporary);
+    WV_CHECK(files.make_directories(directory));
+    // Also where they were there: who made them may have crashed before its sync.
+    WV_CHECK(files.sync_directory(parent_directory(directory)));
+    WV_CHECK(files.sync_directory(root));
     WV_TRY(writer->file_, files.create(temporary));
     std::array<std::byte, kFileHeaderBytes> header;
     encode_file_header(writer->cipher_.header(), header);

@@ -42,6 +42,7 @@ Result<> Repository::create(FileSystem& files, const std::string& root, const Ma
         return fail(opened.error());
     }
     WV_CHECK(files.make_directories(root));
+    WV_CHECK(files.sync_directory(parent_directory(root)));
     Id16 id = random_id16();
     Keyring keyring = Keyring::create(id, master);
     for (pb::KeyPurpose purpose :

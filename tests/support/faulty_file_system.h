@@ -3,6 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
+#include <string>
+#include <utility>
 
 #include "base/file_system.h"
 
@@ -18,6 +21,8 @@ public:
         : real_(real), fail_at_(fail_at), tear_(tear) {}
 
     std::uint64_t operation_count() const { return count_; }
+    // Since the last call.
+    std::set<std::string> take_synced_directories() { return std::exchange(synced_directories_, {}); }
     bool fired() const { return fail_at_ != 0 && count_ >= fail_at_; }
 
     Result<std::unique_ptr<File>> create(const std::string& path, unsigned mode) override {
@@ -42,6 +47,7 @@ public:
     }
     Result<> sync_directory(const std::string& path) override {
         WV_CHECK(step());
+        synced_directories_.insert(path);
         return real_.sync_directory(path);
     }
     Result<> make_directories(const std::string& path, unsigned mode) override {
@@ -114,6 +120,7 @@ private:
     std::uint64_t fail_at_;
     bool tear_;
     std::uint64_t count_ = 0;
+    std::set<std::string> synced_directories_;
 };
 
 }  // namespace walvault

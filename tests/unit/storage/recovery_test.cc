@@ -337,5 +337,21 @@ TEST_CASE("what root adds to a repository belongs to the repository's owner") {
     }
 }
 
+TEST_CASE("the directories that lead to a pack are synced before the ledger names it") {
+    Stage stage;
+    FaultyFileSystem files(posix_file_system(), 0, false);
+    must(Repository::create(files, stage.root, stage.master, system_clock()));
+    CHECK(files.take_synced_directories().contains(stage.directory.path()));
+    auto repository = must(stage.open(files));
+    ClusterRecord cluster{"main", WalBuilder::kSystem, WalBuilder::kSegmentBytes, 150020};
+    must(repository->ensure_cluster(cluster));
+    const std::string backup = must(repository->begin_backup("main"));
+    files.take_synced_directories();
+    auto pack = must(repository->begin_pack(pb::PACK_KIND_BASE, cluster, backup, 1));
+    auto synced = files.take_synced_directories();
+    CHECK(synced.contains(stage.root));
+    CHECK(synced.contains(stage.root + "/main"));
+}
+
 }  // namespace
 }  // namespace walvault::storage
