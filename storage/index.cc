@@ -109,6 +109,19 @@ public:
         return store_->commit();
     }
 
+    Result<std::vector<pb::PackInfo>> unread_packs() override {
+        return all<pb::PackInfo>(Family::state, "unread/");
+    }
+    Result<> take_footer(const pb::PackInfo& pack, const pb::PackFooter& footer) override {
+        store_->begin();
+        if (pack.kind() == pb::PACK_KIND_WAL)
+            put_marks(pack, footer);
+        else
+            put_base_pack(pack, footer);
+        store_->remove(Family::state, "unread/" + pack.path());
+        return store_->commit();
+    }
+
     Result<> note_synced(const std::string& tail_path, std::uint32_t synced_frames) override {
         store_->begin();
         std::string value;
@@ -337,8 +350,8 @@ private:
     Result<> apply_event(const pb::LedgerEntry& entry, const Footers& footers);
     Result<> apply_abandoned(const pb::TailAbandoned& abandoned);
     Result<> apply_closed(const pb::PackClosed& closed, const Footers& footers);
-    void put_wal_pack(const pb::PackInfo& pack, const pb::PackFooter& footer,
-                      std::int64_t largest_at_us);
+    void put_wal_pack(const pb::PackInfo& pack, std::int64_t largest_at_us);
+    void put_marks(const pb::PackInfo& pack, const pb::PackFooter& footer);
     void put_base_pack(const pb::PackInfo& pack, const pb::PackFooter& footer);
     Result<> add_to_totals(const std::vector<const pb::PackInfo*>& packs);
 
@@ -437,6 +450,8 @@ Result<> RocksIndex::apply_closed(const pb::PackClosed& closed, const Footers& f
     std::optional<std::int64_t> largest;
     std::int64_t covered = 0;
     for (std::size_t i = 0; i < packs.size(); ++i) {
+        if (footers[i]->frames_size() == 0 && packs[i]->frame_count() > 0)
+            store_->put(Family::state, "unread/" + packs[i]->path(), packs[i]->SerializeAsString());
         if (packs[i]->kind() != pb::PACK_KIND_WAL) {
             put_base_pack(*packs[i], *footers[i]);
             continue;
@@ -445,18 +460,21 @@ Result<> RocksIndex::apply_closed(const pb::PackClosed& closed, const Footers& f
             WV_TRY(largest, largest_at_of(packs[i]->history_id()));
         }
         largest = std::max(*largest, packs[i]->summary().last_at_us());
-        put_wal_pack(*packs[i], *footers[i], *largest);
+        put_wal_pack(*packs[i], *largest);
+        put_marks(*packs[i], *footers[i]);
         covered = std::max(covered, packs[i]->summary().covered_until_us());
     }
     if (covered != 0) WV_CHECK(put_covered(packs.front()->history_id(), covered));
     return add_to_totals(packs);
 }
 
-void RocksIndex::put_wal_pack(const pb::PackInfo& pack, const pb::PackFooter& footer,
-                              std::int64_t largest_at_us) {
+void RocksIndex::put_wal_pack(const pb::PackInfo& pack, std::int64_t largest_at_us) {
     store_->put(Family::wal, wal_key(pack.history_id(), pack.start_lsn()),
                 pack.SerializeAsString());
     store_->put(Family::clock, clock_key(pack.history_id(), largest_at_us, pack.start_lsn()), "");
+}
+
+void RocksIndex::put_marks(const pb::PackInfo& pack, const pb::PackFooter& footer) {
     for (const pb::MarkEntry& mark : footer.marks())
         store_->put(Family::marks, mark_key(pack.history_id(), mark), mark.SerializeAsString());
 }

@@ -49,6 +49,9 @@ public:
     // watermark; io, no_space.
     virtual Result<> apply(const pb::LedgerEntry& entry, const LedgerHead& head,
                            const Footers& footers) = 0;
+    // Packs that were applied with an empty footer in place of their own, and what makes good for it.
+    virtual Result<std::vector<pb::PackInfo>> unread_packs() = 0;
+    virtual Result<> take_footer(const pb::PackInfo& pack, const pb::PackFooter& footer) = 0;
     // Remembers, not durably, that `synced_frames` frames of a tail are synced. Cheap.
     virtual Result<> note_synced(const std::string& tail_path, std::uint32_t synced_frames) = 0;
     // Everything applied so far is on disk. For shutdown.

@@ -10,15 +10,28 @@ namespace walvault::storage {
 
 namespace {
 
-// Empty where the pack is missing or damaged.
+// Empty where the pack is missing or damaged, or its sectors are.
 Result<pb::PackFooter> footer_of(ObjectStore& store, const Keyring& keyring,
                                  const pb::PackInfo& pack) {
     auto reader = PackReader::open(store, pack, keyring);
     if (reader) return (*reader)->footer();
     Errc code = reader.error().code;
-    if (code != Errc::corrupt && code != Errc::not_found) return fail(reader.error());
+    if (code != Errc::corrupt && code != Errc::not_found && code != Errc::io)
+        return fail(reader.error());
     log::error("store.pack_damaged", reader.error().message, {{"pack", pack.path()}});
     return pb::PackFooter();
+}
+
+// Packs that could not be read when they were applied: what is whole again counts from now on.
+Result<> read_unread_packs(Index& index, ObjectStore& store, const Keyring& keyring) {
+    WV_TRY(auto packs, index.unread_packs());
+    for (const pb::PackInfo& pack : packs) {
+        auto reader = PackReader::open(store, pack, keyring);
+        if (!reader) continue;
+        WV_CHECK(index.take_footer(pack, (*reader)->footer()));
+        log::info("store.pack_whole_again", "it is in the index now", {{"pack", pack.path()}});
+    }
+    return {};
 }
 
 Result<> apply_entry(Index& index, ObjectStore& store, const Keyring& keyring,
@@ -40,6 +53,7 @@ Result<> apply_entry(Index& index, ObjectStore& store, const Keyring& keyring,
 
 Result<LedgerHead> catch_up(Index& index, ObjectStore& store, const Id16& repository_id,
                             const LedgerKeys& keys, const Keyring& keyring) {
+    WV_CHECK(read_unread_packs(index, store, keyring));
     WV_TRY(LedgerHead from, index.watermark());
     // The hash of an entry is told by the one after it, so each is applied one step late.
     std::optional<pb::LedgerEntry> held;

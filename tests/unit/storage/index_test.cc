@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 
+#include "storage/index_catch_up.h"
 #include "tests/unit/storage/stage.h"
 
 namespace walvault::storage {
@@ -75,6 +76,64 @@ TEST_CASE("an entry that the index could not take is not passed over by later on
     }
     auto repository = must(stage.open());
     CHECK(repository->cluster("main"));
+}
+
+// A directory in which the sectors of one pack cannot be read.
+class BadSectors final : public ObjectStore {
+public:
+    BadSectors(ObjectStore& whole, std::string bad) : whole_(whole), bad_(std::move(bad)) {}
+    Result<> put(const std::string& name, ByteSpan bytes) override {
+        return whole_.put(name, bytes);
+    }
+    Result<ByteBuffer> get(const std::string& name, std::uint64_t offset,
+                           std::uint64_t length) override {
+        if (name == bad_) return fail(Errc::io, "read " + name + ": Input/output error");
+        return whole_.get(name, offset, length);
+    }
+    Result<ObjectInfo> info(const std::string& name) override { return whole_.info(name); }
+    Result<std::vector<ObjectInfo>> list(const std::string& prefix) override {
+        return whole_.list(prefix);
+    }
+    Result<> remove(const std::string& name) override { return whole_.remove(name); }
+    std::string url() const override { return whole_.url(); }
+
+private:
+    ObjectStore& whole_;
+    std::string bad_;
+};
+
+TEST_CASE("a pack that the disk cannot read does not end the making of an index, and is tried again") {
+    Stage stage;
+    stage.create();
+    MadeWal wal;
+    wal.grow(61, 100'000);
+    wal.builder.add({.rmgr = 0, .info = 0x10, .body = WalBuilder::main_data(ByteBuffer(88))});
+    wal.grow(62, 100'000);
+    {
+        auto repository = must(stage.open());
+        HistoryWriter writer(*repository, wal);
+        must(writer.begin());
+        must(writer.store(20'000, 120'000));
+        must(writer.close());
+    }
+    auto store = make_directory_store(posix_file_system(), stage.root);
+    OpenedRepository opened = must(open_repository_files(*store, stage.master));
+    auto keys = [&] {
+        return LedgerKeys::derive(*opened.keyring.current(pb::KEY_PURPOSE_LEDGER));
+    };
+    std::vector<std::string> packs = stage.paths_of(".pack");
+    REQUIRE(packs.size() > 1);
+    BadSectors bad(*store, packs.front().substr(stage.root.size() + 1));
+    auto index = must(Index::open(stage.directory / "index"));
+    LedgerHead head = must(catch_up(*index, bad, opened.id, keys(), opened.keyring));
+    CHECK(must(index->watermark()).sequence == head.sequence);
+    const Id16 history = must(index->current_history("main")).value();
+    CHECK(must(index->last_wal_pack(history))->end_lsn() == wal.builder.end().value);
+    CHECK(must(index->unread_packs()).size() == 1);
+    const std::size_t marks_before = must(index->marks(history, 0, 0)).size();
+    must(catch_up(*index, *store, opened.id, keys(), opened.keyring));
+    CHECK(must(index->unread_packs()).empty());
+    CHECK(must(index->marks(history, 0, 0)).size() == marks_before + 1);
 }
 
 }  // namespace
