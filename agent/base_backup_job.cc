@@ -88,6 +88,7 @@ struct BaseBackupJob::State : wal::BackupConsumer {
     Task<Result<>> stream_files(const BackupRequest& request);
     Task<Result<>> wait_for_wal();
     Task<Result<>> read_configuration();
+    std::int64_t server_now_us() const;
     Task<Result<pb::BackupInfo>> take(const BackupRequest& request);
 
     asio::any_io_executor executor;
@@ -111,6 +112,8 @@ struct BaseBackupJob::State : wal::BackupConsumer {
     std::uint64_t done_bytes = 0;
     std::uint64_t expected_bytes = 0;
     wal::Hangup hangup;
+    WallTime server_at{};  // what the server's clock said after asked_at
+    SteadyTime asked_at{};
 };
 
 BaseBackupJob::BaseBackupJob(asio::any_io_executor executor, Pools& pools,
@@ -240,7 +243,9 @@ Task<Result<>> BaseBackupJob::State::read_configuration() {
     options.application_name = "walvault backup";
     options.hangup = hangup;
     WV_CO_TRY(auto sql, co_await wal::Connection::connect(std::move(options)));
+    asked_at = clock.steady_now();
     WV_CO_TRY(wal::ConfigurationFacts facts, co_await wal::configuration_facts(*sql));
+    server_at = facts.server_at;
     for (const auto& [name, value] : facts.settings)
         (*head.mutable_settings())[name] = value;
     head.set_hba(facts.hba);
@@ -249,6 +254,13 @@ Task<Result<>> BaseBackupJob::State::read_configuration() {
     head.set_encoding(facts.server_encoding);
     info.set_page_checksums(facts.data_checksums);
     co_return Result<>();
+}
+
+// The server's clock, which stamps commits; the agent's may be another host's. Never earlier than it is:
+// a base then promises nothing of the moments before its start LSN.
+std::int64_t BaseBackupJob::State::server_now_us() const {
+    auto since = std::chrono::duration_cast<Micros>(clock.steady_now() - asked_at);
+    return (server_at + since).time_since_epoch().count();
 }
 
 Task<Result<>> BaseBackupJob::State::stream_files(const BackupRequest& request) {
@@ -275,6 +287,7 @@ Task<Result<>> BaseBackupJob::State::stream_files(const BackupRequest& request) 
     std::function<Task<Result<>>(wal::BackupStart)> on_start =
         [this](wal::BackupStart start) -> Task<Result<>> {
         info.set_start_lsn(start.start_lsn.value);
+        info.set_started_at_us(server_now_us());
         info.set_timeline(start.timeline);
         expected_bytes = start.expected_bytes;
         metrics.backup_expected_bytes.set(static_cast<double>(expected_bytes));
@@ -331,7 +344,6 @@ Task<Result<pb::BackupInfo>> BaseBackupJob::State::take(const BackupRequest& req
     info.set_history_id(storage::text_of(progress.history()->id));
     info.set_server_version_num(cluster.server_version_num);
     info.set_label(request.label);
-    info.set_started_at_us(clock.now().time_since_epoch().count());
     WV_CO_CHECK(co_await read_configuration());
     auto begin = [this]() -> Result<std::string> {
         WV_TRY(std::string id, repository.begin_backup(cluster.name));
@@ -346,7 +358,7 @@ Task<Result<pb::BackupInfo>> BaseBackupJob::State::take(const BackupRequest& req
     WV_CO_CHECK(co_await stream_files(request));
     WV_CO_CHECK(co_await chunks->finish());
     WV_CO_CHECK(co_await wait_for_wal());
-    info.set_stopped_at_us(clock.now().time_since_epoch().count());
+    info.set_stopped_at_us(server_now_us());
     info.set_new_chunk_bytes(chunks->new_chunk_bytes());
     info.set_stored_bytes(chunks->stored_bytes());
     WV_CO_CHECK(co_await write_batch(std::move(batch)));

@@ -94,7 +94,8 @@ Task<Result<ConfigurationFacts>> configuration_facts(Connection& sql) {
               co_await sql.query_one(
                   "SELECT pg_catalog.current_setting('data_checksums'), "
                   "pg_catalog.current_setting('server_encoding'), s.data_directory, s.config_file, "
-                  "s.hba_file, s.ident_file FROM (SELECT "
+                  "s.hba_file, s.ident_file, (pg_catalog.date_part('epoch', "
+                  "pg_catalog.clock_timestamp()) * 1000000)::pg_catalog.int8 FROM (SELECT "
                   "max(setting) FILTER (WHERE name = 'data_directory') AS data_directory, "
                   "max(setting) FILTER (WHERE name = 'config_file') AS config_file, "
                   "max(setting) FILTER (WHERE name = 'hba_file') AS hba_file, "
@@ -106,6 +107,8 @@ Task<Result<ConfigurationFacts>> configuration_facts(Connection& sql) {
     facts.config_file = text_at(places, 3);
     facts.hba_file = text_at(places, 4);
     facts.ident_file = text_at(places, 5);
+    WV_CO_TRY(auto server_at_us, number_at<std::int64_t>(places, 6));
+    facts.server_at = WallTime(Micros(server_at_us));
     facts.configuration_outside = !facts.config_file.empty() && !facts.data_directory.empty() &&
                                   !is_below(facts.config_file, facts.data_directory);
     WV_CO_TRY(facts.hba, co_await read_server_file(sql, facts.hba_file));

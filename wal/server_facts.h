@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "proto/lsn.h"
 #include "wal/connection.h"
 
@@ -31,6 +32,7 @@ struct ConfigurationFacts {
     std::string hba;    // content where the role may read it, else empty
     std::string ident;
     std::string server_encoding;
+    WallTime server_at{};  // the server's clock while it answered
     bool data_checksums = false;
     bool configuration_outside = false;  // config_file is not in data_directory
 };

@@ -4,6 +4,7 @@ import json
 import pathlib
 import shutil
 import subprocess
+import time
 import unittest
 
 from cluster import Postgres
@@ -113,6 +114,7 @@ class Streaming(WalRoomCase):
         self.assertEqual(facts["slot"]["restart_lsn"], summary["received"])
         self.assertEqual(list(facts["names"]["names"].values()), ["public.t"])
         self.assertTrue(facts["configuration"]["data_checksums"])
+        self.assertLess(abs(facts["configuration"]["server_at_us"] / 1e6 - time.time()), 600)
         self.assertGreater(facts["configuration"]["hba_bytes"], 0)
         self.assertGreaterEqual(lsn_number(facts["restore_point"]["lsn"]), lsn_number(until))
 

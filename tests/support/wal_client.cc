@@ -258,6 +258,7 @@ Task<Result<>> facts(Arguments arguments) {
            {"hba_bytes", configuration.hba.size()},
            {"ident_bytes", configuration.ident.size()},
            {"server_encoding", configuration.server_encoding},
+           {"server_at_us", configuration.server_at.time_since_epoch().count()},
            {"data_checksums", configuration.data_checksums},
            {"configuration_outside", configuration.configuration_outside}});
     std::vector<std::string> files{arguments["file"], "1663/1/4294967295"};
