@@ -4,6 +4,7 @@
 
 #include "agent/render.h"
 #include "agent/stop_point_errors.h"
+#include "storage/wal_summary.h"
 
 namespace walvault::agent {
 namespace {
@@ -12,6 +13,8 @@ using storage::HistoryRecord;
 using storage::RepositoryView;
 
 constexpr Micros kOneMicrosecond{1};
+// A mark names the first stamp behind a step; of transactions that ran at once, the next may be earlier.
+constexpr Micros kOutOfOrder{storage::kClockStepMicros};
 constexpr std::uint64_t kExactCountBytesMax = 16_MiB;
 // The record is 40 bytes, and a page header may lie in it.
 constexpr std::uint64_t kBackupEndBytesMax = 128;
@@ -122,12 +125,15 @@ private:
     // Where the clock was set back, a moment lies both before and after the step: say which ones.
     Result<> refuse_clock_step(const Window& window, WallTime moment, Lsn cut) {
         WV_TRY(auto steps, view_.clock_steps(window.history.id));
-        std::vector<Lsn> cuts{cut};
+        std::vector<Lsn> cuts;
         for (const auto& step : steps) {
-            if (moment < step.stepped_to || moment >= step.stepped_from) continue;
+            if (moment <= step.stepped_to - kOutOfOrder || moment >= step.stepped_from) continue;
+            // Up to the cut behind the step before, nothing is later than `moment`: it is this one's too.
+            if (!cuts.empty() && step.at_lsn <= cuts.back()) continue;
             WV_TRY(Lsn other, cut_after_step(window, step.at_lsn, moment));
             cuts.push_back(other);
         }
+        cuts.push_back(cut);
         std::sort(cuts.begin(), cuts.end());
         cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
         if (cuts.size() == 1) return {};

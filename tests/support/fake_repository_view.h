@@ -18,6 +18,7 @@ public:
     std::vector<GapRecord> gap_records;
     std::vector<MarkRecord> mark_records;
     std::map<Id16, std::vector<ClockStep>> steps;
+    int scan_count = 0;
     std::map<Id16, std::vector<WalFinding>> findings;  // in WAL order
     std::map<TimelineId, std::string> timeline_histories;
     std::map<Id16, std::vector<Stretch>> lineages;  // else: the history alone
@@ -134,6 +135,7 @@ public:
     }
     Result<> scan(const Id16& history, Lsn from, Lsn to,
                   const std::function<bool(const WalFinding&)>& sink) override {
+        ++scan_count;
         for (const auto& f : findings[history])
             if (f.start_lsn >= from && f.start_lsn < to && !sink(f)) return {};
         return {};

@@ -321,6 +321,38 @@ TEST_CASE("a clock set back makes a moment ambiguous, and each candidate resolve
     CHECK(cluster.resolve_at(at(203))->last_kept->xid == 702);
 }
 
+TEST_CASE("a step of the clock is looked behind once, however many marks an older version made of it") {
+    Cluster cluster;
+    cluster.commit(701, 0x2001100, at(201));
+    cluster.commit(702, 0x2001200, at(390));
+    std::uint64_t lsn = 0x2001300;
+    for (unsigned n = 0; n < 100; ++n, lsn += 0x40) {
+        cluster.commit(703 + n, lsn, at(202) + Micros(n));
+        cluster.view.steps[history_id(1)].push_back({Lsn{lsn}, at(202) + Micros(n), at(390)});
+    }
+    cluster.commit(900, lsn, at(300));
+    cluster.view.history_records[0].covered_until = at(390);
+    cluster.view.scan_count = 0;
+    auto twice = cluster.resolve_at(at(205));
+    REQUIRE(!twice);
+    CHECK(twice.error().code == Errc::ambiguous);
+    CHECK(twice.error().hint.find("--to lsn:" + to_string(Lsn{lsn - 0x40})) != std::string::npos);
+    CHECK(cluster.view.scan_count == 1);
+}
+
+TEST_CASE("what ran at once with the first transaction behind a step is ambiguous too") {
+    Cluster cluster;
+    cluster.commit(701, 0x2001100, at(201));
+    cluster.commit(702, 0x2001200, at(390));
+    cluster.commit(703, 0x2001300, at(205));
+    cluster.commit(704, 0x2001400, at(205) - Micros(400'000));
+    cluster.view.history_records[0].covered_until = at(390);
+    cluster.view.steps[history_id(1)].push_back({Lsn{0x2001300}, at(205), at(390)});
+    auto twice = cluster.resolve_at(at(205) - Micros(200'000));
+    REQUIRE(!twice);
+    CHECK(twice.error().code == Errc::ambiguous);
+}
+
 TEST_CASE("without a complete base nothing can be restored") {
     Cluster cluster;
     cluster.ten_commits();
