@@ -227,7 +227,8 @@ Task<Result<storage::WalTracker>> Capture::primed_tracker(const storage::History
                                   .segment_bytes = cluster_->segment_bytes,
                                   .timeline = history.timeline};
         WV_TRY(std::int64_t largest, repository_.wal().largest_at_us(history.id));
-        WV_TRY(storage::WalTracker tracker, storage::WalTracker::open(options, from, largest));
+        WV_TRY(storage::WalTracker tracker,
+               storage::WalTracker::open(options, from, largest, history.end_lsn));
         WV_CHECK(repository_.wal().read(history.id, from, history.end_lsn,
                                         [&](ByteSpan wal) { return tracker.prime(wal); }));
         return tracker;

@@ -74,7 +74,8 @@ public:
         WV_TRY(auto format, store_->get(Family::state, kFormat));
         if (format && *format == kFormatValue) return {};
         if (format || !create)
-            return fail(Errc::corrupt, std::string("index: format is not \"") + kFormatValue + "\"");
+            return fail(Errc::corrupt,
+                        std::string("index: format is not \"") + kFormatValue + "\"");
         store_->begin();
         store_->put(Family::state, kFormat, kFormatValue);
         return store_->commit();
