@@ -28,8 +28,8 @@ struct Stage {
         return Repository::open(files, root, master, system_clock(), options);
     }
     std::unique_ptr<RepositoryView> view(bool with_index = true) {
-        store = make_directory_store(posix_file_system(), root);
-        return must(RepositoryView::open(*store, master, view_options(with_index)));
+        view_stores.push_back(make_directory_store(posix_file_system(), root));
+        return must(RepositoryView::open(*view_stores.back(), master, view_options(with_index)));
     }
     RepositoryView::Options view_options(bool with_index = true) const {
         return {.index_directory = with_index ? root + "/index" : "",
@@ -44,6 +44,7 @@ struct Stage {
         return paths;
     }
     std::unique_ptr<ObjectStore> store;
+    std::vector<std::unique_ptr<ObjectStore>> view_stores;  // each view needs its own to the end
 };
 
 inline ByteBuffer read_all(RepositoryView& view, const HistoryRecord& history) {
