@@ -283,6 +283,13 @@ TEST_CASE("a prepared transaction after the last commit is replayed too") {
     CHECK(cluster.resolve("xid:710")->recovery_lsn->value == Cluster::lsn_of(10));
 }
 
+TEST_CASE("a prepared transaction behind the last commit is replayed although its clock was set back") {
+    Cluster cluster;
+    cluster.ten_commits();
+    cluster.mark(pb::MarkEntry::PREPARED, 0x2001B00, "", at(210) - std::chrono::hours(5));
+    CHECK(cluster.resolve("latest")->recovery_lsn->value == 0x2001B00);
+}
+
 TEST_CASE("a target inside a gap is refused, and both edges that are named work") {
     Cluster cluster;
     cluster.ten_commits();
