@@ -27,6 +27,7 @@ TEST_CASE("each error has its exit code, and what the server says or does not an
         {Errc::ambiguous, kExitTarget, kExitTarget},
         {Errc::gap, kExitTarget, kExitTarget},
         {Errc::forked, kExitRefused, kExitRefused},
+        {Errc::unusable, kExitPostgres, kExitPostgres},
         {Errc::cancelled, kExitInterrupted, kExitInterrupted},
     };
     CHECK(std::size(rows) == static_cast<std::size_t>(Errc::cancelled) + 1);
