@@ -140,6 +140,7 @@ json status_json(const AgentState& state) {
               {"version", kVersion},
               {"pid", ::getpid()},
               {"connected", state.capture.connected()},
+              {"synchronous", state.capture.synchronous()},
               {"last_error", state.capture.last_error()},
               {"repository", state.config.repo.root},
               {"slot", state.server.slot},

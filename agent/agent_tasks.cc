@@ -106,6 +106,20 @@ Task<Result<wal::SlotFacts>> look_at_slot(AgentState& state,
     co_return facts;
 }
 
+// A commit that waits must not wait for a timer here; one that waits for "apply" waits for ever.
+void heed_waiting_commits(AgentState& state, const wal::SlotFacts& now) {
+    state.capture.set_synchronous(now.is_waited_for());
+    state.metrics.stream_synchronous.set(now.is_waited_for() ? 1 : 0);
+    const bool never = now.is_waited_for() && now.synchronous_commit == "remote_apply";
+    const bool was = state.slot && state.slot->is_waited_for() &&
+                     state.slot->synchronous_commit == "remote_apply";
+    if (never && !was)
+        log::error("server.remote_apply",
+                   "synchronous_commit is remote_apply and the server waits for this agent, which applies "
+                   "nothing: commits hang",
+                   {{"hint", "ALTER SYSTEM SET synchronous_commit = 'on'; SELECT pg_reload_conf();"}});
+}
+
 // What the last look at the slot says that somebody must hear of; once for each change.
 void warn_of_slot(const wal::SlotFacts& now, const std::optional<wal::SlotFacts>& before,
                   const ServerConfig& server) {
@@ -152,6 +166,15 @@ Task<> wait_for_next_look(AgentState& state) {
     SteadyTime next = state.clock.steady_now() + kWatchEvery;
     while (!state.stopping && state.clock.steady_now() < next)
         co_await wait_for(state.changed, next - state.clock.steady_now());
+}
+
+// A stream that has just begun may be one that commits wait for: then the next look is at once.
+Task<> wait_for_slot_news(AgentState& state) {
+    const SteadyTime next = state.clock.steady_now() + kWatchEvery;
+    const std::uint64_t attachments = state.capture.attachment_count();
+    while (!state.stopping && state.clock.steady_now() < next &&
+           state.capture.attachment_count() == attachments)
+        co_await wait_for(state.changed, 250ms);
 }
 
 }  // namespace
@@ -235,12 +258,13 @@ Task<> keep_slot_facts(AgentState& state) {
         auto slot = co_await look_at_slot(state, sql);
         if (slot) {
             warn_of_slot(*slot, state.slot, state.server);
+            heed_waiting_commits(state, *slot);
             state.slot = *slot;
             publish_slot(state);
-        } else {
-            sql.reset();
         }
-        co_await wait_for_next_look(state);
+        // Not kept open: a smart shutdown of the server waits for ordinary sessions.
+        sql.reset();
+        co_await wait_for_slot_news(state);
     }
 }
 

@@ -17,11 +17,15 @@ constexpr int kImmediateMax = 64;
 constexpr std::chrono::milliseconds kGatherIntervalMax{10};
 // An index or a ledger that met an I/O error takes no writes any more in this process.
 constexpr int kStoreFailuresMax = 3;
+constexpr std::chrono::seconds kStoreMayHang{15};
 
-// What no retry mends: the operator has to decide.
-bool is_final(Errc code) {
-    return code == Errc::refused || code == Errc::unsupported || code == Errc::invalid_argument ||
-           code == Errc::wrong_key;
+// What no retry mends: the operator has to decide. A server that was streamed from once may come
+// back: its role, its pg_hba.conf or the server behind its address change under a running agent.
+bool is_final(const Error& error, bool was_attached) {
+    if (error.code == Errc::busy) return error.origin != Origin::server;  // another writer
+    if (error.code == Errc::wrong_key) return true;
+    return !was_attached && (error.code == Errc::refused || error.code == Errc::unsupported ||
+                             error.code == Errc::invalid_argument);
 }
 
 DisconnectReason reason_of(Errc code) {
@@ -87,8 +91,20 @@ void Capture::stop() {
 
 void Capture::reconfigure(const ServerConfig& server, const RepoConfig& repo) {
     server_.flush_interval = server.flush_interval;
-    if (receiver_) receiver_->set_gather_interval(gather_interval(server));
+    if (receiver_ && !synchronous_) receiver_->set_gather_interval(gather_interval(server));
     pipeline_.set_options(pipeline_options(server, repo));
+}
+
+void Capture::set_synchronous(bool synchronous) {
+    if (synchronous == synchronous_) return;
+    synchronous_ = synchronous;
+    log::info("stream.synchronous",
+              synchronous ? "the server's commits wait for this agent: WAL is flushed as it comes"
+                          : "the server's commits do not wait for this agent any more");
+    pipeline_.set_flush_at_once(synchronous);
+    if (receiver_)
+        receiver_->set_gather_interval(synchronous ? std::chrono::milliseconds(0)
+                                                   : gather_interval(server_));
 }
 
 Task<Result<>> Capture::run(bool until_caught_up) {
@@ -104,7 +120,7 @@ Task<Result<>> Capture::run(bool until_caught_up) {
         if (stopping_) break;
         if (!streamed) {
             note_disconnect(streamed.error());
-            if (is_final(streamed.error().code)) co_return streamed;
+            if (is_final(streamed.error(), attachment_count_ > 0)) co_return streamed;
             const bool stuck =
                 streamed.error().code == Errc::io && progress_.flushed_lsn() == flushed_before;
             store_failures = stuck ? store_failures + 1 : 0;
@@ -166,7 +182,7 @@ Task<Result<StreamStart>> Capture::attach() {
     wal::Receiver::Options options;
     options.conninfo = server_.conninfo;
     options.slot = server_.slot;
-    options.gather_interval = gather_interval(server_);
+    if (!synchronous_) options.gather_interval = gather_interval(server_);
     options.hangup = hangup_;
     WV_CO_TRY(receiver_, co_await attach_(std::move(options), clock_));
     if (stopping_) co_return StreamStart{};
@@ -195,6 +211,7 @@ Task<Result<>> Capture::begin(const StreamStart& start) {
     comparison_.emplace(pools_, repository_, start.history, start.from_lsn);
     WV_CO_CHECK(co_await receiver_->start(start.from_lsn, start.timeline));
     connected_ = true;
+    ++attachment_count_;
     metrics_.stream_connected.set(1);
     metrics_.stream_connects_total.add();
     log::info("stream.started", "streaming WAL",
@@ -352,9 +369,16 @@ Task<> Capture::close_when_slow() {
 
 // An agent that answers keepalives with an old position would keep the server from shutting down.
 Task<> Capture::close_when_broken() {
-    while (streaming_ && !pipeline_.error())
+    while (streaming_ && !pipeline_.error()) {
+        // A disk that hangs says no error, and a server that shuts down waits for what it holds back.
+        if (pipeline_.unflushed_for() > kStoreMayHang) {
+            log::error("store.hangs", "a write to the repository does not end: leaving the server",
+                       {{"seconds", std::chrono::duration<double>(pipeline_.unflushed_for()).count()}});
+            break;
+        }
         co_await wait_for(pipeline_.failed(), 1s);
-    if (pipeline_.error() && receiver_) receiver_->close();
+    }
+    if (streaming_ && receiver_) receiver_->close();
 }
 
 }  // namespace walvault::agent

@@ -37,6 +37,11 @@ public:
     // Flush interval, level and pack size; the rest needs a new Capture.
     void reconfigure(const ServerConfig& server, const RepoConfig& repo);
 
+    // Whether the server waits for this agent's flush before a commit returns.
+    void set_synchronous(bool synchronous);
+    bool synchronous() const { return synchronous_; }
+
+    std::uint64_t attachment_count() const { return attachment_count_; }
     bool connected() const { return connected_; }
     const std::optional<storage::ClusterRecord>& cluster() const { return cluster_; }
     const std::optional<wal::ServerIdentity>& identity() const { return identity_; }
@@ -96,6 +101,8 @@ private:
     bool streaming_ = false;
     bool connected_ = false;
     bool timeline_ended_ = false;
+    bool synchronous_ = false;
+    std::uint64_t attachment_count_ = 0;
 };
 
 }  // namespace walvault::agent

@@ -57,6 +57,7 @@ struct AgentMetrics {
     Histogram commit_durable_seconds;
 
     Gauge stream_connected;
+    Gauge stream_synchronous;
     Counter stream_connects_total;
     std::map<DisconnectReason, Counter> stream_disconnects_total;
     Counter stream_received_bytes_total;

@@ -10,6 +10,8 @@ namespace walvault::agent {
 namespace {
 
 constexpr std::size_t kBatchFramesMax = 16;
+// So little is sealed where it is written: a way to another thread and back takes longer.
+constexpr std::size_t kSmallFrameBytes = 64_KiB;
 // After WAL stops, one proof of quiet soon, then few: an idle server costs less than 1 kB a minute.
 constexpr std::chrono::seconds kQuietAfter{1};
 constexpr std::chrono::seconds kQuietEvery{15};
@@ -46,7 +48,8 @@ struct WalPipeline::Frame {
     ByteBuffer sealed;
     storage::FrameNotes notes;
     WallTime quiet_until{};
-    bool is_sealed = false;
+    bool is_sealed = false;  // or small, and sealed by whoever writes it
+    SteadyTime cut_at{};
 };
 
 WalPipeline::WalPipeline(asio::any_io_executor executor, Pools& pools,
@@ -93,7 +96,25 @@ Task<Result<>> WalPipeline::append(ByteSpan wal) {
     while (!error_ && in_flight_bytes_ >= kInFlightBytes)
         co_await room_.wait();
     if (error_) co_return fail(*error_);
-    co_return feed(wal);
+    auto fed = feed(wal);
+    flush_now();
+    co_return fed;
+}
+
+void WalPipeline::set_flush_at_once(bool at_once) {
+    flush_at_once_ = at_once;
+    if (running_) flush_now();
+}
+
+// With one flush on its way, what comes is gathered for the next.
+void WalPipeline::flush_now() {
+    if (flush_at_once_ && !writing_ && queue_.empty()) cut_frame();
+}
+
+SteadyTime::duration WalPipeline::unflushed_for() const {
+    const SteadyTime now = clock_.steady_now();
+    if (writing_) return now - writing_since_;
+    return queue_.empty() ? SteadyTime::duration::zero() : now - queue_.front()->cut_at;
 }
 
 Result<> WalPipeline::feed(ByteSpan wal) {
@@ -170,8 +191,14 @@ void WalPipeline::enqueue(std::shared_ptr<Frame> frame) {
     frame->tail = cutting_;
     frame->place.frame_number = cutting_->cut_frames++;
     frame->place.synced_frames = cutting_->synced_frames;
+    frame->cut_at = clock_.steady_now();
     in_flight_bytes_ += frame->plain.size();
     queue_.push_back(frame);
+    if (flush_at_once_ && frame->plain.size() <= kSmallFrameBytes) {
+        frame->is_sealed = true;
+        work_.notify();
+        return;
+    }
     tasks_.spawn(seal_frame(std::move(frame)));
 }
 
@@ -227,7 +254,11 @@ Task<> WalPipeline::write_loop() {
             continue;
         }
         auto tail = batch.front()->tail;
+        writing_ = true;
+        writing_since_ = batch.front()->cut_at;
         auto written = co_await write_batch(std::move(batch));
+        writing_ = false;
+        if (written) flush_now();
         if (!written) {
             break_with(written.error());
             co_return;
@@ -285,17 +316,39 @@ Task<Result<>> WalPipeline::enter_barriers(const std::vector<std::shared_ptr<Fra
 
 Task<Result<>> WalPipeline::sync_frames(const std::vector<std::shared_ptr<Frame>>& batch) {
     SteadyTime start = clock_.steady_now();
-    auto write = [&batch]() -> Result<> {
-        for (const auto& frame : batch)
+    auto append = [&batch, level = options_.level]() -> Result<> {
+        for (const auto& frame : batch) {
+            if (frame->sealed.empty())
+                frame->sealed = frame->tail->plan->cipher.seal(frame->place, frame->plain, level);
             WV_CHECK(frame->tail->writer->append(frame->sealed));
+        }
         return {};
     };
     auto sync = [&batch] { return batch.front()->tail->writer->sync(); };
-    auto written = co_await run_on(pools_.tail, write);
+    // A later writer has read what was synced before it began; what comes after it must not be
+    // acknowledged.
+    auto still_writer = [this] { return repository_.require_writer(); };
+    if (flush_at_once_) {
+        auto all = [append, sync, still_writer]() -> Result<> {
+            WV_CHECK(append());
+            WV_CHECK(sync());
+            return still_writer();
+        };
+        auto done = co_await run_on(pools_.tail, all);
+        if (!done) metrics_.store_errors_total.at(StoreOperation::flush).add();
+        if (done) progress_.set_written(Lsn{batch.back()->place.end});
+        metrics_.flush_duration_seconds.observe(seconds_since(start, clock_.steady_now()));
+        co_return done;
+    }
+    auto written = co_await run_on(pools_.tail, append);
     if (!written) metrics_.store_errors_total.at(StoreOperation::append).add();
     if (!written) co_return written;
     progress_.set_written(Lsn{batch.back()->place.end});
-    auto synced = co_await run_on(pools_.tail, sync);
+    auto sync_and_look = [sync, still_writer]() -> Result<> {
+        WV_CHECK(sync());
+        return still_writer();
+    };
+    auto synced = co_await run_on(pools_.tail, sync_and_look);
     if (!synced) metrics_.store_errors_total.at(StoreOperation::flush).add();
     metrics_.flush_duration_seconds.observe(seconds_since(start, clock_.steady_now()));
     co_return synced;

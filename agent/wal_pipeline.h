@@ -43,6 +43,11 @@ public:
     // Checks and takes WAL that continues the stream; waits while too much is in flight. Errors:
     // corrupt (nothing of `wal` that fails its check is ever flushed); what broke the pipeline.
     Task<Result<>> append(ByteSpan wal);
+    // A synchronous commit waits for what is appended: it is flushed at once, with all that came while
+    // the flush before it ran. Never more than one sync in flight.
+    void set_flush_at_once(bool at_once);
+    // How long the oldest WAL that was taken has waited to be synced; zero when none waits.
+    SteadyTime::duration unflushed_for() const;
     // Nothing newer than `lsn` was on the server at `at`. Recorded in the tail from time to time
     // while idle.
     void note_quiet(Lsn lsn, WallTime at);
@@ -60,6 +65,7 @@ private:
 
     Result<> feed(ByteSpan wal);
     void cut_frame();
+    void flush_now();
     void cut_quiet_frame(WallTime at);
     void enqueue(std::shared_ptr<Frame> frame);
     Result<> plan_next_tail();
@@ -95,6 +101,9 @@ private:
     SteadyTime open_since_{};
     std::deque<std::shared_ptr<Frame>> queue_;  // cut, in order, not yet written
     std::uint64_t in_flight_bytes_ = 0;
+    bool flush_at_once_ = false;
+    bool writing_ = false;  // a batch is on its way to the disk
+    SteadyTime writing_since_{};
     bool finishing_ = false;
     bool running_ = false;
     std::optional<Error> error_;

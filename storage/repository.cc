@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 #include <ctime>
 
 #include "base/log.h"
@@ -73,10 +74,43 @@ Repository::~Repository() = default;
 Result<> Repository::State::enter(pb::LedgerEntry entry, const Footers& footers) {
     WV_CHECK(catch_index_up());
     if (entry.actor().empty()) entry.set_actor("agent");
+    WV_CHECK(require_writer());
     WV_TRY(pb::LedgerEntry entered, ledger->append(std::move(entry)));
+    // Where no lock holds (a network file system, a copied machine), another may have begun meanwhile.
+    WV_CHECK(require_writer());
     auto applied = index->apply(entered, ledger->head(), footers);
     index_is_behind = !applied;
     return applied;
+}
+
+Result<> Repository::State::require_writer() const {
+    auto later = files.info(root + "/" + writer_name(generation + 1));
+    if (!later && later.error().code == Errc::not_found) return {};
+    if (!later) return fail_while("look for a later writer", later.error());
+    return fail(Errc::busy,
+                "another agent has taken over the repository " + root + " as its writer " +
+                    std::to_string(generation + 1) + "; this one was writer " +
+                    std::to_string(generation),
+                "what this one had acknowledged is there; let one agent write, and stop the other");
+}
+
+Result<> Repository::State::claim_generation() {
+    WV_TRY(std::uint64_t last, index->generation());
+    WV_CHECK(files.make_directories(root + "/writer"));
+    WV_TRY(auto claims, files.list(root + "/writer"));
+    for (const FileInfo& claim : claims) {
+        std::uint64_t number = 0;
+        auto [end, error] = std::from_chars(claim.name.data(), claim.name.data() + claim.name.size(), number);
+        if (error == std::errc() && end == claim.name.data() + claim.name.size())
+            last = std::max(last, number);
+    }
+    generation = last + 1;
+    WV_TRY(auto file, files.create(root + "/" + writer_name(generation)));
+    std::string who = options.host + " " + std::to_string(::getpid()) + "\n";
+    WV_CHECK(file->write(as_bytes(who)));
+    WV_CHECK(file->sync_data());
+    WV_CHECK(files.sync_directory(root + "/writer"));
+    return files.sync_directory(root);
 }
 
 Result<> Repository::State::catch_index_up() {
@@ -84,8 +118,8 @@ Result<> Repository::State::catch_index_up() {
     LedgerKeys keys = LedgerKeys::derive(*keyring.current(pb::KEY_PURPOSE_LEDGER));
     WV_TRY(LedgerHead head, catch_up(*index, *store, id, keys, keyring));
     index_is_behind = false;
-    log::info("index.caught_up", "the index has what could not be written to it before",
-              {{"sequence", head.sequence}});
+    log::debug("index.caught_up", "the index has what could not be written to it before",
+               {{"sequence", head.sequence}});
     return {};
 }
 
@@ -206,8 +240,12 @@ Result<std::unique_ptr<Repository>> Repository::open(FileSystem& files, const st
         return fail(Errc::corrupt, "the repository " + root + " has no ledger",
                     "copy the folder `ledger` from another copy of this repository");
     WV_CHECK(state->open_index());
-    WV_TRY(std::uint64_t before, state->index->generation());
-    state->generation = before + 1;
+    WV_CHECK(state->claim_generation());
+    // The writer before may have entered something until the claim stopped it.
+    WV_TRY(state->ledger,
+           Ledger::open(files, root, state->id, LedgerKeys::derive(*ledger_key), clock));
+    state->index_is_behind = true;
+    WV_CHECK(state->catch_index_up());
     state->ledger->set_generation(state->generation);
     pb::LedgerEntry claim;
     claim.mutable_writer_claimed()->set_generation(state->generation);
@@ -225,6 +263,7 @@ Result<std::unique_ptr<Repository>> Repository::open(FileSystem& files, const st
 
 const Id16& Repository::repository_id() const { return state_->id; }
 std::uint64_t Repository::generation() const { return state_->generation; }
+Result<> Repository::require_writer() const { return state_->require_writer(); }
 std::uint64_t Repository::index_rebuilds() const { return state_->index_rebuilds; }
 const std::string& Repository::root() const { return state_->root; }
 WalStore& Repository::wal() { return *state_->wal; }

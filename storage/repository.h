@@ -37,9 +37,10 @@ public:
     static Result<> create(FileSystem& files, const std::string& root, const MasterKey& master,
                            const Clock& clock);
 
-    // Takes the lock and claims a new writer's generation; catches the index up or rebuilds it;
-    // finishes what a crash left: open tails become packs, unfinished packs and backups go. Errors:
-    // busy (another agent), not_found, wrong_key, corrupt, unsupported, io, no_space.
+    // Takes the lock and claims a new writer's generation (a file that only one can create); catches
+    // the index up or rebuilds it; finishes what a crash left: open tails become packs, unfinished
+    // packs and backups go. Errors: busy (another agent), not_found, wrong_key, corrupt, unsupported,
+    // io, no_space.
     static Result<std::unique_ptr<Repository>> open(FileSystem& files, const std::string& root,
                                                     const MasterKey& master, const Clock& clock,
                                                     const RepositoryOptions& options);
@@ -47,6 +48,10 @@ public:
 
     const Id16& repository_id() const;
     std::uint64_t generation() const;
+    // Nothing, while no later writer has claimed the repository. Asked before each ledger entry, and
+    // after each sync of a tail before anything is acknowledged: what was synced before the claim, the
+    // later writer finds. From any thread; one look at a directory entry. Errors: busy.
+    Result<> require_writer() const;
     std::uint64_t index_rebuilds() const;  // of this open: 0 or 1
     const std::string& root() const;
 

@@ -60,6 +60,12 @@ std::string keyring_name(std::uint64_t generation) {
     return name;
 }
 
+std::string writer_name(std::uint64_t generation) {
+    char name[40];
+    std::snprintf(name, sizeof name, "writer/%016llu", static_cast<unsigned long long>(generation));
+    return name;
+}
+
 bool is_reserved_name(std::string_view name) {
     constexpr std::array<std::string_view, 7> kReserved{
         kHeaderName, kLockName, kIndexName, "keyring", "ledger", "writer", "control.sock"};

@@ -31,6 +31,8 @@ Result<OpenedRepository> open_repository_files(ObjectStore& store, const MasterK
 bool is_reserved_name(std::string_view name);
 
 std::string keyring_name(std::uint64_t generation);
+// "writer/0000000000000007": the claim of a writer. Made once, never removed.
+std::string writer_name(std::uint64_t generation);
 // Keyed hash of a cluster's name; binds files to it.
 Id16 cluster_id_of(const Keyring& keyring, const std::string& cluster);
 // "main/wal/<history>-<timeline>-<start>-<generation>.<serial>.tail"; a writer never repeats a

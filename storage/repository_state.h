@@ -43,6 +43,9 @@ struct Repository::State {
     Result<> enter(pb::LedgerEntry entry, const Footers& footers = {});
     Result<> catch_index_up();
     Result<> open_index();
+    // Takes the next generation for itself. Errors: busy if another one takes it at the same time.
+    Result<> claim_generation();
+    Result<> require_writer() const;
     Result<> ensure_keys();
     Result<bool> is_leftover_tail(const ObjectInfo& object, const std::vector<OpenTail>& open);
     Result<> remove_leftovers();

@@ -59,7 +59,10 @@ Task<Result<SlotFacts>> slot_facts(Connection& sql, std::string slot) {
                   "SELECT active, coalesce(active_pid, 0), restart_lsn, coalesce(wal_status, ''), "
                   "safe_wal_size, coalesce(greatest(0, (CASE WHEN pg_catalog.pg_is_in_recovery() THEN "
                   "pg_catalog.pg_last_wal_receive_lsn() ELSE pg_catalog.pg_current_wal_lsn() END) "
-                  "- restart_lsn), 0)::bigint FROM pg_catalog.pg_replication_slots WHERE slot_name = " +
+                  "- restart_lsn), 0)::bigint, coalesce((SELECT r.sync_state FROM "
+                  "pg_catalog.pg_stat_replication r WHERE r.pid = s.active_pid), ''), "
+                  "pg_catalog.current_setting('synchronous_commit') "
+                  "FROM pg_catalog.pg_replication_slots s WHERE slot_name = " +
                   quote_literal(slot)));
     SlotFacts facts;
     if (result.rows.empty()) co_return facts;
@@ -76,6 +79,8 @@ Task<Result<SlotFacts>> slot_facts(Connection& sql, std::string slot) {
         facts.safe_wal_bytes = safe;
     }
     WV_CO_TRY(facts.retained_bytes, number_at<std::uint64_t>(result, 5));
+    facts.sync_state = text_at(result, 6);
+    facts.synchronous_commit = text_at(result, 7);
     co_return facts;
 }
 

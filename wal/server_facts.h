@@ -20,6 +20,12 @@ struct SlotFacts {
     std::string wal_status;  // reserved, extended, unreserved, lost; empty when nothing is reserved
     std::optional<std::int64_t> safe_wal_bytes;
     std::uint64_t retained_bytes = 0;  // current WAL position minus restart_lsn
+    // Of the receiver that uses the slot: async, potential, sync, quorum; empty where none does or the
+    // role may not see it.
+    std::string sync_state;
+    std::string synchronous_commit;  // the server's default
+
+    bool is_waited_for() const { return sync_state == "sync" || sync_state == "quorum"; }
 };
 Task<Result<SlotFacts>> slot_facts(Connection& sql, std::string slot);
 
