@@ -239,6 +239,9 @@ Result<> WalStore::read(const Id16& history, Lsn from, Lsn to,
                 WV_CHECK(replace_closed_tail(reader.path()));
                 break;  // its WAL is elsewhere, in frames of other sizes
             }
+            if (!read && read.error().code == Errc::not_found && !is_tail)
+                return fail(Errc::corrupt, "the pack " + reader.path() + " is missing",
+                            "copy it back from another copy of this repository");
             WV_CHECK(std::move(read));
             if (start > from || start + plain.size() <= from)
                 return fail(Errc::corrupt,
