@@ -1,8 +1,6 @@
 #include "storage/index.h"
 
 #include <doctest/doctest.h>
-#include <signal.h>
-#include <sys/resource.h>
 
 #include "storage/index_catch_up.h"
 #include "tests/unit/storage/stage.h"
@@ -30,52 +28,6 @@ TEST_CASE("an index takes no entry of the ledger but the next one") {
     CHECK(must(index->clusters()).size() == 1);
     must(index->apply(cluster_entry(2, "two"), {2, {}}, {}));
     CHECK(must(index->clusters()).size() == 2);
-}
-
-// While it lives, no file grows beyond `bytes`.
-class SmallFiles {
-public:
-    explicit SmallFiles(rlim_t bytes) {
-        ::getrlimit(RLIMIT_FSIZE, &before_);
-        rlimit limit = before_;
-        limit.rlim_cur = bytes;
-        handler_ = ::signal(SIGXFSZ, SIG_IGN);
-        ::setrlimit(RLIMIT_FSIZE, &limit);
-    }
-    ~SmallFiles() {
-        ::setrlimit(RLIMIT_FSIZE, &before_);
-        ::signal(SIGXFSZ, handler_);
-    }
-
-private:
-    rlimit before_{};
-    void (*handler_)(int) = SIG_DFL;
-};
-
-TEST_CASE("an entry that the index could not take is not passed over by later ones") {
-    Stage stage;
-    stage.create();
-    {
-        auto repository = must(stage.open());
-        // The index gets larger than the ledger will be, and then finds no space.
-        for (std::uint32_t n = 0; n < 3000; ++n)
-            must(repository->note_synced("main/wal/" + std::string(100, 'x') + ".tail", n));
-        must(repository->sync());
-        std::uint64_t largest = 0;
-        for (const auto& entry : std::filesystem::directory_iterator(stage.root + "/index"))
-            largest = std::max<std::uint64_t>(largest, entry.file_size());
-        REQUIRE(largest > 100'000);
-        ClusterRecord cluster{"main", WalBuilder::kSystem, WalBuilder::kSegmentBytes, 150020};
-        {
-            SmallFiles limit(largest);
-            CHECK(!repository->ensure_cluster(cluster));
-        }
-        // Now there is space again. Whatever is entered from here on, the first one is not lost.
-        cluster.name = "other";
-        (void)repository->ensure_cluster(cluster);
-    }
-    auto repository = must(stage.open());
-    CHECK(repository->cluster("main"));
 }
 
 // A directory in which the sectors of one pack cannot be read.
