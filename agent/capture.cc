@@ -256,6 +256,7 @@ Task<Result<storage::WalTracker>> Capture::primed_tracker(const storage::History
 Task<Result<>> Capture::stream() {
     tasks_.spawn(close_when_broken());
     Result<> ended;
+    receiving_ = true;
     while (ended && !stopping_) {
         auto event = co_await receiver_->next();
         if (!event) {
@@ -276,6 +277,7 @@ Task<Result<>> Capture::stream() {
         }
         if (until_caught_up_ && goal_ && progress_.received_lsn() >= *goal_) break;
     }
+    receiving_ = false;
     if (!ended && nothing_continues(ended.error())) {
         choice_.note_difference(*start_, start_->history.end_lsn);
         ended = fail(Errc::forked, "the server's WAL does not continue what is stored: " +
@@ -362,9 +364,10 @@ Task<> Capture::acknowledge(Lsn flushed) {
 
 Task<> Capture::close_when_slow() {
     SteadyTime deadline = clock_.steady_now() + 2s;
-    while (streaming_ && clock_.steady_now() < deadline)
+    while (receiving_ && clock_.steady_now() < deadline)
         co_await wait_for(pipeline_.failed(), 500ms);
-    if (streaming_) receiver_->close();
+    // What was received is still to be flushed and acknowledged, however long that takes.
+    if (receiving_) receiver_->close();
 }
 
 // An agent that answers keepalives with an old position would keep the server from shutting down.

@@ -98,7 +98,8 @@ private:
     int immediate_ = 0;  // attachments in a row that followed one another at once
     bool until_caught_up_ = false;
     bool stopping_ = false;
-    bool streaming_ = false;
+    bool streaming_ = false;  // until all that was received is flushed
+    bool receiving_ = false;
     bool connected_ = false;
     bool timeline_ended_ = false;
     bool synchronous_ = false;

@@ -196,7 +196,7 @@ class LifecycleTest(StageCase):
     def start_slow_backup(self):
         """`walvault backup`, certainly still running when something is done to it."""
         self.agent.write_config(self.agent.config.read_text().replace(
-            'checkpoint = "fast"', 'checkpoint = "fast"\nmax_rate = "1MiB/s"'))
+            'checkpoint = "fast"', 'checkpoint = "fast"\nmax_rate = "32KiB/s"'))
         self.agent.stop()
         self.agent.start()
         backup = self.stage.start([self.stage.walvault, "-c", self.agent.config, "backup", "--fast"],
@@ -207,9 +207,11 @@ class LifecycleTest(StageCase):
         return backup
 
     def test_sigterm_gives_up_a_base_backup(self):
+        # The server may have removed the segment that a new attachment would compare first.
+        self.agent.allowed_events |= {"stream.lost"}
         backup = self.start_slow_backup()
-        # At 1 MiB/s it would go on for longer than this.
-        self.assertEqual(self.agent.stop(timeout=10), 0)
+        # At this rate it would go on for many minutes.
+        self.assertEqual(self.agent.stop(), 0)
         self.agent.check_log()
         self.assertEqual(len(self.agent.events("backup.cancelled")), 1)
         self.assertNotEqual(backup.wait(60), 0)
@@ -221,12 +223,14 @@ class LifecycleTest(StageCase):
 
     def test_sigterm_does_not_wait_for_a_server_that_says_nothing(self):
         self.agent.stop()
+        conninfo = self.primary.conninfo
+        self.agent.write_config(self.agent.config.read_text().replace(conninfo,
+                                                                      conninfo + " connect_timeout=300"))
         self.primary.process.send_signal(signal.SIGSTOP)
         try:
             self.agent.start(wait=False)
             wait_until(self.answers, "the agent to answer while it waits for the server")
-            # An attempt to connect takes 10 s to be given up.
-            self.assertEqual(self.agent.stop(timeout=5), 0)
+            self.assertEqual(self.agent.stop(), 0)
         finally:
             self.primary.process.send_signal(signal.SIGCONT)
 
