@@ -110,15 +110,15 @@ Task<HttpResponse> answer_post(AgentState& state, HttpRequest request) {
 }  // namespace
 
 json json_of(const pb::BackupInfo& backup) {
-    return {{"id", backup.backup_id()},
+    return {{"backup_id", backup.backup_id()},
             {"label", backup.label()},
             {"start_lsn", to_string(Lsn{backup.start_lsn()})},
             {"stop_lsn", to_string(Lsn{backup.stop_lsn()})},
             {"started_at", to_utc_text(WallTime(Micros(backup.started_at_us())))},
             {"stopped_at", to_utc_text(WallTime(Micros(backup.stopped_at_us())))},
             {"timeline", backup.timeline()},
-            {"plain_bytes", backup.plain_bytes()},
-            {"new_chunk_bytes", backup.new_chunk_bytes()},
+            {"bytes", backup.plain_bytes()},
+            {"new_bytes", backup.new_chunk_bytes()},
             {"stored_bytes", backup.stored_bytes()}};
 }
 

@@ -7,8 +7,10 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <nlohmann/json.hpp>
 
 #include "base/invariant.h"
 
@@ -41,6 +43,15 @@ std::string clock_text(std::chrono::microseconds of_day, int digits) {
     if (digits <= 0) return text;
     return text + '.' +
            fmt::format("{:06}", micros).substr(0, static_cast<std::size_t>(std::min(digits, 6)));
+}
+
+template <class Json>
+void print_json(const Globals& globals, const Json& answer) {
+    const std::string text = answer.dump(globals.output == Output::json ? 2 : -1, ' ', false,
+                                         Json::error_handler_t::replace) +
+                             '\n';
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    std::fflush(stdout);
 }
 
 template <class Days>
@@ -157,6 +168,14 @@ std::string format_utc(WallTime at, int digits) {
 
 std::string format_both(WallTime at, const std::string& zone, int digits) {
     return format_local(at, zone, digits) + "   " + format_utc(at, digits);
+}
+
+void print_answer(const Globals& globals, const nlohmann::json& answer) {
+    print_json(globals, answer);
+}
+
+void print_answer(const Globals& globals, const nlohmann::ordered_json& answer) {
+    print_json(globals, answer);
 }
 
 std::string printable(std::string_view text) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -35,6 +36,11 @@ std::string format_local(WallTime at, const std::string& zone, int digits = 3);
 std::string format_utc(WallTime at, int digits = 3);
 // Both, with three blanks between: for every line a decision hangs on.
 std::string format_both(WallTime at, const std::string& zone, int digits = 3);
+
+// The answer of a verb on stdout: with -o json over several lines, with -o jsonl in one; bytes that
+// are not UTF-8 are replaced. Not for -o text.
+void print_answer(const Globals& globals, const nlohmann::json& answer);
+void print_answer(const Globals& globals, const nlohmann::ordered_json& answer);
 
 // Names from servers and files, fit for a terminal: control characters and bytes that are not UTF-8
 // become \xHH.

@@ -5,7 +5,9 @@
 #include <thread>
 
 #include "agent/agent.h"
+#include "agent/agent_state.h"
 #include "agent/control.h"
+#include "agent/open_view.h"
 #include "agent/progress_line.h"
 #include "agent/render.h"
 #include "base/log.h"
@@ -41,15 +43,16 @@ Result<json> follow(const Globals& globals, const std::string& socket) {
     }
 }
 
+// As the agent tells it and `info --backups` does.
 int print(const Globals& globals, const json& backup) {
     if (globals.output != Output::text) {
-        std::printf("%s\n", backup.dump(2).c_str());
+        print_answer(globals, backup);
         return kExitDone;
     }
     std::printf("Base backup %s is complete: %s, %s of it new, %s stored.\n",
-                backup.value("id", "").c_str(),
-                format_size(backup.value("plain_bytes", std::uint64_t{0})).c_str(),
-                format_size(backup.value("new_chunk_bytes", std::uint64_t{0})).c_str(),
+                backup.value("backup_id", "").c_str(),
+                format_size(backup.value("bytes", std::uint64_t{0})).c_str(),
+                format_size(backup.value("new_bytes", std::uint64_t{0})).c_str(),
                 format_size(backup.value("stored_bytes", std::uint64_t{0})).c_str());
     return kExitDone;
 }
@@ -57,6 +60,13 @@ int print(const Globals& globals, const json& backup) {
 // Missing WAL is the end of this backup, not a target that cannot be restored.
 std::optional<ExitCode> code_of_backup(const Error& error) {
     return error.code == Errc::gap ? std::optional(kExitFailed) : std::nullopt;
+}
+
+Result<json> newest_backup(const Globals& globals) {
+    WV_TRY(OpenedView opened, open_view(globals));
+    WV_TRY(auto backups, opened.view->backups(opened.cluster.name));
+    if (backups.empty()) return fail(Errc::corrupt, "the base backup is not in the repository");
+    return json_of(backups.back());
 }
 
 int run_alone(const Globals& globals, const BackupArguments& arguments) {
@@ -71,9 +81,9 @@ int run_alone(const Globals& globals, const BackupArguments& arguments) {
     auto ran = run_agent(globals, request);
     if (!ran) return report(globals, ran.error(), code_of_backup(ran.error()));
     if (*ran != 0) return report_signal(globals, *ran);
-    if (!globals.quiet)
-        std::printf("The base backup is complete. `walvault info --backups` shows it.\n");
-    return kExitDone;
+    auto newest = newest_backup(globals);
+    if (!newest) return report(globals, newest.error());
+    return print(globals, *newest);
 }
 
 }  // namespace
@@ -84,6 +94,12 @@ int verb_backup(const Globals& globals, const BackupArguments& arguments) {
     json body{{"fast", arguments.fast}};
     if (!arguments.label.empty()) body["label"] = arguments.label;
     if (globals.dry_run) {
+        if (globals.output != Output::text) {
+            print_answer(globals, json{{"dry_run", true},
+                                       {"server", config->servers.front().name},
+                                       {"repository", config->repo.root}});
+            return kExitDone;
+        }
         std::printf("Would take a base backup of %s into %s.\n",
                     config->servers.front().name.c_str(), config->repo.root.c_str());
         return kExitDone;

@@ -19,8 +19,9 @@ int print(std::string_view text) {
     return written ? kExitDone : kExitFailed;
 }
 
-int print_json(const Json& json) {
-    return print(json.dump(2, ' ', false, Json::error_handler_t::replace) + '\n');
+int print_json(const Globals& globals, const Json& json) {
+    print_answer(globals, json);
+    return kExitDone;
 }
 
 int check(const Globals& globals) {
@@ -30,10 +31,10 @@ int check(const Globals& globals) {
         Json servers = Json::array();
         for (const ServerConfig& server : config->servers)
             servers.push_back(server.name);
-        return print_json(Json{{"ok", true},
-                               {"config", globals.config_path},
-                               {"servers", servers},
-                               {"warnings", config->warnings}});
+        return print_json(globals, Json{{"ok", true},
+                                        {"config", globals.config_path},
+                                        {"servers", servers},
+                                        {"warnings", config->warnings}});
     }
     std::string names;
     for (const ServerConfig& server : config->servers)
@@ -49,7 +50,7 @@ int show(const Globals& globals, bool with_origin) {
         Json all = Json::array();
         for (const Config::Origin& row : config->origins)
             all.push_back({{"key", row.key}, {"value", row.value}, {"origin", row.origin}});
-        return print_json(all);
+        return print_json(globals, all);
     }
     Table table(with_origin ? std::vector<std::string>{"KEY", "VALUE", "ORIGIN"}
                             : std::vector<std::string>{"KEY", "VALUE"});
@@ -76,11 +77,11 @@ int explain(const Globals& globals, const std::string& key) {
                                          "walvault config default prints every key"});
     }
     if (globals.output != Output::text)
-        return print_json(Json{{"key", row->pattern},
-                               {"required", row->required},
-                               {"default", row->fallback},
-                               {"bounds", row->bounds},
-                               {"explanation", row->explanation}});
+        return print_json(globals, Json{{"key", row->pattern},
+                                        {"required", row->required},
+                                        {"default", row->fallback},
+                                        {"bounds", row->bounds},
+                                        {"explanation", row->explanation}});
     std::string fallback = row->required           ? "none, it must be given"
                            : row->fallback.empty() ? "empty"
                                                    : std::string(row->fallback);
@@ -94,7 +95,8 @@ int verb_config(const Globals& globals, const ConfigArguments& arguments) {
     if (arguments.action == "check") return check(globals);
     if (arguments.action == "show") return show(globals, arguments.origin);
     if (arguments.action == "explain") return explain(globals, arguments.key);
-    if (globals.output != Output::text) return print_json(Json{{"config", example_config()}});
+    if (globals.output != Output::text)
+        return print_json(globals, Json{{"config", example_config()}});
     return print(example_config());
 }
 

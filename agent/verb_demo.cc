@@ -384,6 +384,9 @@ int run_story(const Globals& globals, const DemoArguments& arguments) {
 }  // namespace
 
 int verb_demo(const Globals& globals, const DemoArguments& arguments) {
+    if (globals.output != Output::text)
+        return report(globals, Error{Errc::invalid_argument, "the demo is told for people",
+                                     "leave out --output"});
     InterruptGuard guard;
     return run_story(globals, arguments);
 }

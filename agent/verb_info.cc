@@ -266,12 +266,11 @@ std::string info_text(const OpenedView& opened, const Facts& facts,
 Result<> show(const Globals& globals, const InfoArguments& arguments) {
     WV_TRY(OpenedView opened, open_view(globals));
     WV_TRY(Facts facts, read_facts(opened));
-    const std::string text = globals.output == Output::text
-                                 ? info_text(opened, facts, arguments)
-                                 : info_json(opened, facts)
-                                           .dump(globals.output == Output::json ? 2 : -1, ' ',
-                                                 false, Json::error_handler_t::replace) +
-                                       "\n";
+    if (globals.output != Output::text) {
+        print_answer(globals, info_json(opened, facts));
+        return {};
+    }
+    const std::string text = info_text(opened, facts, arguments);
     std::fwrite(text.data(), 1, text.size(), stdout);
     return {};
 }

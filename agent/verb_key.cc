@@ -22,7 +22,8 @@ int print_key(const Globals& globals, const storage::MasterKey& key, const std::
     std::string id = to_hex(key.id());
     if (globals.output != Output::text) {
         nlohmann::ordered_json body{{"key_id", id}, {"path", path}, {"made", made}};
-        return print(body.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + '\n');
+        print_answer(globals, body);
+        return kExitDone;
     }
     if (!made) return print(id + '\n');
     return print(fmt::format(
@@ -35,6 +36,10 @@ Result<> generate(const Globals& globals, const std::string& path, int& exit) {
     if (globals.dry_run) {
         auto there = posix_file_system().info(path);
         if (there) return fail(Errc::refused, fmt::format("{} exists", path), "name another file");
+        if (globals.output != Output::text) {
+            print_answer(globals, nlohmann::json{{"dry_run", true}, {"path", path}});
+            return {};
+        }
         exit = print(fmt::format("Would make a key in {}. Nothing was changed (--dry-run).\n",
                                  printable(path)));
         return {};

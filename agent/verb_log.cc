@@ -241,27 +241,24 @@ Json event_json(const Event& event, const RelationNames& names) {
     return json;
 }
 
-std::string log_json(const Globals& globals, const OpenedView& opened,
-                     const std::vector<Event>& events, std::uint64_t dropped,
-                     const RelationNames& names) {
-    const auto replace = Json::error_handler_t::replace;
+void print_log_json(const Globals& globals, const OpenedView& opened,
+                    const std::vector<Event>& events, std::uint64_t dropped,
+                    const RelationNames& names) {
     if (globals.output == Output::jsonl) {
-        std::string lines;
         for (const Event& event : events) {
             Json line{{"type", "event"}};
             line.update(event_json(event, names));
-            lines += line.dump(-1, ' ', false, replace) + "\n";
+            print_answer(globals, line);
         }
-        return lines +
-               Json{{"type", "result"}, {"count", events.size()}, {"not_shown", dropped}}.dump() +
-               "\n";
+        print_answer(globals,
+                     Json{{"type", "result"}, {"count", events.size()}, {"not_shown", dropped}});
+        return;
     }
     Json list = Json::array();
     for (const Event& event : events)
         list.push_back(event_json(event, names));
-    return Json{{"server", opened.cluster.name}, {"events", list}, {"not_shown", dropped}}.dump(
-               2, ' ', false, replace) +
-           "\n";
+    print_answer(globals,
+                 Json{{"server", opened.cluster.name}, {"events", list}, {"not_shown", dropped}});
 }
 
 Result<> show(const Globals& globals, const LogArguments& arguments) {
@@ -289,9 +286,11 @@ Result<> show(const Globals& globals, const LogArguments& arguments) {
     std::sort(files.begin(), files.end());
     files.erase(std::unique(files.begin(), files.end()), files.end());
     const RelationNames names = ask_relation_names(opened.server.conninfo, files);
-    const std::string text = globals.output == Output::text
-                                 ? log_text(opened, events, collector.dropped(), names)
-                                 : log_json(globals, opened, events, collector.dropped(), names);
+    if (globals.output != Output::text) {
+        print_log_json(globals, opened, events, collector.dropped(), names);
+        return {};
+    }
+    const std::string text = log_text(opened, events, collector.dropped(), names);
     std::fwrite(text.data(), 1, text.size(), stdout);
     return {};
 }

@@ -28,8 +28,7 @@ int list(const Globals& globals) {
     if (globals.output == Output::text)
         std::fputs(table.text().c_str(), stdout);
     else
-        std::printf("%s\n",
-                    points.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+        print_answer(globals, nlohmann::json{{"points", points}});
     return kExitDone;
 }
 
@@ -42,6 +41,10 @@ int verb_point(const Globals& globals, const PointArguments& arguments) {
     auto server = config->server(globals.server);
     if (!server) return report(globals, server.error(), kExitUsage);
     if (globals.dry_run) {
+        if (globals.output != Output::text) {
+            print_answer(globals, nlohmann::json{{"dry_run", true}, {"name", arguments.name}});
+            return kExitDone;
+        }
         std::printf("Would create the restore point \"%s\".\n", printable(arguments.name).c_str());
         return kExitDone;
     }
@@ -53,9 +56,7 @@ int verb_point(const Globals& globals, const PointArguments& arguments) {
         });
     if (!created) return report(globals, created.error());
     if (globals.output != Output::text) {
-        nlohmann::json answer{{"name", arguments.name}, {"lsn", to_string(at)}};
-        std::printf("%s\n",
-                    answer.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+        print_answer(globals, nlohmann::json{{"name", arguments.name}, {"lsn", to_string(at)}});
     } else {
         std::printf(
             "Restore point \"%s\" at %s. To go back to it: walvault restore --to 'name:%s' "

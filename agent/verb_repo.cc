@@ -15,6 +15,10 @@ using nlohmann::json;
 int rebuild_index(const Globals& globals, const Config& config) {
     auto master = read_master_key(config);
     if (!master) return report(globals, master.error());
+    if (globals.dry_run && globals.output != Output::text) {
+        print_answer(globals, json{{"dry_run", true}, {"repository", config.repo.root}});
+        return kExitDone;
+    }
     if (globals.dry_run) {
         std::printf("Would rebuild the index of %s from its ledger and packs.\n",
                     config.repo.root.c_str());
@@ -31,7 +35,11 @@ int rebuild_index(const Globals& globals, const Config& config) {
     if (!repository) return report(globals, repository.error());
     if (auto synced = (*repository)->sync(); !synced) return report(globals, synced.error());
     auto took = std::chrono::duration_cast<Micros>(system_clock().steady_now() - started);
-    if (!globals.quiet)
+    if (globals.output != Output::text)
+        print_answer(globals, json{{"repository", config.repo.root},
+                                   {"rebuilt", true},
+                                   {"duration_ms", took.count() / 1000}});
+    else if (!globals.quiet)
         std::printf("The index of %s was rebuilt from its ledger and packs in %s.\n",
                     config.repo.root.c_str(), format_duration(took).c_str());
     return kExitDone;
@@ -43,14 +51,14 @@ int stat(const Globals& globals) {
     auto totals = opened->view->totals(opened->cluster.name);
     if (!totals) return report(globals, totals.error());
     if (globals.output != Output::text) {
-        json body{{"cluster", opened->cluster.name},
-                  {"wal_plain_bytes", totals->wal_plain_bytes},
+        json body{{"server", opened->cluster.name},
+                  {"wal_bytes", totals->wal_plain_bytes},
                   {"wal_stored_bytes", totals->wal_stored_bytes},
-                  {"base_plain_bytes", totals->base_plain_bytes},
+                  {"base_bytes", totals->base_plain_bytes},
                   {"base_stored_bytes", totals->base_stored_bytes},
                   {"chunk_count", totals->chunk_count},
                   {"pack_count", totals->pack_count}};
-        std::printf("%s\n", body.dump(2).c_str());
+        print_answer(globals, body);
         return kExitDone;
     }
     std::printf(
@@ -78,14 +86,14 @@ int ls(const Globals& globals) {
                        format_size(pack.plain_bytes()), from, to});
         rows.push_back({{"path", pack.path()},
                         {"stored_bytes", pack.stored_bytes()},
-                        {"plain_bytes", pack.plain_bytes()},
+                        {"bytes", pack.plain_bytes()},
                         {"start_lsn", from},
                         {"end_lsn", to}});
     }
     if (globals.output == Output::text)
         std::fputs(table.text().c_str(), stdout);
     else
-        std::printf("%s\n", rows.dump(2, ' ', false, json::error_handler_t::replace).c_str());
+        print_answer(globals, json{{"packs", rows}});
     return kExitDone;
 }
 

@@ -15,18 +15,15 @@ Result<> resolve_and_print(const Globals& globals, const ResolveArguments& argum
     WV_TRY(Target target, parse_target(arguments.target, arguments.before, times));
     const ResolveContext context = resolve_context(opened, times.now, arguments.history);
     WV_TRY(StopPoint stop, resolve_target(*opened.view, target, context));
-    std::string text;
-    if (globals.output == Output::text) {
-        text = stop_point_text(stop, opened.zone) + "  restore    walvault restore " +
-               (target.before ? "--before '" : "--to '") + printable(target.text) +
-               "' --pgdata DIR\n";
-    } else {
+    if (globals.output != Output::text) {
         nlohmann::ordered_json json = stop_point_json(stop);
         json["server"] = opened.cluster.name;
-        text = json.dump(globals.output == Output::json ? 2 : -1, ' ', false,
-                         nlohmann::ordered_json::error_handler_t::replace) +
-               "\n";
+        print_answer(globals, json);
+        return {};
     }
+    const std::string text = stop_point_text(stop, opened.zone) + "  restore    walvault restore " +
+                             (target.before ? "--before '" : "--to '") + printable(target.text) +
+                             "' --pgdata DIR\n";
     std::fwrite(text.data(), 1, text.size(), stdout);
     return {};
 }

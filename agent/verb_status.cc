@@ -73,9 +73,9 @@ std::string text_of(const json& status, const std::string& zone, const Style& st
                                                  backup.value("expected_bytes", std::uint64_t{0})));
     if (status.contains("last_backup"))
         out += line("last base",
-                    status["last_backup"].value("id", "") + ", " +
+                    status["last_backup"].value("backup_id", "") + ", " +
                         age_text(time_of(status["last_backup"], "stopped_at")) + ", " +
-                        format_size(status["last_backup"].value("plain_bytes", std::uint64_t{0})));
+                        format_size(status["last_backup"].value("bytes", std::uint64_t{0})));
     return out;
 }
 
@@ -121,10 +121,7 @@ bool print(const Globals& globals, const json& status, const std::string& zone,
     if (globals.output == Output::text)
         std::fputs(text_of(status, zone, style).c_str(), stdout);
     else
-        std::printf("%s\n", status
-                                .dump(globals.output == Output::json ? 2 : -1, ' ', false,
-                                      json::error_handler_t::replace)
-                                .c_str());
+        print_answer(globals, status);
     return std::fflush(stdout) == 0;
 }
 

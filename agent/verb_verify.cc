@@ -117,7 +117,7 @@ int print(const Globals& globals, const std::string& level, const Outcome& outco
                   {"packs", outcome.pack_count},
                   {"checked_bytes", outcome.checked_bytes},
                   {"failures", outcome.failures}};
-        std::printf("%s\n", body.dump(2, ' ', false, json::error_handler_t::replace).c_str());
+        print_answer(globals, body);
     } else {
         std::printf("%s: %s in %s packs read back, %zu damaged.\n", good ? "ok" : "FAIL",
                     format_size(outcome.checked_bytes).c_str(),
