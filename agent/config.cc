@@ -160,6 +160,10 @@ Result<Config> load_config(const Globals& globals) {
         return fail(Errc::invalid_argument,
                     fmt::format("\"{}\" is not a log level", printable(globals.log_level)),
                     "trace, debug, info, warn, error, off");
+    // Each -v shows one level more.
+    if (globals.log_level.empty())
+        config.log_level = static_cast<log::Level>(
+            std::max(0, static_cast<int>(config.log_level) - globals.verbose));
     bool terminal = isatty(STDERR_FILENO) == 1;
     log::configure(config.log_level,
                    config.log_format.value_or(terminal ? log::Format::text : log::Format::json));

@@ -81,12 +81,13 @@ tl::unexpected<Error> unknown_key(const std::string& table, const std::string& n
                 "walvault config default prints every key with its meaning");
 }
 
-Result<> take_value(const std::string& path, const std::string& table, const std::string& name,
+Result<> take_value(const std::string& path, const std::string& table, const toml::key& toml_key,
                     const toml::node& node, Settings& settings) {
+    const std::string name(toml_key.str());
     std::string key = table.empty() ? name : table + '.' + name;
     std::string where = place(path, node.source());
     const ConfigKey* row = find_config_key(key);
-    if (row == nullptr) return unknown_key(table, name, where);
+    if (row == nullptr) return unknown_key(table, name, place(path, toml_key.source()));
     std::string value;
     if (row->kind == ConfigKey::Kind::integer && node.is_integer())
         value = std::to_string(**node.as_integer());
@@ -107,11 +108,11 @@ Result<> walk(const std::string& path, const std::string& table, const toml::tab
     for (auto&& [toml_key, node] : content) {
         std::string name(toml_key.str());
         if (!node.is_table()) {
-            WV_CHECK(take_value(path, table, name, node, settings));
+            WV_CHECK(take_value(path, table, toml_key, node, settings));
             continue;
         }
         std::string below = table.empty() ? name : table + '.' + name;
-        std::string where = place(path, node.source());
+        std::string where = place(path, toml_key.source());
         if (table == "server") WV_CHECK(check_server_name(name, where));
         // No table of the configuration is deeper than [server.NAME.backup].
         if (depth > 3 || name.find('.') != std::string::npos || !is_table_name(below))

@@ -114,7 +114,7 @@ TEST_CASE("Every default written in the table of keys is the default in force") 
 TEST_CASE("An unknown key is named with its place and the nearest known one") {
     std::string message = message_of(kLeast + "[server.main.backup]\nevry = \"1h\"\n");
     CHECK(contains(message,
-                   "walvault.toml:8:8: unknown key \"evry\" in [server.main.backup], did you mean "
+                   "walvault.toml:8:1: unknown key \"evry\" in [server.main.backup], did you mean "
                    "\"every\"?"));
     CHECK(
         contains(message_of(kLeast + "[servr.main]\nslot = \"a\"\n"), "did you mean \"server\"?"));
