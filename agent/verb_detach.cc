@@ -1,35 +1,115 @@
 // walvault detach: lets go of the server: drops the slot, says what remains.
+#include <unistd.h>
+
 #include <cstdio>
+#include <nlohmann/json.hpp>
 
 #include "agent/control.h"
 #include "agent/open_view.h"
+#include "agent/render.h"
 #include "agent/server_call.h"
 #include "storage/repository.h"
+#include "storage/repository_files.h"
 #include "wal/walsender.h"
 
 namespace walvault::agent {
 namespace {
 
-Result<> drop_and_record(const Config& config, const ServerConfig& server, bool keep_slot) {
-    // The lock shows that no agent streams, and keeps one from starting meanwhile.
-    WV_TRY(storage::MasterKey master, read_master_key(config));
-    if (keep_slot) return {};
-    WV_CHECK(call_server(server, wal::Connection::Mode::physical_replication,
-                         [&](wal::Connection& connection) -> Task<Result<>> {
-                             auto dropped = co_await wal::drop_slot(connection, server.slot);
-                             if (!dropped && dropped.error().code == Errc::not_found)
-                                 co_return Result<>();
-                             co_return dropped;
-                         }));
-    pb::LedgerEntry entry;
-    entry.set_actor("detach");
-    entry.mutable_slot_dropped()->set_cluster(server.name);
-    entry.mutable_slot_dropped()->set_slot(server.slot);
-    auto entered = storage::append_to_ledger(posix_file_system(), config.repo.root, master,
-                                             system_clock(), std::move(entry));
-    if (!entered) return fail(as_repository_error(std::move(entered).error()));
-    return {};
-}
+class Detach {
+public:
+    Detach(const Globals& globals, const DetachArguments& arguments, const Config& config,
+           const ServerConfig& server)
+        : globals_(globals), arguments_(arguments), config_(config), server_(server) {}
+
+    Result<ExitCode> run() {
+        if (call_agent(config_.web.socket, "GET", "/livez"))
+            return fail(
+                Errc::busy, "the agent is running and would make the slot again",
+                "stop it first (systemctl stop walvault@" + server_.name + "), then repeat");
+        if (globals_.dry_run) return tell_plan();
+        WV_CHECK(ask());
+        WV_TRY(const storage::MasterKey master, read_master_key(config_));
+        if (!arguments_.keep_slot) {
+            WV_CHECK(drop_slot());
+            WV_CHECK(record(master));
+        }
+        return tell_done();
+    }
+
+private:
+    // Without the slot the server forgets where walvault was: off a terminal that takes a --yes.
+    Result<> ask() const {
+        if (globals_.yes || arguments_.keep_slot) return {};
+        const std::string what = "the replication slot \"" + server_.slot + "\" of " + server_.name;
+        if (::isatty(STDIN_FILENO) == 0)
+            return fail(Errc::refused, "detach drops " + what + ", and nobody is there to be asked",
+                        "say --yes, or --keep-slot; --dry-run tells what would be done");
+        std::fprintf(stderr, "Drop %s? WAL from now on will not be received. [y/N] ", what.c_str());
+        char answer[16] = "";
+        if (std::fgets(answer, sizeof answer, stdin) != nullptr &&
+            (answer[0] == 'y' || answer[0] == 'Y'))
+            return {};
+        return fail(Errc::refused, "the answer was no; nothing was changed");
+    }
+
+    Result<> drop_slot() {
+        // Shows that no agent streams, and keeps one from starting meanwhile.
+        WV_TRY(auto lock, posix_file_system().lock(config_.repo.root + "/" + storage::kLockName));
+        auto dropped = call_server(server_, wal::Connection::Mode::physical_replication,
+                                   [&](wal::Connection& connection) -> Task<Result<>> {
+                                       auto done =
+                                           co_await wal::drop_slot(connection, server_.slot);
+                                       if (!done && done.error().code == Errc::not_found)
+                                           co_return Result<>();
+                                       co_return done;
+                                   });
+        server_failed_ = !dropped;
+        return dropped;
+    }
+
+    Result<> record(const storage::MasterKey& master) const {
+        pb::LedgerEntry entry;
+        entry.set_actor("detach");
+        entry.mutable_slot_dropped()->set_cluster(server_.name);
+        entry.mutable_slot_dropped()->set_slot(server_.slot);
+        return storage::append_to_ledger(posix_file_system(), config_.repo.root, master,
+                                         system_clock(), std::move(entry));
+    }
+
+    Result<ExitCode> tell_plan() const {
+        if (globals_.output != Output::text)
+            print_answer(globals_, nlohmann::json{{"dry_run", true},
+                                                  {"server", server_.name},
+                                                  {"slot", server_.slot},
+                                                  {"would_drop", !arguments_.keep_slot}});
+        else
+            std::printf(arguments_.keep_slot ? "Would keep the replication slot \"%s\".\n"
+                                             : "Would drop the replication slot \"%s\".\n",
+                        server_.slot.c_str());
+        return kExitDone;
+    }
+
+    Result<ExitCode> tell_done() const {
+        if (globals_.output != Output::text)
+            print_answer(globals_, nlohmann::json{{"server", server_.name},
+                                                  {"slot", server_.slot},
+                                                  {"dropped", !arguments_.keep_slot},
+                                                  {"repository", config_.repo.root}});
+        else if (!globals_.quiet)
+            std::printf(
+                "%s\nThe repository %s is as it was: everything in it stays restorable.\n",
+                arguments_.keep_slot
+                    ? "The slot was kept: it holds WAL on the server until somebody drops it."
+                    : ("The replication slot \"" + server_.slot + "\" is gone.").c_str(),
+                config_.repo.root.c_str());
+        return kExitDone;
+    }
+
+    const Globals& globals_;
+    const DetachArguments& arguments_;
+    const Config& config_;
+    const ServerConfig& server_;
+};
 
 }  // namespace
 
@@ -38,25 +118,10 @@ int verb_detach(const Globals& globals, const DetachArguments& arguments) {
     if (!config) return report(globals, config.error(), kExitUsage);
     auto server = config->server(globals.server);
     if (!server) return report(globals, server.error(), kExitUsage);
-    if (call_agent(config->web.socket, "GET", "/livez"))
-        return report(
-            globals,
-            Error{Errc::busy, "the agent is running and would make the slot again",
-                  "stop it first (systemctl stop walvault@" + (*server)->name + "), then repeat"});
-    if (globals.dry_run) {
-        std::printf("Would drop the replication slot \"%s\".\n", (*server)->slot.c_str());
-        return kExitDone;
-    }
-    auto done = drop_and_record(*config, **server, arguments.keep_slot);
-    if (!done)
-        return report(globals, done.error());
-    if (!globals.quiet)
-        std::printf("%s\nThe repository %s is as it was: everything in it stays restorable.\n",
-                    arguments.keep_slot
-                        ? "The slot was kept: it holds WAL on the server until somebody drops it."
-                        : ("The replication slot \"" + (*server)->slot + "\" is gone.").c_str(),
-                    config->repo.root.c_str());
-    return kExitDone;
+    Detach detach(globals, arguments, *config, **server);
+    auto done = detach.run();
+    if (!done) return report(globals, done.error());
+    return *done;
 }
 
 }  // namespace walvault::agent

@@ -107,9 +107,24 @@ class LifecycleTest(StageCase):
         self.assertEqual(self.slots(), [])
         self.agent.cli("resolve", "latest")
 
+    def test_detach_off_a_terminal_wants_a_yes(self):
+        self.agent.stop()
+        error = self.agent.error("detach", expect=4)
+        self.assertIn("--yes", error["hint"])
+        self.assertEqual([name for name, _ in self.slots()], ["walvault"])
+
+    def test_detach_asks_on_a_terminal_and_takes_no_for_an_answer(self):
+        self.agent.stop()
+        command = f"{self.stage.walvault} -c {self.agent.config} detach"
+        for answer, left in (("n", ["walvault"]), ("y", [])):
+            done = self.stage.run(["script", "-qec", command, "/dev/null"], check=False, stdin=None,
+                                  input=answer + "\n")
+            self.assertIn("Drop the replication slot", done.stdout)
+            self.assertEqual([name for name, _ in self.slots()], left)
+
     def test_detach_keeps_the_slot_when_asked(self):
         self.agent.stop()
-        self.agent.cli("detach", "--yes", "--keep-slot")
+        self.agent.cli("detach", "--keep-slot")
         self.assertEqual([name for name, _ in self.slots()], ["walvault"])
 
     def test_status_names_what_a_crash_would_lose(self):
