@@ -53,7 +53,7 @@ Result<> set_version(Config&, ServerConfig*, const std::string& text) {
 Result<> set_conninfo(Config&, ServerConfig* server, const std::string& text) {
     if (text.empty())
         return wrong("the connection string is empty",
-                     "for example host=/run/postgresql user=walvault");
+                     "for example host=/run/postgresql user=postgres");
     if (holds_password(text))
         return wrong("the connection string holds a password",
                      "use peer authentication, passfile=/path, a .pgpass file or a service file");
@@ -248,7 +248,7 @@ constexpr std::array kKeys{
     ConfigKey{"config_version", kInteger, "1", false, "", "1", "The form of this file.",
               set_version},
     ConfigKey{"server.*.conninfo", kText, "", true,
-              "host=/run/postgresql user=walvault dbname=postgres",
+              "host=/run/postgresql user=postgres dbname=postgres",
               "a libpq connection string without a password",
               "How to reach the server. Passwords come from peer, a .pgpass or a service file.",
               set_conninfo},

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/command_line.h"
+#include "agent/operating_user.h"
 #include "agent/version.h"
 
 extern char** environ;
@@ -67,16 +68,30 @@ struct RunVerb {
     int operator()(const HelpText& help) const { return print(help.text); }
 };
 
+// These give files to others, start servers, or make what is not there yet: root stays root.
+bool needs_root(const VerbArguments& arguments) {
+    return std::holds_alternative<InitArguments>(arguments) ||
+           std::holds_alternative<RestoreArguments>(arguments) ||
+           std::holds_alternative<DemoArguments>(arguments) ||
+           std::holds_alternative<KeyArguments>(arguments);
+}
+
 }  // namespace
 
 int run_command_line(int argc, char** argv) {
     std::vector<std::string> arguments(argv + (argc > 0 ? 1 : 0), argv + argc);
     Globals globals;
     globals.program = own_path();
-    auto parsed = parse_command_line(arguments, environment_of_process(), globals);
+    const auto environment = environment_of_process();
+    auto parsed = parse_command_line(arguments, environment, globals);
     if (!parsed)
         return report(globals, parsed.error(),
                       is_wal_get(arguments) ? kExitWalGetFatal : kExitUsage);
+    if (!needs_root(parsed->arguments))
+        if (auto became = become_repository_owner(parsed->globals.config_path, environment);
+            !became)
+            return report(parsed->globals, became.error(),
+                          is_wal_get(arguments) ? std::optional(kExitWalGetFatal) : std::nullopt);
     return std::visit(RunVerb{parsed->globals}, parsed->arguments);
 }
 

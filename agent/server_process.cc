@@ -18,6 +18,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "agent/operating_user.h"
 #include "base/asio.h"
 #include "wal/connection.h"
 
@@ -28,14 +29,6 @@ namespace fs = std::filesystem;
 constexpr std::size_t kOutputBytesMax = 1 << 20;
 // sockaddr_un holds 107 bytes; the name of the socket takes up to 16 of them.
 constexpr std::size_t kSocketDirectoryBytesMax = 90;
-
-Result<FileOwner> owner_of(const passwd* entry, const std::string& what) {
-    if (entry == nullptr)
-        return fail(
-            Errc::not_found, "there is no user " + what + " on this system",
-            "PostgreSQL does not run as root; create that user or run walvault as another one");
-    return FileOwner{entry->pw_uid, entry->pw_gid, entry->pw_name};
-}
 
 // In the child, between fork and exec: only calls that are safe there.
 void become(const std::optional<FileOwner>& owner) {
@@ -180,11 +173,13 @@ Result<std::optional<FileOwner>> server_owner(const std::string& directory) {
     while (::stat(place.c_str(), &status) != 0 && place.has_relative_path())
         place = place.parent_path();
     if (status.st_uid != 0) {
-        WV_TRY(FileOwner owner, owner_of(::getpwuid(status.st_uid), std::to_string(status.st_uid)));
+        WV_TRY(FileOwner owner, user_numbered(status.st_uid));
         return owner;
     }
-    WV_TRY(FileOwner owner, owner_of(::getpwnam("postgres"), "postgres"));
-    return owner;
+    if (auto owner = service_owner()) return owner;
+    return fail(Errc::not_found,
+                std::string("there is no user ") + kServiceUser + " on this system",
+                "PostgreSQL does not run as root; create that user or run walvault as another one");
 }
 
 Result<unsigned> free_port(unsigned first, const std::string& socket_directory) {
@@ -289,23 +284,6 @@ std::string ServerProcess::log_tail(std::size_t lines) const {
 }
 
 namespace {
-
-// The effective user of this process while it lives: peer authentication looks at it.
-class EffectiveUser {
-public:
-    explicit EffectiveUser(const std::optional<FileOwner>& owner)
-        : changed_(owner && ::geteuid() == 0) {
-        if (changed_ && ::seteuid(owner->user) != 0) changed_ = false;
-    }
-    ~EffectiveUser() {
-        if (changed_) WV_ASSERT(::seteuid(0) == 0);
-    }
-    EffectiveUser(const EffectiveUser&) = delete;
-    EffectiveUser& operator=(const EffectiveUser&) = delete;
-
-private:
-    bool changed_;
-};
 
 Task<Result<ReplayState>> ask(std::string conninfo) {
     wal::Connection::Options options;

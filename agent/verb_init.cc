@@ -1,7 +1,5 @@
 // walvault init: key, repository, role and configuration, each made if it is not there.
 #include <fmt/format.h>
-#include <grp.h>
-#include <pwd.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -10,6 +8,7 @@
 
 #include "agent/config_keys.h"
 #include "agent/init_server.h"
+#include "agent/operating_user.h"
 #include "agent/render.h"
 #include "agent/verbs.h"
 #include "storage/keyring.h"
@@ -17,21 +16,6 @@
 
 namespace walvault::agent {
 namespace {
-
-constexpr const char* kServiceUser = "walvault";
-
-// The user of deploy/walvault@.service, who must be able to write what root made.
-struct Owner {
-    uid_t user;
-    gid_t group;
-};
-
-std::optional<Owner> service_owner() {
-    if (geteuid() != 0) return {};
-    const passwd* entry = getpwnam(kServiceUser);
-    if (entry == nullptr) return {};
-    return Owner{entry->pw_uid, entry->pw_gid};
-}
 
 std::string toml_text(const std::string& value) {
     std::string out = "\"";
@@ -98,7 +82,7 @@ private:
                         fmt::format("\"{}\" is not a server's name: 1 to 63 of a-z, 0-9, _ and -",
                                     printable(arguments_.name)));
         admin_conninfo_ = arguments_.conninfo.empty() ? "dbname=postgres" : arguments_.conninfo;
-        WV_TRY(agent_conninfo_, agent_conninfo(admin_conninfo_));
+        WV_CHECK(agent_conninfo(admin_conninfo_, "walvault"));  // refuses a password early
         if (config_exists_) return follow_config();
         repo_url_ = arguments_.repo.empty() ? "file:///var/lib/walvault" : arguments_.repo;
         Config checked;
@@ -124,8 +108,8 @@ private:
             return differs("--repo", arguments_.repo, "file://" + root_);
         if (!arguments_.key_path.empty() && arguments_.key_path != key_path_)
             return differs("--key", arguments_.key_path, key_path_);
-        agent_conninfo_ = server->conninfo;
-        if (arguments_.conninfo.empty()) admin_conninfo_ = agent_conninfo_;
+        if (arguments_.conninfo.empty()) admin_conninfo_ = server->conninfo;
+        WV_TRY(agent_role_, role_of_conninfo(server->conninfo));
         return {};
     }
 
@@ -138,7 +122,8 @@ private:
     }
 
     Result<> prepare_server() {
-        auto found = set_up_server(admin_conninfo_, globals_.dry_run);
+        auto found =
+            set_up_server({admin_conninfo_, agent_role_, globals_.dry_run, service_owner_});
         if (!found) {
             Error error = std::move(found).error();
             if (error.code == Errc::invalid_argument || error.code == Errc::unsupported)
@@ -161,16 +146,7 @@ private:
              fmt::format("PostgreSQL {}, wal_level {}, as {}", found->version, found->wal_level,
                          printable(found->connected_as)),
              "found");
-        role_ready_ = found->role_is_ready || globals_.dry_run;
-        std::string role = "role walvault (LOGIN REPLICATION, member of pg_monitor)";
-        if (found->role_was_ready)
-            step("role", role, "there already");
-        else if (globals_.dry_run)
-            step("role", role, "would be made");
-        else if (found->role_is_ready)
-            step("role", role, "made");
-        else
-            step("role", role + ": " + printable(found->role_problem), "NOT made");
+        WV_CHECK(tell_role(*found));
         if (found->slot_size_limit == "-1")
             notes_.push_back(
                 "max_slot_wal_keep_size is -1: a stopped agent can fill the server's disk.\n"
@@ -179,10 +155,30 @@ private:
         return {};
     }
 
+    Result<> tell_role(const ServerSetup& found) {
+        WV_TRY(agent_conninfo_, agent_conninfo(admin_conninfo_, found.agent_role));
+        role_ready_ = found.role_is_ready || globals_.dry_run;
+        const std::string name = printable(found.agent_role);
+        const std::string role = "role " + name;
+        const bool ours = found.agent_role == "walvault";
+        if (found.role_was_ready)
+            step("role", ours ? role : role + ", as which pg_hba.conf lets this user in",
+                 "there already");
+        else if (globals_.dry_run)
+            step("role", role + " (LOGIN REPLICATION, member of pg_monitor)", "would be made");
+        else if (found.role_is_ready)
+            step("role", role + " (LOGIN REPLICATION, member of pg_monitor)", "made");
+        else
+            step("role", role + ": " + printable(found.role_problem), "NOT ready");
+        return {};
+    }
+
     Result<> prepare_key() {
         auto there = files_.info(key_path_);
         if (there) {
             WV_TRY(master_, storage::MasterKey::read_file(files_, key_path_));
+            // One that root made for this purpose: the agent has to read it.
+            if (there->owner == 0) hand_over(key_path_);
             step("key", key_path_, "there already");
             return {};
         }
@@ -197,10 +193,11 @@ private:
             step("key", key_path_, "would be made");
             return {};
         }
-        WV_CHECK(files_.make_directories(directory_of(key_path_), 0750));
+        WV_CHECK(make_private_directory(directory_of(key_path_)));
         storage::MasterKey made = storage::MasterKey::generate();
         WV_CHECK(made.write_file(files_, key_path_));
         master_ = std::move(made);
+        hand_over(key_path_);
         step("key", key_path_, "made");
         notes_.push_back("Keep a copy of " + key_path_ +
                          " elsewhere: without it nothing can be restored, by anyone.");
@@ -214,24 +211,41 @@ private:
             return {};
         }
         WV_CHECK(storage::Repository::create(files_, root_, *master_, system_clock()));
-        if (!existed) hand_to_service(root_);
+        // A whole repository that someone gave to another user is left alone.
+        if (!existed) hand_over(root_);
         auto free = files_.available_bytes(root_);
         std::string space = free ? fmt::format(" ({} free)", format_size(*free)) : "";
         step("repository", root_ + space, existed ? "there already" : "made");
         return {};
     }
 
-    // Only what was just made: a whole repository that someone gave to another user is left alone.
-    void hand_to_service(const std::string& path) {
-        auto owner = service_owner();
-        if (!owner) return;
+    // To the agent's user, with all that is in it.
+    void hand_over(const std::string& path) {
+        if (!service_owner_ || globals_.dry_run) return;
         std::error_code error;
-        bool handed = lchown(path.c_str(), owner->user, owner->group) == 0;
-        for (const auto& entry : std::filesystem::recursive_directory_iterator(path, error))
-            handed = lchown(entry.path().c_str(), owner->user, owner->group) == 0 && handed;
+        bool handed = lchown(path.c_str(), service_owner_->user, service_owner_->group) == 0;
+        if (std::filesystem::is_directory(path, error))
+            for (const auto& entry : std::filesystem::recursive_directory_iterator(path, error))
+                handed = lchown(entry.path().c_str(), service_owner_->user,
+                                service_owner_->group) == 0 &&
+                         handed;
         if (!handed || error)
             notes_.push_back(
-                fmt::format("{} could not be given to the user {}", path, kServiceUser));
+                fmt::format("{} could not be given to the user {}", path, service_owner_->name));
+    }
+
+    // Root's, and the agent's group may look into it. One that is there is left as it is.
+    Result<> make_private_directory(const std::string& path) {
+        if (files_.info(path)) return {};
+        WV_CHECK(files_.make_directories(path, 0750));
+        give_group(path);
+        return {};
+    }
+
+    void give_group(const std::string& path) {
+        if (service_owner_ && lchown(path.c_str(), 0, service_owner_->group) != 0)
+            notes_.push_back(fmt::format("{} could not be given to the group of {}", path,
+                                         service_owner_->name));
     }
 
     Result<> prepare_config() {
@@ -241,12 +255,9 @@ private:
             return {};
         }
         std::string text = config_text(arguments_, agent_conninfo_, repo_url_, key_value_);
-        WV_CHECK(files_.make_directories(directory_of(globals_.config_path), 0750));
+        WV_CHECK(make_private_directory(directory_of(globals_.config_path)));
         WV_CHECK(write_file_atomically(files_, globals_.config_path, as_bytes(text), 0640));
-        if (auto owner = service_owner();
-            owner && lchown(globals_.config_path.c_str(), 0, owner->group) != 0)
-            notes_.push_back(fmt::format("{} could not be given to the group {}",
-                                         globals_.config_path, kServiceUser));
+        give_group(globals_.config_path);
         auto check = load_config(globals_);
         if (!check) return fail_while("read back the configuration", std::move(check).error());
         step("configuration", globals_.config_path, "written");
@@ -262,10 +273,10 @@ private:
     }
 
     void finish() {
-        std::string custom = globals_.config_path == "/etc/walvault/walvault.toml"
-                                 ? ""
-                                 : " --config " + globals_.config_path;
-        std::string next = "walvault run" + custom;
+        const bool is_default = globals_.config_path == "/etc/walvault/walvault.toml";
+        std::string next = "walvault run" + (is_default ? "" : " --config " + globals_.config_path);
+        if (is_default && service_owner_)
+            next = "systemctl enable --now walvault@" + arguments_.name;
         if (!role_ready_)
             next =
                 "walvault init --print-sql | psql -U postgres -d postgres   (as a superuser), "
@@ -276,7 +287,7 @@ private:
                                        {"notes", notes_},
                                        {"next", next},
                                        {"dry_run", globals_.dry_run}};
-            std::puts(all.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+            print_answer(globals_, all);
             return;
         }
         for (const std::string& note : notes_)
@@ -294,7 +305,9 @@ private:
     const Globals& globals_;
     const InitArguments& arguments_;
     FileSystem& files_;
+    const std::optional<FileOwner> service_owner_ = service_owner();
     std::string admin_conninfo_;
+    std::string agent_role_;  // of an existing configuration
     std::string agent_conninfo_;
     std::string repo_url_;
     std::string root_;
@@ -311,6 +324,10 @@ private:
 }  // namespace
 
 int verb_init(const Globals& globals, const InitArguments& arguments) {
+    if (arguments.print_sql && globals.output != Output::text) {
+        print_answer(globals, nlohmann::json{{"sql", role_sql()}});
+        return kExitDone;
+    }
     if (arguments.print_sql)
         return std::fputs(role_sql().c_str(), stdout) < 0 ? kExitFailed : kExitDone;
     Init init(globals, arguments);

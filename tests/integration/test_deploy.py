@@ -43,7 +43,7 @@ class UnitTest(DeployTest):
         self.root = pathlib.Path(directory.name)
         self.units = self.root / "etc" / "systemd" / "system"
         self.units.mkdir(parents=True)
-        binary = self.root / "usr" / "bin" / "walvault"
+        binary = self.root / "usr" / "local" / "bin" / "walvault"
         binary.parent.mkdir(parents=True)
         binary.write_text("#!/bin/sh\n")
         binary.chmod(0o755)
@@ -74,19 +74,21 @@ class UnitTest(DeployTest):
         self.assertEqual(done.returncode, 0, done.stdout[-300:])
 
     def test_an_open_unit_would_be_over_the_threshold(self):
-        self.install("[Service]\nExecStart=/usr/bin/walvault run\n")
+        self.install("[Service]\nExecStart=/usr/local/bin/walvault run\n")
         self.assertNotEqual(self.security(20).returncode, 0)
 
     def test_the_command_of_the_unit_is_one_the_binary_knows(self):
         lines = (DEPLOY / UNIT).read_text().splitlines()
         line = next(line for line in lines if line.startswith("ExecStart="))
         words = line.split("=", 1)[1].replace("%i", "main").split()
-        self.assertEqual(words[0], "/usr/bin/walvault")
+        self.assertEqual(words[0], "/usr/local/bin/walvault")
         self.succeed(WALVAULT, *words[1:], "--help")
 
-    def test_the_credential_is_the_one_of_the_example(self):
-        self.assertIn('key = "credential:repo.key"', (DEPLOY / "walvault.toml.example").read_text())
-        self.assertIn("LoadCredential=repo.key:", (DEPLOY / UNIT).read_text())
+    def test_stopping_it_does_not_take_postgresqls_shared_memory(self):
+        """systemd removes the IPC of a unit's user, and this user is PostgreSQL's."""
+        lines = (DEPLOY / UNIT).read_text().splitlines()
+        self.assertIn("User=postgres", lines)
+        self.assertIn("RemoveIPC=no", lines)
 
 
 class ExampleTest(DeployTest):

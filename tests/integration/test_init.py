@@ -65,7 +65,7 @@ class InitTest(StageCase):
     def test_a_role_that_may_not_make_roles_is_told_and_the_rest_is_done(self):
         self.sql("CREATE ROLE modest LOGIN")
         answer = self.init(conninfo=self.server.conninfo.replace("user=postgres", "user=modest"), expect=7)
-        self.assertEqual(self.outcomes(answer)["role"], "NOT made")
+        self.assertEqual(self.outcomes(answer)["role"], "NOT ready")
         self.assertEqual(self.outcomes(answer)["configuration"], "written")
         self.assertIn("--print-sql", answer["next"])
         statements = self.cli("init", "--print-sql").stdout
