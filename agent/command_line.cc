@@ -69,11 +69,11 @@ void add_globals(CLI::App& app, Globals& globals) {
         ->type_name("NAME");
     add_choice(app, "-o,--output", globals.output, kOutputs, "The form of the answer");
     app.add_flag("-q,--quiet", globals.quiet, "No progress, only the answer");
-    app.add_flag("-v,--verbose", globals.verbose, "More detail; may be repeated");
+    app.add_flag("-v,--verbose", globals.verbose, "More of the log: debug, -vv trace");
     add_choice(app, "--color", globals.color, kColors, "Colour; NO_COLOR is obeyed");
     add_choice(app, "--progress", globals.progress, kProgressModes, "How progress is shown");
     app.add_flag("-n,--dry-run", globals.dry_run, "Say what would be done, change nothing");
-    app.add_flag("-y,--yes", globals.yes, "Answer every question with yes");
+    app.add_flag("-y,--yes", globals.yes, "Do not ask before something is destroyed (detach)");
     app.add_option("--log-level", globals.log_level, "Over the configuration's [log] level")
         ->type_name("LEVEL");
 }
@@ -237,6 +237,10 @@ void add_restore_verbs(CLI::App& app, Parsed& parsed) {
                      "Put a tablespace elsewhere; may be repeated")
         ->type_name("OLD=NEW")
         ->allow_extra_args(false);
+    verb->add_option("--wal", restore.wal,
+                     "copy all WAL at once, or let replay fetch it; auto by its size")
+        ->type_name("HOW")
+        ->check(CLI::IsMember({"auto", "copy", "fetch"}));
     verb->add_option("--pg-bin", restore.pg_bin, "The directory of PostgreSQL's programs")
         ->type_name("DIR");
 

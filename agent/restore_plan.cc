@@ -4,6 +4,7 @@
 #include <set>
 
 #include "agent/render.h"
+#include "agent/wal_spool.h"
 #include "proto/wal_file_name.h"
 
 namespace walvault::agent {
@@ -11,6 +12,9 @@ namespace {
 
 // More WAL than this stays in the repository and is fetched segment by segment as replay asks.
 constexpr std::uint64_t kWalInPlaceBytesMax = 16_GiB;
+// PostgreSQL keeps what it fetched until its next restart point, which comes as often as the
+// original made checkpoints: at about max_wal_size, which is 1 GiB unless somebody changed it.
+constexpr std::uint64_t kFetchedBytesKept = 1_GiB + kSpoolBytesMax;
 // Left free for what the restored server writes first.
 constexpr std::uint64_t kSpareBytes = 64_MiB;
 
@@ -70,7 +74,7 @@ void plan_segments(RestorePlan& plan, const std::vector<TimelineSwitch>& switche
     plan.wal_bytes = plan.stop.wal_to_lsn - plan.stop.wal_from_lsn;
 }
 
-Result<> plan_space(RestorePlan& plan) {
+Result<> plan_space(RestorePlan& plan, WalPlace wal_place) {
     std::set<std::uint64_t> devices{plan.directory.device};
     plan.free_bytes = plan.directory.free_bytes;
     for (const auto& facts : plan.tablespace_facts)
@@ -78,12 +82,12 @@ Result<> plan_space(RestorePlan& plan) {
     plan.base_bytes = plan.stop.base.plain_bytes();
     const std::uint64_t wal_on_disk = plan.segments.size() * plan.cluster.segment_bytes;
     plan.needed_bytes = plan.base_bytes + wal_on_disk + kSpareBytes;
-    plan.wal_in_place = wal_on_disk <= kWalInPlaceBytesMax &&
-                        plan.needed_bytes <= plan.free_bytes &&
-                        wal_on_disk + kSpareBytes <= plan.directory.free_bytes;
-    // wal-get needs room for the segment being replayed and the one being fetched.
+    const bool fits = wal_on_disk <= kWalInPlaceBytesMax && plan.needed_bytes <= plan.free_bytes &&
+                      wal_on_disk + kSpareBytes <= plan.directory.free_bytes;
+    plan.wal_in_place = wal_place == WalPlace::copied || (wal_place == WalPlace::automatic && fits);
     if (!plan.wal_in_place)
-        plan.needed_bytes = plan.base_bytes + 2 * plan.cluster.segment_bytes + kSpareBytes;
+        plan.needed_bytes = plan.base_bytes + kSpareBytes +
+                            std::min(wal_on_disk + plan.cluster.segment_bytes, kFetchedBytesKept);
     if (plan.needed_bytes <= plan.free_bytes) return {};
     return fail(Errc::no_space,
                 "the restore needs " + format_size(plan.needed_bytes) + " in " +
@@ -154,7 +158,7 @@ Result<RestorePlan> plan_restore(RestoreInputs inputs) {
     plan.tablespaces = std::move(inputs.tablespaces);
     plan.tablespace_facts = std::move(inputs.tablespace_facts);
     plan_segments(plan, inputs.switches);
-    WV_CHECK(plan_space(plan));
+    WV_CHECK(plan_space(plan, inputs.wal_place));
     return plan;
 }
 

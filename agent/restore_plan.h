@@ -59,6 +59,9 @@ struct RestorePlan {
     std::uint64_t free_bytes = 0;    // of all file systems written to
 };
 
+// Who brings the WAL: the restore, or wal-get while replay runs.
+enum class WalPlace { automatic, copied, fetched };
+
 struct RestoreInputs {
     StopPoint stop;
     storage::ClusterRecord cluster;
@@ -67,6 +70,7 @@ struct RestoreInputs {
     std::vector<TablespacePlace> tablespaces;
     std::vector<DirectoryFacts> tablespace_facts;
     std::string repository_root;
+    WalPlace wal_place = WalPlace::automatic;
 };
 
 // "--tablespace OLD=NEW" applied to the base's tablespaces. Errors: invalid_argument for a text

@@ -67,6 +67,10 @@ constexpr std::array kIsolation{
     IsolationSetting{"synchronized_standby_slots", "", 17},
     IsolationSetting{"sync_replication_slots", "off", 17},
     IsolationSetting{"max_logical_replication_workers", "0", 0},
+    // The original's own log and pid file may be named by absolute paths.
+    IsolationSetting{"log_destination", "stderr", 0},
+    IsolationSetting{"log_directory", "log", 0},
+    IsolationSetting{"external_pid_file", "", 0},
 };
 
 // Nothing of these may act from a copy: archives, standbys, subscriptions, scheduled jobs, hooks.

@@ -1,8 +1,10 @@
-
+// walvault restore: a plan, its execution, and, when asked, a server that says where it stopped.
 #include <cstdio>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "agent/open_view.h"
+#include "agent/operating_user.h"
 #include "agent/render.h"
 #include "agent/restore_directory.h"
 #include "agent/restore_job.h"
@@ -25,8 +27,10 @@ public:
     Result<ExitCode> run() {
         WV_CHECK(require_arguments());
         WV_TRY(opened_, open_view(globals_));
-        WV_TRY(RestorePlan plan, make_plan());
+        WV_TRY(const RestoreInputs inputs, gather());
+        WV_TRY(RestorePlan plan, plan_restore(inputs));
         WV_TRY(RestoreOptions options, make_options(plan));
+        if (!plan.wal_in_place) WV_CHECK(require_wal_get(plan, inputs, options));
         if (globals_.output == Output::text && !globals_.quiet) print(plan_text(plan, options));
         if (globals_.dry_run) return finish_dry_run(plan);
         ProgressLine progress = ProgressLine::for_globals(globals_, "restore", system_clock());
@@ -50,7 +54,7 @@ private:
         return {};
     }
 
-    Result<RestorePlan> make_plan() {
+    Result<RestoreInputs> gather() {
         const bool before = arguments_.to.empty();
         const TimeContext times{system_clock().now(), opened_.zone};
         WV_TRY(Target target,
@@ -65,6 +69,9 @@ private:
         WV_TRY(inputs.stop, resolve_target(*opened_.view, target, context));
         inputs.cluster = opened_.cluster;
         inputs.repository_root = opened_.config.repo.root;
+        inputs.wal_place = arguments_.wal == "copy"    ? WalPlace::copied
+                           : arguments_.wal == "fetch" ? WalPlace::fetched
+                                                       : WalPlace::automatic;
         WV_TRY(inputs.directory, inspect_directory(arguments_.pgdata));
         WV_TRY(inputs.tablespaces, place_tablespaces(inputs.stop.base, arguments_.tablespaces));
         for (const auto& place : inputs.tablespaces) {
@@ -76,7 +83,34 @@ private:
                    opened_.view->timeline_history(inputs.stop.history.id, inputs.stop.timeline()));
             WV_TRY(inputs.switches, parse_timeline_history(text, inputs.stop.timeline()));
         }
-        return plan_restore(std::move(inputs));
+        return inputs;
+    }
+
+    // Replay will run wal-get as the server's user and without this environment: tried now, since a
+    // server that cannot fetch its WAL stops in the middle. Where all WAL fits it is copied
+    // instead.
+    Result<> require_wal_get(RestorePlan& plan, RestoreInputs inputs,
+                             const RestoreOptions& options) const {
+        auto tried = run_program({"/usr/bin/env", "-i", globals_.program, "--config", config_path_,
+                                  "--server", opened_.cluster.name, "info", "--points"},
+                                 options.owner);
+        if (tried) return {};
+        inputs.wal_place = WalPlace::copied;
+        if (arguments_.wal == "auto") {
+            if (auto copied = plan_restore(std::move(inputs))) {
+                plan = std::move(*copied);
+                return {};
+            }
+        }
+        const std::string user = options.owner ? options.owner->name : "this user";
+        const std::string& why = tried.error().message;
+        return fail(
+            Errc::refused,
+            "replay would fetch its WAL with wal-get, which " + user + " cannot run: " +
+                why.substr(why.find("error: ") == std::string::npos ? 0 : why.find("error: ")),
+            "let " + user + " read " + config_path_ +
+                ", the key and the repository, or "
+                "free enough space for all WAL and say --wal copy");
     }
 
     Result<RestoreOptions> make_options(const RestorePlan& plan) {
@@ -84,11 +118,14 @@ private:
         options.jobs = arguments_.jobs;
         options.action = arguments_.action;
         WV_TRY(options.owner, server_owner(plan.directory.path));
+        config_path_ = std::filesystem::absolute(globals_.config_path).string();
         options.restore_command =
-            fetch_command(globals_.program, globals_.config_path, opened_.cluster.name);
+            fetch_command(globals_.program, config_path_, opened_.cluster.name);
+        auto found =
+            find_postgres(server_major_of(plan.cluster.server_version_num), arguments_.pg_bin);
+        if (found) bin_directory_ = *found;
         if (!arguments_.start) return options;
-        WV_TRY(bin_directory_,
-               find_postgres(server_major_of(plan.cluster.server_version_num), arguments_.pg_bin));
+        if (!found) return fail(std::move(found).error());
         options.socket_directory = choose_socket_directory("", plan.directory.path, options.owner);
         options.port = arguments_.port;
         if (options.port == 0) {
@@ -142,7 +179,8 @@ private:
         if (globals_.output == Output::text)
             print("Nothing was changed (--dry-run).\n");
         else
-            print_json(nlohmann::ordered_json{{"dry_run", true}, {"plan", plan_json(plan)}});
+            print_answer(globals_,
+                         nlohmann::ordered_json{{"dry_run", true}, {"plan", plan_json(plan)}});
         return kExitDone;
     }
 
@@ -153,13 +191,15 @@ private:
             outcome.copy_time + (started ? started->replay_time : std::chrono::microseconds(0));
         const RestoreReport entry{&plan, outcome.restored_bytes, took,
                                   started && started->confirmed};
+        // What is written into the repository stays its owner's.
+        const EffectiveUser as_owner(repository_owner(opened_.config.repo.root));
         if (auto recorded = record_restore(opened_, entry); !recorded)
             std::fprintf(stderr, "warning: the restore is not in the ledger: %s\n",
                          printable(recorded.error().message).c_str());
         if (globals_.output == Output::text)
             print(done_text(plan, took, started, options));
         else
-            print_json(done_json(plan, outcome, took, started, options));
+            print_answer(globals_, done_json(plan, outcome, took, started, options));
         if (started && !started->confirmed) return kExitUnconfirmed;
         return kExitDone;
     }
@@ -169,21 +209,27 @@ private:
                           const RestoreOptions& options) const {
         const std::string& directory = plan.directory.path;
         const std::string done = "Restored in " + format_duration(took) + ". ";
+        // PostgreSQL's programs are not in Debian's PATH, and do not run as root.
+        const std::string as_owner =
+            options.owner ? "runuser -u " + options.owner->name + " -- " : "";
+        const std::string pg_ctl = as_owner + (bin_directory_.empty() ? "" : bin_directory_ + "/") +
+                                   "pg_ctl -D " + directory;
         if (!started)
-            return done + "Not started.\n  start    pg_ctl -D " + directory +
-                   " start\n  drop it  rm -r " + directory + "\n";
+            return done + "Not started.\n  start    " + pg_ctl + " -l " + directory +
+                   "/walvault-start.log -o '-p 5433' start\n  drop it  rm -r " + directory + "\n";
         std::string text = started->confirmed ? "check   ok  " + started->detail + "\n"
                                               : "check   NOT CONFIRMED  " + started->detail + "\n";
         const std::string port = std::to_string(options.port);
         if (!started->running) return text + done + "The server is stopped.\n";
         text += done + (started->paused ? "The server is up, read-only, paused at the target.\n"
                                         : "The server is up.\n");
-        text += "  look     psql -p " + port + " -h " + options.socket_directory + " postgres\n";
+        const std::string psql =
+            as_owner + "psql -p " + port + " -h " + options.socket_directory + " postgres";
+        text += "  look     " + psql + "\n";
         if (started->paused)
-            text += "  keep it  psql -p " + port + " -h " + options.socket_directory +
-                    " postgres -c 'SELECT pg_wal_replay_resume()'      (promotes it)\n";
-        return text + "  drop it  " + bin_directory_ + "/pg_ctl -D " + directory +
-               " stop && rm -r " + directory + "\n";
+            text +=
+                "  keep it  " + psql + " -c 'SELECT pg_wal_replay_resume()'      (promotes it)\n";
+        return text + "  drop it  " + pg_ctl + " stop && rm -r " + directory + "\n";
     }
 
     nlohmann::ordered_json done_json(const RestorePlan& plan, const RestoreOutcome& outcome,
@@ -210,16 +256,12 @@ private:
         std::fwrite(text.data(), 1, text.size(), stdout);
         std::fflush(stdout);
     }
-    void print_json(const nlohmann::ordered_json& json) const {
-        print(json.dump(globals_.output == Output::json ? 2 : -1, ' ', false,
-                        nlohmann::ordered_json::error_handler_t::replace) +
-              "\n");
-    }
 
     const Globals& globals_;
     const RestoreArguments& arguments_;
     OpenedView opened_;
-    std::string bin_directory_;
+    std::string bin_directory_;  // empty: not found
+    std::string config_path_;    // absolute
 };
 
 }  // namespace

@@ -5,6 +5,8 @@
 #include "agent/open_view.h"
 #include "agent/restore_plan.h"
 #include "agent/verbs.h"
+#include "agent/wal_spool.h"
+#include "base/log.h"
 #include "proto/wal_file_name.h"
 
 namespace walvault::agent {
@@ -70,6 +72,30 @@ Result<Fetched> fetch_history(OpenedView& opened, TimelineId timeline, const std
     return Fetched::absent;
 }
 
+// The segments after `done` that PostgreSQL will ask for next, as far as there is room for them. An
+// error ends it and is told when that segment is asked for.
+unsigned fetch_ahead(OpenedView& opened, const storage::HistoryRecord& history,
+                     const std::vector<TimelineSwitch>& switches, std::uint64_t done,
+                     WalSpool& spool) {
+    const std::uint64_t size = opened.cluster.segment_bytes;
+    spool.clear();
+    unsigned count = 0;
+    for (std::uint64_t number = done + 1; spool.has_room(size); ++number, ++count) {
+        const Lsn from{number * size};
+        const Lsn to{from.value + size};
+        // Whole ones only: more may be received of the last one until it is asked for.
+        if (from >= spool.end_lsn() || to > history.end_lsn) break;
+        if (!opened.view->require_coverage(history.id, from, to)) break;
+        const TimelineId timeline = timeline_of_segment(switches, history.timeline, number, size);
+        const auto fill = [&](File& file) {
+            return opened.view->read_wal(history.id, from, to,
+                                         [&](ByteSpan bytes) { return file.write(bytes); });
+        };
+        if (!spool.put(segment_file_name(timeline, number, size), fill)) break;
+    }
+    return count;
+}
+
 // Absent only where the history proves that there is nothing: before its end every hole is a gap.
 Result<Fetched> fetch_segment(OpenedView& opened, const WalFileName& name,
                               const std::string& path) {
@@ -94,10 +120,18 @@ Result<Fetched> fetch_segment(OpenedView& opened, const WalFileName& name,
         return file.truncate(size);
     };
     WV_CHECK(write_whole(path, fill));
+    unsigned ahead = 0;
+    if (auto spool = WalSpool::open(posix_file_system(), ".", path))
+        ahead = fetch_ahead(opened, history, switches, name.segment_number, *spool);
+    log::debug("wal_get.fetched", "a segment was read from the repository",
+               {{"segment", segment_file_name(name.timeline, name.segment_number, size)},
+                {"ahead", ahead}});
     return Fetched::found;
 }
 
 Result<Fetched> fetch(const Globals& globals, const WalGetArguments& arguments) {
+    if (auto spool = WalSpool::open(posix_file_system(), ".", arguments.path))
+        if (spool->take(arguments.file)) return Fetched::found;
     WV_TRY(OpenedView opened, open_view(globals));
     WV_TRY(WalFileName name, parse_wal_file_name(arguments.file, opened.cluster.segment_bytes));
     if (name.kind == WalFileName::Kind::history)

@@ -78,6 +78,7 @@ struct RestoreArguments {
     std::string action = "pause";          // pause | promote | shutdown
     unsigned jobs = 0;                     // 0: processors
     std::vector<std::string> tablespaces;  // OLD=NEW
+    std::string wal = "auto";              // auto | copy | fetch
     std::string pg_bin;                    // directory of postgres; empty: found by version
 };
 struct WalGetArguments {

@@ -92,10 +92,24 @@ TEST_CASE(
     REQUIRE(!refused);
     CHECK(refused.error().code == Errc::no_space);
     CHECK(refused.error().message.find("120 MiB") != std::string::npos);
-    small.directory.free_bytes = 100_MiB + 2 * kSegment + 64_MiB;
+    // What PostgreSQL keeps of fetched WAL has to fit, not all of it.
+    small.stop.wal_to_lsn = Lsn{4_GiB};
+    small.directory.free_bytes = 100_MiB + 1_GiB + 256_MiB;
     auto fetched = plan_restore(small);
     REQUIRE(fetched);
     CHECK_FALSE(fetched->wal_in_place);
+    small.wal_place = WalPlace::copied;
+    CHECK(plan_restore(small).error().code == Errc::no_space);
+    small.wal_place = WalPlace::fetched;
+    small.directory.free_bytes = 10_GiB;
+    CHECK_FALSE(plan_restore(small)->wal_in_place);
+    small.wal_place = WalPlace::automatic;
+    CHECK(plan_restore(small)->wal_in_place);
+    small.stop.wal_to_lsn = Lsn{40_GiB};
+    small.directory.free_bytes = 100_GiB;
+    CHECK_FALSE(plan_restore(small)->wal_in_place);
+    small.wal_place = WalPlace::copied;
+    CHECK(plan_restore(small)->wal_in_place);
 }
 
 TEST_CASE("a tablespace goes where it was unless it is told otherwise") {
@@ -161,7 +175,8 @@ TEST_CASE("a copy touches nothing of production") {
          {"archive_mode = 'off'", "archive_command = ''", "primary_conninfo = ''",
           "primary_slot_name = ''", "synchronous_standby_names = ''", "recovery_end_command = ''",
           "max_logical_replication_workers = '0'", "cron.launch_active_jobs = 'off'", "ssl = 'off'",
-          "listen_addresses = ''", "max_connections = '300'"})
+          "listen_addresses = ''", "max_connections = '300'", "log_destination = 'stderr'",
+          "log_directory = 'log'", "external_pid_file = ''"})
         CHECK_MESSAGE(has_line(text, line), line);
     CHECK(recovery_settings(settings(*plan, pb::ManifestHead())).find("cron.") ==
           std::string::npos);
