@@ -87,9 +87,8 @@ unsigned fetch_ahead(OpenedView& opened, const storage::HistoryRecord& history,
         if (from >= spool.end_lsn() || to > history.end_lsn) break;
         if (!opened.view->require_coverage(history.id, from, to)) break;
         const TimelineId timeline = timeline_of_segment(switches, history.timeline, number, size);
-        const auto fill = [&](File& file) {
-            return opened.view->read_wal(history.id, from, to,
-                                         [&](ByteSpan bytes) { return file.write(bytes); });
+        const auto fill = [&](const WalSpool::Sink& sink) {
+            return opened.view->read_wal(history.id, from, to, sink);
         };
         if (!spool.put(segment_file_name(timeline, number, size), fill)) break;
     }

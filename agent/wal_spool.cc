@@ -23,10 +23,15 @@ std::string text_in(const nlohmann::json& record, const char* key) {
     return found != record.end() && found->is_string() ? found->get<std::string>() : "";
 }
 
-std::string checksum_of(ByteSpan bytes) {
-    std::array<std::byte, 4> check{};
-    store_be(check.data(), crc32c(bytes));
-    return to_hex(check);
+std::string checksum_text(std::uint32_t checksum) {
+    std::array<std::byte, 4> bytes{};
+    store_be(bytes.data(), checksum);
+    return to_hex(bytes);
+}
+
+Result<> sync_file(FileSystem& files, const std::string& path) {
+    WV_TRY(auto file, files.open_append(path));
+    return file->sync_data();
 }
 
 }  // namespace
@@ -55,8 +60,8 @@ bool WalSpool::take(const std::string& segment) {
         if (!entry.name.starts_with(prefix)) continue;
         const std::string whole = directory_ + "/" + entry.name;
         auto bytes = read_file(files_, whole, kSegmentBytesMax);
-        if (bytes && prefix + checksum_of(*bytes) == entry.name &&
-            files_.rename(whole, path_).has_value())
+        if (bytes && prefix + checksum_text(crc32c(*bytes)) == entry.name &&
+            sync_file(files_, whole) && files_.rename(whole, path_).has_value())
             return true;
         static_cast<void>(files_.remove(whole));
         return false;
@@ -78,21 +83,21 @@ bool WalSpool::has_room(std::uint64_t segment_bytes) const {
     return free && *free >= 3 * segment_bytes + kSpareBytes;
 }
 
-Result<> WalSpool::put(const std::string& segment, const std::function<Result<>(File&)>& fill) {
+Result<> WalSpool::put(const std::string& segment,
+                       const std::function<Result<>(const Sink&)>& fill) {
     WV_CHECK(files_.make_directories(directory_, 0700));
     const std::string temporary = directory_ + "/" + kUnfinished;
     auto written = [&]() -> Result<> {
         static_cast<void>(files_.remove(temporary));
         WV_TRY(auto file, files_.create(temporary, 0600));
-        WV_CHECK(fill(*file));
-        WV_TRY(const std::uint64_t size, file->size());
-        ByteBuffer bytes(size);
-        WV_TRY(const std::size_t got, file->read_at(0, bytes));
-        if (got != size) return fail(Errc::io, temporary + " ends early");
-        WV_CHECK(file->sync_data());
-        stored_bytes_ += size;
-        return files_.rename(
-            temporary, directory_ + "/" + segment + "-" + history_ + "-" + checksum_of(bytes));
+        std::uint32_t checksum = kCrc32cInit;
+        WV_CHECK(fill([&](ByteSpan bytes) {
+            checksum = crc32c_extend(checksum, bytes);
+            stored_bytes_ += bytes.size();
+            return file->write(bytes);
+        }));
+        return files_.rename(temporary, directory_ + "/" + segment + "-" + history_ + "-" +
+                                            checksum_text(crc32c_finish(checksum)));
     }();
     if (!written) static_cast<void>(files_.remove(temporary));
     return written;

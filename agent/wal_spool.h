@@ -26,16 +26,19 @@ public:
     static std::optional<WalSpool> open(FileSystem& files, const std::string& data_directory,
                                         const std::string& path);
 
-    // Moves `segment` to the path and says true if it is here and whole. Anything else: false.
+    // Moves `segment` to the path, synced, and says true if it is here and whole. Anything else:
+    // false.
     bool take(const std::string& segment);
 
     // Removes everything: when the segment that is wanted was not here, the others are of no use.
     void clear();
     // True while there is room for one more segment, here and on the file system.
     bool has_room(std::uint64_t segment_bytes) const;
-    // Stores `segment` as `fill` writes it; synced when this returns. Errors: those of `fill`,
-    // no_space, io; then nothing is left of it.
-    Result<> put(const std::string& segment, const std::function<Result<>(File&)>& fill);
+    // Stores `segment`, which `fill` hands to its sink piece by piece. Not synced: what a crash
+    // makes of it does not pass the check. Errors: those of `fill`, no_space, io; then nothing is
+    // left.
+    using Sink = std::function<Result<>(ByteSpan)>;
+    Result<> put(const std::string& segment, const std::function<Result<>(const Sink&)>& fill);
 
     // Replay needs no segment that starts at or after this.
     Lsn end_lsn() const { return end_lsn_; }

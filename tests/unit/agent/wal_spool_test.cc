@@ -31,7 +31,8 @@ struct DataDirectory {
     void put(const std::string& text) {
         auto opened = spool();
         REQUIRE(opened);
-        REQUIRE(opened->put(kSegment, [&](File& file) { return file.write(as_bytes(text)); }));
+        REQUIRE(opened->put(kSegment,
+                            [&](const WalSpool::Sink& sink) { return sink(as_bytes(text)); }));
     }
     std::vector<FileInfo> spooled() {
         auto entries = files().list(scratch / "pg_wal/walvault-spool");
@@ -90,8 +91,8 @@ TEST_CASE("there is a spool only for PostgreSQL's recovery in a directory that w
 TEST_CASE("a segment that could not be written leaves nothing, and a spool has an end") {
     DataDirectory data;
     auto spool = data.spool();
-    auto failed = spool->put(kSegment, [](File& file) -> Result<> {
-        WV_CHECK(file.write(as_bytes("half")));
+    auto failed = spool->put(kSegment, [](const WalSpool::Sink& sink) -> Result<> {
+        WV_CHECK(sink(as_bytes("half")));
         return fail(Errc::gap, "the rest is not there");
     });
     CHECK(failed.error().code == Errc::gap);
