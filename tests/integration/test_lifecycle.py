@@ -205,7 +205,7 @@ class LifecycleTest(StageCase):
         first = self.agent.backups()[0]
         self.agent.cli("backup", "--fast")
         second = self.agent.backups()[-1]
-        self.assertGreater(first["stored_bytes"], 1 << 20)
+        self.assertGreater(first["stored_bytes"], 1 << 19)
         self.assertLess(second["new_bytes"], first["bytes"] // 2)
 
     def start_slow_backup(self):
