@@ -109,7 +109,7 @@ class Writers:
         return True
 
 
-def read_transactions(server, stage, start_lsn=None):
+def read_transactions(server, stage, start_lsn=None, timeline=1):
     """All commit and abort records of the server's pg_wal, in WAL order."""
     first = min(name.name for name in (server.data / "pg_wal").iterdir()
                 if re.fullmatch("[0-9A-F]{24}", name.name))
@@ -118,7 +118,7 @@ def read_transactions(server, stage, start_lsn=None):
         start_lsn = segment_start(first, segment_bytes)
     end = server.sql("select pg_current_wal_flush_lsn()")
     done = stage.run([PG_BIN / "pg_waldump", "-p", server.data / "pg_wal", "-s", lsn_text(start_lsn),
-                      "-e", end, "-r", "Transaction"], timeout=300)
+                      "-e", end, "-t", str(timeline), "-r", "Transaction"], timeout=300)
     return parse_waldump(done.stdout, lsn_number(end))
 
 

@@ -3,7 +3,10 @@
 
 #include <doctest/doctest.h>
 
+#include <map>
+
 #include "storage/ledger.h"
+#include "storage/repository_files.h"
 #include "storage/sealer.h"
 #include "tests/support/scratch_directory.h"
 
@@ -116,6 +119,32 @@ TEST_CASE("frames exchanged inside a file do not open") {
     for (std::uint32_t at = 0; at < 3; ++at)
         for (std::uint32_t from = 0; from < 3; ++from)
             CHECK(golden.cipher.unseal(golden::place_of(at), frames[from]).has_value() == (at == from));
+}
+
+// What this version writes; a gap and a deleted pack have no writer yet.
+TEST_CASE("the ledger of the golden repository has every kind of entry, and each reads") {
+    using Event = pb::LedgerEntry::EventCase;
+    auto store = make_directory_store(posix_file_system(), kDirectory + "/repository");
+    auto master = MasterKey::parse(as_text(raw_file(kDirectory + "/repository.key")));
+    REQUIRE(master.has_value());
+    auto opened = open_repository_files(*store, *master);
+    REQUIRE(opened.has_value());
+    LedgerKeys keys = LedgerKeys::derive(*opened->keyring.current(pb::KEY_PURPOSE_LEDGER));
+    std::map<Event, int> counts;
+    auto head = read_ledger(*store, opened->id, keys, {}, false, [&](const pb::LedgerEntry& entry) {
+        ++counts[entry.event_case()];
+        return Result<>{};
+    });
+    REQUIRE(head.has_value());
+    CHECK(head->sequence > 20);
+    for (Event event :
+         {Event::kRepositoryCreated, Event::kWriterClaimed, Event::kClusterAdded, Event::kHistoryOpened,
+          Event::kTimelineHistory, Event::kTailOpened, Event::kPackClosed, Event::kBackupStarted,
+          Event::kBackupCompleted, Event::kBackupFailed, Event::kRestoreDone, Event::kVerifyDone,
+          Event::kSlotDropped}) {
+        INFO("event " << event);
+        CHECK(counts[event] > 0);
+    }
 }
 
 TEST_CASE("another master key is told as such") {
