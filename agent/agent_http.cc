@@ -41,6 +41,12 @@ void publish_positions(AgentState& state) {
         behind ? static_cast<double>(progress.upstream_lsn() - progress.flushed_lsn()) : 0);
     metrics.recoverable_until_timestamp_seconds.set(to_seconds(progress.recoverable_until()));
     metrics.sync_log_counts();
+    const storage::Repository::Counts counts = state.repository->counts();
+    metrics.store_read_bytes_total.raise_to(static_cast<double>(counts.read_bytes));
+    metrics.store_errors_total.at(StoreOperation::read)
+        .raise_to(static_cast<double>(counts.read_errors));
+    metrics.store_errors_total.at(StoreOperation::ledger)
+        .raise_to(static_cast<double>(counts.ledger_errors));
 }
 
 Task<Result<>> append_entry(AgentState& state, pb::LedgerEntry entry) {

@@ -25,6 +25,7 @@ struct StoreFacts {
     std::vector<storage::HistoryRecord> histories;
     std::vector<pb::GapFound> gaps;
     storage::RepositoryView::Totals totals;
+    storage::Repository::Troubles troubles;
     std::uint64_t available_bytes = 0;
     std::uint64_t size_bytes = 0;
 };
@@ -35,6 +36,7 @@ Result<StoreFacts> look_at_store(storage::Repository& repository, const std::str
     WV_TRY(facts.gaps, repository.gaps(cluster));
     WV_TRY(facts.histories, repository.histories(cluster));
     WV_TRY(facts.totals, repository.totals(cluster));
+    WV_TRY(facts.troubles, repository.troubles(cluster));
     struct statvfs status {};
     if (::statvfs(repository.root().c_str(), &status) == 0) {
         facts.available_bytes = static_cast<std::uint64_t>(status.f_bavail) * status.f_frsize;
@@ -57,6 +59,12 @@ void publish_store(AgentState& state, const StoreFacts& facts) {
     metrics.store_size_bytes.set(static_cast<double>(facts.size_bytes));
     metrics.recoverable_gaps.set(static_cast<double>(facts.gaps.size()));
     metrics.backups_complete.set(static_cast<double>(facts.backups.size()));
+    metrics.backups_failed.set(static_cast<double>(facts.troubles.failed_backups));
+    metrics.store_corrupt_chunks.set(static_cast<double>(facts.troubles.damaged));
+    // One that failed before it had a name is in memory only.
+    metrics.backup_last_failure_timestamp_seconds.set(
+        std::max(metrics.backup_last_failure_timestamp_seconds.value(),
+                 to_seconds(facts.troubles.last_failed_backup)));
     if (facts.backups.empty()) return;
     metrics.recoverable_from_timestamp_seconds.set(
         static_cast<double>(facts.backups.front().stopped_at_us()) / 1e6);
@@ -154,7 +162,6 @@ Task<> run_backup(AgentState& state, BackupRequest request) {
     } else {
         state.backup.last_error = taken.error();
         state.backup.schedule.note_failed(state.clock.steady_now());
-        state.metrics.backups_failed.set(state.metrics.backups_failed.value() + 1);
     }
     state.backup.running.reset();
     co_await refresh_facts(state);

@@ -404,6 +404,8 @@ Task<Result<pb::BackupInfo>> BaseBackupJob::run(BackupRequest request) {
     if (state.chunks) co_await state.chunks->abandon();
     state.metrics.backup_last_failure_timestamp_seconds.set(to_seconds(state.clock.now()));
     state.metrics.backup_failures_total.at(failure_of(error.code)).add();
+    state.metrics.base_page_checksum_failures_total.add(
+        static_cast<double>(wal::page_checksum_failures(error.message)));
     if (cancelled)
         log::info("backup.cancelled", error.message, {{"backup", state.info.backup_id()}});
     else

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <random>
+#include <utility>
 
 #include "base/blocking.h"
 #include "base/log.h"
@@ -117,7 +118,10 @@ Task<Result<>> Capture::run(bool until_caught_up) {
         connected_ = false;
         metrics_.stream_connected.set(0);
         if (until_caught_up_ && goal_ && progress_.flushed_lsn() >= *goal_) break;
-        if (stopping_) break;
+        if (stopping_) {
+            metrics_.stream_disconnects_total.at(DisconnectReason::stopped).add();
+            break;
+        }
         if (!streamed) {
             note_disconnect(streamed.error());
             if (is_final(streamed.error(), attachment_count_ > 0)) co_return streamed;
@@ -134,7 +138,10 @@ Task<Result<>> Capture::run(bool until_caught_up) {
 }
 
 void Capture::note_disconnect(const Error& error) {
-    metrics_.stream_disconnects_total.at(reason_of(error.code)).add();
+    const DisconnectReason reason = std::exchange(server_ended_, false)
+                                        ? DisconnectReason::server_ended
+                                        : reason_of(error.code);
+    metrics_.stream_disconnects_total.at(reason).add();
     if (error.message != last_error_)
         log::warn("stream.lost", error.message,
                   {{"hint", error.hint}, {"flushed_lsn", to_string(progress_.flushed_lsn())}});
@@ -268,6 +275,7 @@ Task<Result<>> Capture::stream() {
         } else {
             const auto& next = std::get<wal::StreamEnded>(*event).next;
             timeline_ended_ = next.has_value();
+            server_ended_ = !timeline_ended_;
             std::string message =
                 next ? "timeline " + std::to_string(start_->timeline) + " ended at " +
                            to_string(next->next_start_lsn) + "; timeline " +

@@ -104,6 +104,7 @@ private:
     bool timeline_ended_ = false;
     bool synchronous_ = false;
     std::uint64_t attachment_count_ = 0;
+    bool server_ended_ = false;  // the last stream, by a clean shutdown
 };
 
 }  // namespace walvault::agent

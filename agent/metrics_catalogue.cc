@@ -234,6 +234,9 @@ void AgentMetrics::make_store(const std::string& repo) {
         store_errors_total[operation] =
             metrics_->counter("walvault_store_errors_total", "Failed operations.",
                               with(labels, "op", to_string(operation)));
+    store_corrupt_chunks = metrics_->gauge(
+        "walvault_store_corrupt_chunks",
+        "What the last verify found damaged; a clean `verify --level chunks` clears it.", labels);
     store_avail_bytes =
         metrics_->gauge("walvault_store_avail_bytes", "Free space of the repository's file system.",
                         {{"repo", repo}});
@@ -272,6 +275,9 @@ void AgentMetrics::make_backup(const ServerConfig& server) {
         backup_failures_total[failure] =
             metrics_->counter("walvault_backup_failures_total", "Failed base backups.",
                               with(server_, "reason", to_string(failure)));
+    base_page_checksum_failures_total = metrics_->counter(
+        "walvault_base_page_checksum_failures_total",
+        "Pages of the server that failed their checksum while a base backup read them.", server_);
 }
 
 void AgentMetrics::set_server_info(const std::string& system_identifier,

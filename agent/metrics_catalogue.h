@@ -89,6 +89,7 @@ struct AgentMetrics {
     Counter store_written_bytes_total;
     Gauge store_avail_bytes;
     Gauge store_size_bytes;
+    Gauge store_corrupt_chunks;
     std::map<StoreOperation, Counter> store_errors_total;
 
     Gauge backup_last_success_timestamp_seconds;
@@ -103,6 +104,7 @@ struct AgentMetrics {
     Gauge backups_complete;
     Gauge backups_failed;
     std::map<BackupFailure, Counter> backup_failures_total;
+    Counter base_page_checksum_failures_total;
 
 private:
     void make_recovery(const Labels& with_repo);

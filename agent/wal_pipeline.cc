@@ -271,7 +271,12 @@ Task<Result<>> WalPipeline::write_batch(std::vector<std::shared_ptr<Frame>> batc
     Tail& tail = *batch.front()->tail;
     if (!tail.writer) {
         auto open = [this, plan = tail.plan] { return repository_.open_tail(plan); };
-        WV_CO_TRY(tail.writer, co_await run_on(pools_.store, std::move(open)));
+        auto opened = co_await run_on(pools_.store, std::move(open));
+        if (!opened) {
+            metrics_.store_errors_total.at(StoreOperation::append).add();
+            co_return fail(opened.error());
+        }
+        tail.writer = std::move(*opened);
     }
     WV_CO_CHECK(co_await enter_barriers(batch));
     WV_CO_CHECK(co_await sync_frames(batch));
@@ -282,7 +287,9 @@ Task<Result<>> WalPipeline::write_batch(std::vector<std::shared_ptr<Frame>> batc
         auto note = [this, path = tail.plan->path, synced = tail.synced_frames] {
             return repository_.note_synced(path, synced);
         };
-        WV_CO_CHECK(co_await run_on(pools_.store, std::move(note)));
+        auto noted = co_await run_on(pools_.store, std::move(note));
+        if (!noted) metrics_.store_errors_total.at(StoreOperation::index).add();
+        if (!noted) co_return noted;
     }
     co_return Result<>();
 }

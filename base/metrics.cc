@@ -89,6 +89,9 @@ void append_process_metrics(std::vector<prometheus::MetricFamily>& families) {
 }  // namespace
 
 void Counter::add(double amount) { counter_->Increment(amount); }
+void Counter::raise_to(double total) {
+    if (total > counter_->Value()) counter_->Increment(total - counter_->Value());
+}
 void Gauge::set(double value) { gauge_->Set(value); }
 double Gauge::value() const { return gauge_->Value(); }
 void Histogram::observe(double value) { histogram_->Observe(value); }

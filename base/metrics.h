@@ -20,6 +20,8 @@ using Labels = std::map<std::string, std::string>;
 class Counter {
 public:
     void add(double amount = 1);
+    // For what is counted elsewhere: adds what `total` is more than this counter's value.
+    void raise_to(double total);
 
 private:
     friend class Metrics;

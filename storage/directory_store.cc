@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <atomic>
 #include <mutex>
 #include <set>
 
@@ -77,16 +78,15 @@ public:
     }
 
     Result<ByteBuffer> get(const std::string& name, std::uint64_t offset, std::uint64_t length) override {
-        WV_CHECK(info(name));
-        auto file = files_.open_read(path_of(name));
-        if (!file) return fail(absent_or(std::move(file).error()));
-        WV_TRY(std::uint64_t size, (*file)->size());
-        if (offset >= size) return ByteBuffer{};
-        ByteBuffer bytes(std::min(length, size - offset));
-        WV_TRY(std::size_t count, (*file)->read_at(offset, bytes));
-        bytes.resize(count);
+        auto bytes = read(name, offset, length);
+        if (bytes)
+            read_bytes_ += bytes->size();
+        else if (bytes.error().code != Errc::not_found)
+            ++read_errors_;
         return bytes;
     }
+
+    Reads reads() const override { return {read_bytes_, read_errors_}; }
 
     Result<ObjectInfo> info(const std::string& name) override {
         WV_CHECK(check_name(name));
@@ -126,6 +126,18 @@ public:
 
 private:
     std::string path_of(const std::string& name) const { return name.empty() ? root_ : root_ + "/" + name; }
+
+    Result<ByteBuffer> read(const std::string& name, std::uint64_t offset, std::uint64_t length) {
+        WV_CHECK(info(name));
+        auto file = files_.open_read(path_of(name));
+        if (!file) return fail(absent_or(std::move(file).error()));
+        WV_TRY(std::uint64_t size, (*file)->size());
+        if (offset >= size) return ByteBuffer{};
+        ByteBuffer bytes(std::min(length, size - offset));
+        WV_TRY(std::size_t count, (*file)->read_at(offset, bytes));
+        bytes.resize(count);
+        return bytes;
+    }
 
     Result<> require_root() {
         auto root = files_.info(root_);
@@ -187,6 +199,8 @@ private:
     std::string root_;
     std::mutex mutex_;
     std::set<std::string> durable_directories_;
+    std::atomic<std::uint64_t> read_bytes_{0};
+    std::atomic<std::uint64_t> read_errors_{0};
 };
 
 }  // namespace

@@ -35,6 +35,12 @@ public:
     virtual Result<> remove(const std::string& name) = 0;
     // For messages: "file:///var/lib/walvault".
     virtual std::string url() const = 0;
+    // What get() gave, and how often it failed for another reason than absence.
+    struct Reads {
+        std::uint64_t bytes = 0;
+        std::uint64_t errors = 0;
+    };
+    virtual Reads reads() const { return {}; }
 };
 
 // Objects are files under `root`; put writes a temporary name, syncs, renames it into place, syncs

@@ -75,10 +75,15 @@ Result<> Repository::State::enter(pb::LedgerEntry entry, const Footers& footers)
     WV_CHECK(catch_index_up());
     if (entry.actor().empty()) entry.set_actor("agent");
     WV_CHECK(require_writer());
-    WV_TRY(pb::LedgerEntry entered, ledger->append(std::move(entry)));
+    auto entered = ledger->append(std::move(entry));
+    if (!entered) {
+        ++ledger_errors;
+        return fail(entered.error());
+    }
     // Where no lock holds (a network file system, a copied machine), another may have begun meanwhile.
     WV_CHECK(require_writer());
-    auto applied = index->apply(entered, ledger->head(), footers);
+    if (troubles) note_trouble(*entered);
+    auto applied = index->apply(*entered, ledger->head(), footers);
     index_is_behind = !applied;
     return applied;
 }

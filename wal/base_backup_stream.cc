@@ -366,6 +366,25 @@ Task<Result<BackupStop>> BackupRun::run(BackupOptions options,
 
 }  // namespace
 
+// "checksum verification failed in file …" for the first pages of a file, and at the end, where there
+// is more than one in all: "12 total checksum verification failures".
+std::uint64_t page_checksum_failures(const std::string& message) {
+    constexpr std::string_view kTotal = " total checksum verification failure";
+    constexpr std::string_view kOne = "checksum verification failed in file";
+    if (std::size_t at = message.find(kTotal); at != std::string::npos) {
+        std::size_t first = at;
+        while (first > 0 && message[first - 1] >= '0' && message[first - 1] <= '9')
+            --first;
+        std::uint64_t count = 0;
+        std::from_chars(message.data() + first, message.data() + at, count);
+        if (count > 0) return count;
+    }
+    std::uint64_t count = 0;
+    for (std::size_t at = message.find(kOne); at != std::string::npos; at = message.find(kOne, at + 1))
+        ++count;
+    return count;
+}
+
 Task<Result<BackupStop>> run_base_backup(Connection& connection, BackupOptions options,
                                          std::function<Task<Result<>>(BackupStart)> on_start,
                                          BackupConsumer& consumer) {

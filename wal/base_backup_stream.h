@@ -66,4 +66,8 @@ Task<Result<BackupStop>> run_base_backup(Connection& connection, BackupOptions o
                                          std::function<Task<Result<>>(BackupStart)> on_start,
                                          BackupConsumer& consumer);
 
+// How many pages failed their checksum on the server, by the text of the backup's error; 0 where it
+// failed for another reason.
+std::uint64_t page_checksum_failures(const std::string& message);
+
 }  // namespace walvault::wal

@@ -122,7 +122,7 @@ private:
     bool copy_ended_ = false;
     bool lost_ = false;
     std::string sqlstate_;
-    std::vector<std::string> warnings_;  // the first of the current statement
+    std::vector<std::string> warnings_;  // the first ones of the current statement, and its last
 };
 
 void PqConnection::on_notice(void* self, const PGresult* notice) {
@@ -131,7 +131,11 @@ void PqConnection::on_notice(void* self, const PGresult* notice) {
     if (text == nullptr) return;
     bool warning = severity != nullptr && std::string_view(severity) == "WARNING";
     auto& warnings = static_cast<PqConnection*>(self)->warnings_;
-    if (warning && warnings.size() < kWarningsKept) warnings.emplace_back(text);
+    // The first ones name what is wrong, the last one often sums it up.
+    if (warning && warnings.size() < kWarningsKept)
+        warnings.emplace_back(text);
+    else if (warning)
+        warnings.back() = text;
     log::write(warning ? log::Level::warn : log::Level::debug, "server.notice", text);
 }
 

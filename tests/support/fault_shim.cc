@@ -8,6 +8,9 @@
 //                    torn: half of a write is done, then the process dies
 //   FAULT_DIRECTORY  only calls on files below it count (receive: only sockets, wherever)
 //   FAULT_REPORT     a file that gets one line when the fault has fired
+//   FAULT_STICKY     set: every call from the Nth on fails, as on a disk that stays broken
+//   FAULT_ARMED      a file: calls count only from when it is there
+//   FAULT_COUNT      a file that gets the number of calls when the process ends
 
 // Both names of pwrite are wanted here, as the two functions that they are in the C library.
 #undef _FILE_OFFSET_BITS
@@ -63,12 +66,29 @@ void report() {
     syscall(SYS_close, file);
 }
 
-// Counts the call; true exactly once, at the Nth.
+bool is_armed() {
+    const char* path = getenv("FAULT_ARMED");
+    return path == nullptr || syscall(SYS_faccessat, AT_FDCWD, path, F_OK) == 0;
+}
+
+// Counts the call; true at the Nth, and where the fault is sticky at every one after it.
 bool is_the_one() {
     const char* at = getenv("FAULT_AT");
-    if (at == nullptr || calls_seen.fetch_add(1) + 1 != std::atol(at)) return false;
-    report();
-    return true;
+    if (at == nullptr || !is_armed()) return false;
+    const long call = calls_seen.fetch_add(1) + 1;
+    if (call == std::atol(at)) report();
+    return call == std::atol(at) || (call > std::atol(at) && getenv("FAULT_STICKY") != nullptr);
+}
+
+[[gnu::destructor]] void write_count() {
+    const char* path = getenv("FAULT_COUNT");
+    if (path == nullptr) return;
+    char text[32];
+    const int length = std::snprintf(text, sizeof text, "%ld\n", calls_seen.load());
+    const int file =
+        static_cast<int>(syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC, 0600));
+    syscall(SYS_write, file, text, length);
+    syscall(SYS_close, file);
 }
 
 [[noreturn]] void die() {
@@ -144,6 +164,21 @@ int fsync(int descriptor) {
 int fdatasync(int descriptor) {
     static auto* real = next<int(int)>("fdatasync");
     return hits("sync", descriptor) ? act() : real(descriptor);
+}
+
+int syncfs(int descriptor) {
+    static auto* real = next<int(int)>("syncfs");
+    return hits("sync", descriptor) ? act() : real(descriptor);
+}
+
+int renameat(int from_directory, const char* from, int to_directory, const char* to) {
+    static auto* real = next<int(int, const char*, int, const char*)>("renameat");
+    return hits("rename", to_directory) ? act() : real(from_directory, from, to_directory, to);
+}
+
+int unlinkat(int directory, const char* path, int flags) {
+    static auto* real = next<int(int, const char*, int)>("unlinkat");
+    return hits("remove", directory) ? act() : real(directory, path, flags);
 }
 
 int rename(const char* from, const char* to) {

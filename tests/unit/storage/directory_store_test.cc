@@ -71,4 +71,19 @@ TEST_CASE("a failed put leaves nothing behind") {
     CHECK(entries == 3);
 }
 
+TEST_CASE("what is read is counted, and so are failures other than absence") {
+    ScratchDirectory scratch;
+    auto store = make_directory_store(posix_file_system(), scratch.path());
+    REQUIRE(store->put("dir/a", as_bytes("12345")).has_value());
+    CHECK(store->reads().bytes == 0);
+    CHECK(store->get("dir/a", 1, 3).has_value());
+    CHECK(store->get("dir/a", 4, 9).has_value());
+    CHECK(store->get("dir/absent", 0, 9).error().code == Errc::not_found);
+    CHECK(store->reads().bytes == 4);
+    CHECK(store->reads().errors == 0);
+    fs::create_symlink("a", scratch / "dir/link");
+    CHECK(store->get("dir/link", 0, 9).error().code == Errc::io);
+    CHECK(store->reads().errors == 1);
+}
+
 }  // namespace walvault::storage

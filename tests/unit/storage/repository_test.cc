@@ -274,5 +274,51 @@ TEST_CASE("a synced frame that is damaged is told from the torn end of a crash")
     }
 }
 
+TEST_CASE("what went wrong is known again after a restart, and a clean look at everything ends it") {
+    Stage stage;
+    stage.create();
+    auto verified = [](const std::string& level, std::uint64_t failed) {
+        pb::LedgerEntry entry;
+        entry.mutable_verify_done()->set_level(level);
+        entry.mutable_verify_done()->set_failed_count(failed);
+        return entry;
+    };
+    const WallTime before = system_clock().now();
+    {
+        auto repository = must(stage.open());
+        CHECK(must(repository->troubles("main")).failed_backups == 0);
+        must(repository->ensure_cluster({.name = "main", .segment_bytes = 1_MiB}));
+        std::string id = must(repository->begin_backup("main"));
+        must(repository->fail_backup("main", id, "test"));
+        must(repository->fail_backup("other", "x", "not of this cluster"));
+        must(repository->append_to_ledger(verified("chunks", 2)));
+        CHECK(must(repository->troubles("main")).failed_backups == 1);
+    }
+    auto repository = must(stage.open());
+    auto known = must(repository->troubles("main"));
+    CHECK(known.failed_backups == 1);
+    CHECK(known.last_failed_backup >= before);
+    CHECK(known.damaged == 2);
+    must(repository->append_to_ledger(verified("wal", 0)));
+    CHECK(must(repository->troubles("main")).damaged == 2);
+    must(repository->append_to_ledger(verified("wal", 5)));
+    CHECK(must(repository->troubles("main")).damaged == 5);
+    must(repository->append_to_ledger(verified("chunks", 0)));
+    CHECK(must(repository->troubles("main")).damaged == 0);
+}
+
+TEST_CASE("an entry that the ledger could not take is counted") {
+    Stage stage;
+    stage.create();
+    FaultyFileSystem counting(posix_file_system(), 0, false);
+    { auto repository = must(stage.open(counting)); }
+    FaultyFileSystem files(posix_file_system(), counting.operation_count() + 1, false);
+    auto repository = must(stage.open(files));
+    CHECK(repository->counts().ledger_errors == 0);
+    while (repository->begin_backup("main")) {
+    }
+    CHECK(repository->counts().ledger_errors == 1);
+}
+
 }  // namespace
 }  // namespace walvault::storage

@@ -392,5 +392,18 @@ TEST_CASE("a label that would forge a line of backup_label is refused before any
     CHECK(server.command.empty());
 }
 
+TEST_CASE("damaged pages are counted as the server tells of them") {
+    const std::string one =
+        "checksum verification failed in file \"./base/5/16384\", block 0: calculated 1A5B but "
+        "expected 3C2D";
+    const std::string error = "checksum verification failure during base backup";
+    CHECK(page_checksum_failures(error + "; " + one) == 1);
+    CHECK(page_checksum_failures(error + "; " + one + "; " + one) == 2);
+    CHECK(page_checksum_failures(error + "; " + one + "; " + one +
+                                 "; 12 total checksum verification failures") == 12);
+    CHECK(page_checksum_failures("x total checksum verification failures") == 0);
+    CHECK(page_checksum_failures("base/1 came with CRC-32C 1, the manifest says 2") == 0);
+}
+
 }  // namespace
 }  // namespace walvault::wal
