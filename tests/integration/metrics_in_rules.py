@@ -10,7 +10,7 @@ def metrics_in_rules(path=RULES):
     """Names as exported; what the rules record themselves (walvault:…) and texts of alerts are no metrics."""
     names = set()
     for line in pathlib.Path(path).read_text().splitlines():
-        if re.match(r"\s*(#|summary:|- record:|- alert:)", line):
+        if re.match(r"\s*(#|summary:|runbook_url:|- record:|- alert:)", line):
             continue
         names |= set(re.findall(r"\bwalvault_[a-z0-9_]+\b", line))
     return sorted(names)

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -14,6 +15,7 @@ BUILD = pathlib.Path(os.environ.get("WALVAULT_BUILD", ROOT / "build" / "asan"))
 WALVAULT = os.environ.get("WALVAULT", str(BUILD / "agent" / "walvault"))
 DEPLOY = ROOT / "deploy"
 UNIT = "walvault@.service"
+RUNBOOKS = ROOT / "docs" / "runbooks"
 RULES = DEPLOY / "prometheus" / "walvault.rules.yml"
 
 
@@ -121,6 +123,25 @@ class RulesTest(DeployTest):
                 (pathlib.Path(directory) / path.name).write_text(text)
             done = run("promtool", "test", "rules", pathlib.Path(directory) / "walvault.rules.test.yml")
         self.assertNotEqual(done.returncode, 0)
+
+    def test_every_alert_has_a_page_a_link_to_it_and_a_case_in_which_it_fires(self):
+        rules, cases = RULES.read_text(), (DEPLOY / "prometheus" / "walvault.rules.test.yml").read_text()
+        index = (RUNBOOKS / "README.md").read_text()
+        pages = set()
+        blocks = re.split(r"^ +- alert: ", rules, flags=re.MULTILINE)[1:]
+        self.assertGreater(len(blocks), 12)
+        for block in blocks:
+            alert = block.split()[0]
+            with self.subTest(alert):
+                page = re.search(r'runbook_url: "https://walvault.example/runbooks/([a-z-]+)"', block).group(1)
+                self.assertIn(f"Alert: `{alert}`", (RUNBOOKS / f"{page}.md").read_text())
+                self.assertIn(f"({page}.md)", index)
+                pages.add(page)
+                self.assertTrue(re.search(rf"alertname: {alert}\n +exp_alerts:\n +- exp_labels", cases),
+                                "no case in which it fires")
+                self.assertTrue(re.search(rf"alertname: {alert}\n +exp_alerts: \[\]", cases),
+                                "no case in which it is quiet")
+        self.assertEqual({path.stem for path in RUNBOOKS.glob("*.md")} - {"README"}, pages)
 
     def test_names_of_metrics_are_found_in_the_rules(self):
         names = metrics_in_rules()
