@@ -217,7 +217,7 @@ Result<> View::scan_tails(bool missing_is_damage) {
         ScannedTail scanned = std::move(*found);
         if (scanned.damage) note_damage(history, tail.opened, *scanned.damage);
         pb::PackInfo info;
-        info.set_path(tail.opened.path());
+        info.set_path(scanned.reader->path());  // the tail, or the pack in its place
         info.set_kind(pb::PACK_KIND_WAL);
         info.set_cluster(tail.opened.cluster());
         info.set_start_lsn(tail.opened.start_lsn());
