@@ -15,7 +15,8 @@
 namespace walvault::agent {
 
 struct BackupConfig {
-    std::chrono::seconds every{24 * 3600};  // [server.X.backup] every; 0 ("off"): the first, then only on request
+    std::chrono::seconds every{
+        24 * 3600};  // [server.X.backup] every; 0 ("off"): the first, then only on request
     bool fast_checkpoint = false;           // checkpoint = "fast" | "spread"
     std::uint64_t max_rate_bytes = 0;       // per second; 0: unlimited
 };

@@ -1,4 +1,5 @@
-// Exit codes: API that restore_command, systemd and scripts depend on. New ones may come; an unknown one is a failure.
+// Exit codes: API that restore_command, systemd and scripts depend on. New ones may come; an
+// unknown one is a failure.
 #pragma once
 
 #include "base/result.h"

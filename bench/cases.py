@@ -98,7 +98,8 @@ def live(context):
             run = live_run(context, name, seconds)
             result["runs"][name].append(run)
             say(f"live         {name:20} {run['tps']:8.0f} TPS  " + "  ".join(
-                f"{key} {run[key]:.3f}" for key in ("lag_p50", "lag_p99", "cpu_share") if run.get(key) is not None))
+                f"{key} {run[key]:.3f}" for key in ("lag_p50", "lag_p99", "cpu_share")
+                if run.get(key) is not None))
     return result
 
 
@@ -109,7 +110,9 @@ def live_run(context, name, seconds):
     os.sync()
     if tool:
         tool.attach()
-    before = histogram(context.walvault.metrics(), "walvault_commit_durable_seconds") if name == "walvault" else {}
+    before = {}
+    if name == "walvault":
+        before = histogram(context.walvault.metrics(), "walvault_commit_durable_seconds")
     cpu_before = tool_group(tool).cpu_seconds() if tool else 0
     load = server.start_pgbench(seconds)
     sampler = lag.start(server, seconds - 1)
@@ -238,7 +241,8 @@ def replay(context):
 def wait_flushed(server, end):
     servers.wait_until(lambda: server.sql(
         "SELECT count(*) FROM pg_stat_replication WHERE application_name LIKE 'walvault%' "
-        f"AND flush_lsn >= '{servers.lsn_text(end)}'") != "0", "walvault has not flushed the WAL to replay", 120)
+        f"AND flush_lsn >= '{servers.lsn_text(end)}'") != "0",
+        "walvault has not flushed the WAL to replay", 120)
 
 
 def replay_pgbackrest(context, target):

@@ -38,7 +38,8 @@ def install(server):
 
 
 def start(server, seconds):
-    command = [f"{servers.BIN}/psql", "-XAtq", "-d", server.conninfo(), "-c", f"CALL bench_sample_lag({seconds})"]
+    command = [f"{servers.BIN}/psql", "-XAtq", "-d", server.conninfo(),
+               "-c", f"CALL bench_sample_lag({seconds})"]
     return subprocess.Popen(["setpriv", f"--reuid={measure.USER}", f"--regid={measure.USER}", "--init-groups",
                              "--"] + command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                             env=measure.environment(), cwd="/")

@@ -104,7 +104,8 @@ Result<> generate(const std::string& root, const std::string& key_path, const st
     WV_TRY(OpenedRepository opened, open_repository_files(*store, master));
     const DataKey* ledger_key = opened.keyring.current(pb::KEY_PURPOSE_LEDGER);
     if (ledger_key == nullptr) return fail(Errc::wrong_key, "the keyring has no ledger key");
-    WV_TRY(auto ledger, Ledger::open(files, root, opened.id, LedgerKeys::derive(*ledger_key), system_clock()));
+    WV_TRY(auto ledger,
+           Ledger::open(files, root, opened.id, LedgerKeys::derive(*ledger_key), system_clock()));
     WV_TRY(auto index, Index::open(root + "/" + kIndexName));
     WV_CHECK(require_caught_up(*index, *ledger));
     WV_TRY(std::uint64_t generation, index->generation());

@@ -85,11 +85,13 @@ def backup_rows(case):
         ours, peer = of(case["backup"].get("walvault", []), field), of(case["backup"]["pgbackrest"], field)
         rows.append(Row(f"base backup: {what}", f"pgBackRest {show(peer, 's')}", show(ours, "s"),
                         ratio(ours, peer), 0.8))
-    stored = [scaled(of(case["backup"].get(name, []), "stored_bytes"), 1e-9) for name in ("walvault", "pgbackrest")]
+    stored = [scaled(of(case["backup"].get(name, []), "stored_bytes"), 1e-9)
+              for name in ("walvault", "pgbackrest")]
     rows[-1].ours += f" (stored {show(stored[0], 'GB')})"
     rows[-1].peer += f" (stored {show(stored[1], 'GB')})"
     ours, peer = (of(case["restore"].get(name, []), "wall_seconds") for name in ("walvault", "pgbackrest"))
-    rows.append(Row("restore: wall", f"pgBackRest {show(peer, 's')}", show(ours, "s"), ratio(ours, peer), 0.7))
+    rows.append(Row("restore: wall", f"pgBackRest {show(peer, 's')}", show(ours, "s"),
+                    ratio(ours, peer), 0.7))
     rows.append(resident_row("resident memory, restoring", case["restore"].get("walvault", [])))
     return rows
 

@@ -117,7 +117,7 @@ log_checkpoints = off
         self.skip_archiving()
 
     def make_wal(self, size_bytes):
-        """pgbench and bulk inserts, mixed, until that many bytes of WAL exist; gives the boundary after them."""
+        """pgbench and bulk inserts, mixed, until so many bytes of WAL exist; the boundary after them."""
         start = self.lsn()
         while self.lsn() - start < size_bytes:
             self.pgbench(["-n", "-c", "8", "-j", "2", "-T", "3", "-b", "tpcb-like@40",

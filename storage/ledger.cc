@@ -79,7 +79,8 @@ public:
         if (payload.size() > kLedgerPayloadBytesMax)
             return fail(Errc::invalid_argument,
                         "a ledger entry would have " + std::to_string(payload.size()) +
-                            " bytes, more than the " + std::to_string(kLedgerPayloadBytesMax) + " it can have");
+                            " bytes, more than the " + std::to_string(kLedgerPayloadBytesMax) +
+                            " it can have");
         // Text that is not UTF-8 is written by protobuf and then refused by it for ever.
         if (!pb::LedgerEntry().ParseFromString(payload))
             return fail(Errc::invalid_argument, "a ledger entry holds text that is not UTF-8");

@@ -41,7 +41,8 @@ Result<std::vector<LedgerFileInfo>> list_ledger_files(ObjectStore& store);
 class LedgerWalk {
 public:
     using OnEntry = std::function<Result<>(const pb::LedgerEntry&, const LedgerHead&)>;
-    LedgerWalk(const Id16& repository_id, const LedgerKeys& keys) : repository_id_(repository_id), keys_(keys) {}
+    LedgerWalk(const Id16& repository_id, const LedgerKeys& keys)
+        : repository_id_(repository_id), keys_(keys) {}
 
     // Entries at or below this sequence are chained but not verified: a later hash that is known proves them.
     void set_trusted_sequence(std::uint64_t sequence) { trusted_sequence_ = sequence; }

@@ -76,7 +76,8 @@ public:
     Result<std::vector<pb::BackupInfo>> backups(const std::string& cluster);
     Result<std::vector<pb::GapFound>> gaps(const std::string& cluster);
     Result<RepositoryView::Totals> totals(const std::string& cluster);
-    // What the ledger says went wrong, read whole at the first call and kept up to date from then on.
+    // What the ledger says went wrong, read whole at the first call and kept up to date from then
+    // on.
     struct Troubles {
         std::uint64_t failed_backups = 0;
         WallTime last_failed_backup{};

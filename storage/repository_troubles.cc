@@ -23,8 +23,7 @@ void Repository::State::note_trouble(const pb::LedgerEntry& entry) {
 Result<Repository::Troubles> Repository::troubles(const std::string& cluster) {
     if (!state_->troubles) {
         state_->troubles.emplace();
-        LedgerKeys keys =
-            LedgerKeys::derive(*state_->keyring.current(pb::KEY_PURPOSE_LEDGER));
+        LedgerKeys keys = LedgerKeys::derive(*state_->keyring.current(pb::KEY_PURPOSE_LEDGER));
         auto note = [this](const pb::LedgerEntry& entry) -> Result<> {
             state_->note_trouble(entry);
             return {};

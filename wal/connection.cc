@@ -265,8 +265,9 @@ Task<Result<std::vector<QueryResult>>> PqConnection::query(std::string sql) {
         co_return fail(Errc::invalid_argument, "a statement holds a NUL byte");
     if (PQsendQuery(conn_.get(), sql.c_str()) == 0) {
         if (PQstatus(conn_.get()) == CONNECTION_BAD) co_return fail(lost());
-        co_return fail(Errc::invalid_argument,
-                       "the statement was not sent: " + readable_connect_message(PQerrorMessage(conn_.get())));
+        co_return fail(
+            Errc::invalid_argument,
+            "the statement was not sent: " + readable_connect_message(PQerrorMessage(conn_.get())));
     }
     WV_CO_CHECK(co_await flush());
     co_return co_await collect();

@@ -184,7 +184,8 @@ class DamageTest(StageCase):
             agent.start()
             make_table(self.primary, "after", 3000)
             agent.wait_until_flushed()
-            error = agent.error("restore", "--to", "latest", "--pgdata", agent.directory / "pgdata", expect=CORRUPT)
+            error = agent.error("restore", "--to", "latest", "--pgdata", agent.directory / "pgdata",
+                                expect=CORRUPT)
             self.assertIn(path.name, error["message"])
             done = agent.cli("verify", "--level", "wal", expect=CORRUPT)
             self.assertIn(path.name, done.stdout + done.stderr)

@@ -133,7 +133,7 @@ class RulesTest(DeployTest):
         for block in blocks:
             alert = block.split()[0]
             with self.subTest(alert):
-                page = re.search(r'runbook_url: "https://walvault.example/runbooks/([a-z-]+)"', block).group(1)
+                page = re.search(r'runbook_url: "https://[a-z.]+/runbooks/([a-z-]+)"', block).group(1)
                 self.assertIn(f"Alert: `{alert}`", (RUNBOOKS / f"{page}.md").read_text())
                 self.assertIn(f"({page}.md)", index)
                 pages.add(page)

@@ -60,10 +60,12 @@ class GoldenRepositoryTest(StageCase):
         for target, expected in self.answers["resolve"]:
             self.assert_as_then(expected, without_changing(self.agent.json("resolve", *target)), str(target))
         self.agent.cli("verify", "--level", "wal")
-        self.assert_as_then(self.answers["restores"]["latest"], restored_files(self.agent, "latest"), "latest")
+        files = self.answers["restores"]["latest"]
+        self.assert_as_then(files, restored_files(self.agent, "latest"), "latest")
 
     def test_it_holds_every_kind_of_file(self):
-        names = [str(path.relative_to(self.agent.repo)) for path in self.agent.repo.rglob("*") if path.is_file()]
+        names = [str(path.relative_to(self.agent.repo))
+                 for path in self.agent.repo.rglob("*") if path.is_file()]
         for pattern in (r"^repository$", r"^keyring/\d{10}$", r"^ledger/\d{20}\.log$", r"^main/wal/.*\.pack$",
                         r"^main/wal/.*\.tail$", r"^main/base/\w+_\d{5}\.pack$",
                         r"^main/base/\w+\.manifest\.pack$"):

@@ -114,7 +114,8 @@ class MetricsTest(StageCase):
         self.agent.stop()
         self.agent.start()
         wait_until(lambda: self.value("walvault_backups", 'state="failed"') == 1, "it to be known again")
-        self.assertAlmostEqual(self.value("walvault_backup_last_failure_timestamp_seconds"), failed_at, delta=5)
+        known_again = self.value("walvault_backup_last_failure_timestamp_seconds")
+        self.assertAlmostEqual(known_again, failed_at, delta=5)
         self.primary.stop("fast")
         path.write_bytes(whole)
         self.primary.start()
@@ -165,7 +166,8 @@ class MetricsTest(StageCase):
             path.chmod(0)
         self.primary.sql("select pg_terminate_backend(pid) from pg_stat_replication")
         wait_until(lambda: self.agent.process.poll() is not None or
-                   self.value("walvault_store_errors_total", 'op="read"') > 0, "the failed read to be counted")
+                   self.value("walvault_store_errors_total", 'op="read"') > 0,
+                   "the failed read to be counted")
         self.assertIsNone(self.agent.process.poll(), "it ended before it was asked")
         for path in packs:
             path.chmod(0o600)

@@ -44,7 +44,8 @@ class RestoredToolsTest(StageCase):
         self.assertTrue(manifest.exists(), "the server's manifest is not restored")
         self.assertGreater(len(json.loads(manifest.read_text())["Files"]), 900)
         # The server sends an empty tablespace_map; a restore writes one only where there are tablespaces.
-        ignored = ["postgresql.auto.conf", "recovery.signal", "walvault_restore.json", "pg_wal", "tablespace_map"]
+        ignored = ["postgresql.auto.conf", "recovery.signal", "walvault_restore.json", "pg_wal",
+                   "tablespace_map"]
         command = [PG_BIN / "pg_verifybackup", "-n"]
         for name in ignored:
             command += ["-i", name]

@@ -6,7 +6,7 @@ import tempfile
 import unittest
 
 TIDY = pathlib.Path(__file__).resolve().parents[1] / "tidy"
-RULE_COUNT = 11
+RULE_COUNT = 12
 
 GOOD = {
     "base/good.h": "// Good: a header with a purpose.\n#pragma once\n",
@@ -28,7 +28,7 @@ BAD = {
     "this function has 72 lines": {"agent/a.cc": "int f() {\n" + "    g();\n" * 70 + "}\n"},
     "g has 71 lines": {"tests/a.py": "def g():\n" + "    f()\n" * 70},
     "the file has 601 lines": {"base/a.cc": "\n" * 601},
-    "121 columns": {"base/a.cc": "// " + "x" * 118 + "\n"},
+    "111 columns": {"base/a.cc": "// " + "x" * 108 + "\n"},
     "begins with a sentence": {"base/a.h": "#pragma once\n"},
     "finish it": {"base/a.cc": "// TO" + "DO later\n"},
     "are started by a TaskGroup": {"agent/a.cc": "auto d = asio::detached;\n"},
@@ -61,6 +61,15 @@ class TidyTest(unittest.TestCase):
                 self.assertEqual(len(found), 1, done.stdout)
                 self.assertIn(expected, found[0])
                 self.assertRegex(found[0], f"^{next(iter(files))}:\\d+: ")
+
+    def test_what_clang_format_would_change_is_found_unless_it_is_listed(self):
+        style = {".clang-format": "BasedOnStyle: Google\nIndentWidth: 4\n"}
+        formed, unformed = {"base/a.cc": "int f() { return 1; }\n"}, {"base/a.cc": "int  f(){return 1;}\n"}
+        listed = {"tests/unformatted.txt": "base/a.cc\n"}
+        self.assertEqual(self.run_on({**style, **formed}).returncode, 0)
+        self.assertIn("base/a.cc:1: clang-format", self.run_on({**style, **unformed}).stdout)
+        self.assertEqual(self.run_on({**style, **unformed, **listed}).returncode, 0)
+        self.assertIn("strike it", self.run_on({**style, **formed, **listed}).stdout)
 
     def test_words_in_comments_and_texts_are_not_code(self):
         text = '// std::mutex and asio::detached\nconst char* k = "std::mutex {";\n'

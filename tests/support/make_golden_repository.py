@@ -26,7 +26,8 @@ CLONE_NEWUTS = 0x04000000
 SMALL = {"autovacuum": "off", "wal_keep_size": "'1GB'", "max_prepared_transactions": "5",
          "shared_preload_libraries": "''"}
 # What a base backup would hold of a database that nobody uses.
-UNUSED = ("drop schema information_schema cascade", "delete from pg_description", "delete from pg_shdescription",
+UNUSED = ("drop schema information_schema cascade", "delete from pg_description",
+          "delete from pg_shdescription",
           "delete from pg_collation where oid >= 12000", "delete from pg_ts_config_map where mapcfg > 3748",
           "delete from pg_ts_config where oid > 3748", "delete from pg_ts_dict where oid > 3765",
           "delete from pg_init_privs", "delete from pg_conversion")

@@ -29,8 +29,8 @@ def main():
     seed = int(os.environ.get("WALVAULT_TEST_SEED", time.time_ns() % 1_000_000_007))
     with tempfile.TemporaryDirectory(prefix="walvault-fuzz-") as scratch:
         done = subprocess.run(
-            [str(program), f"-max_total_time={SECONDS}", f"-seed={seed}", "-print_final_stats=1", "-timeout=10",
-             "-rss_limit_mb=1024", f"-artifact_prefix={scratch}/", scratch, corpus],
+            [str(program), f"-max_total_time={SECONDS}", f"-seed={seed}", "-print_final_stats=1",
+             "-timeout=10", "-rss_limit_mb=1024", f"-artifact_prefix={scratch}/", scratch, corpus],
             capture_output=True, text=True, errors="replace", timeout=SECONDS + 120)
     print(f"seed {seed} (WALVAULT_TEST_SEED={seed} repeats fuzz_{target}_live)")
     executions = re.search(r"number_of_executed_units: (\d+)", done.stderr)

@@ -181,7 +181,8 @@ def interrupt(*_):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--build", required=True, type=pathlib.Path)
-    parser.add_argument("--fuzz-build", type=pathlib.Path, help="with the libFuzzer targets; none: they are left out")
+    parser.add_argument("--fuzz-build", type=pathlib.Path,
+                        help="the build of the libFuzzer targets; none: they are left out")
     parser.add_argument("--unit", action="store_true")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("patterns", nargs="*")

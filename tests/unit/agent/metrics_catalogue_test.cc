@@ -29,7 +29,8 @@ TEST_CASE("Every series exists from the start, thresholds with their value") {
     CHECK(has_line(text, "walvault_slot_safe_wal_bytes{server=\"main\",slot=\"walvault\"} Nan"));
 }
 
-// The contract: dashboards and rules are written against these names. One more is one more line here.
+// The contract: dashboards and rules are written against these names. One more is one more line
+// here.
 constexpr std::string_view kMeant = R"(counter walvault_backup_failures_total reason,server
 counter walvault_base_page_checksum_failures_total server
 counter walvault_log_messages_total level

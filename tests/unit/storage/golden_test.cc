@@ -148,7 +148,8 @@ TEST_CASE("the ledger of the golden repository has every kind of entry, and each
 }
 
 TEST_CASE("another master key is told as such") {
-    auto ring = Keyring::decode(raw_file(kDirectory + "/keyring"), golden::kRepositoryId, MasterKey::generate());
+    auto ring = Keyring::decode(raw_file(kDirectory + "/keyring"), golden::kRepositoryId,
+                                MasterKey::generate());
     CHECK(ring.error().code == Errc::wrong_key);
 }
 

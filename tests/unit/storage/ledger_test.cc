@@ -184,7 +184,9 @@ TEST_CASE("every flipped bit of a ledger file is detected") {
     }
 }
 
-TEST_CASE("a ledger cut at any byte is refused, or ends with the last whole entry where a torn end is allowed") {
+TEST_CASE(
+    "a ledger cut at any byte is refused, or ends with the last whole entry where a torn end is "
+    "allowed") {
     TestLedger ledger(3);
     ByteBuffer file = raw_file(ledger.first_path());
     std::vector<std::size_t> offsets = record_offsets(file);
@@ -235,7 +237,8 @@ TEST_CASE("a record whose last sectors were never written is torn, one damaged e
     std::size_t record = record_offsets(file)[1];
     for (std::size_t sector = 512; sector < file.size(); sector += 512) {
         ByteBuffer torn = file;
-        std::fill(torn.begin() + static_cast<std::ptrdiff_t>(std::max(sector, record)), torn.end(), std::byte{0});
+        std::fill(torn.begin() + static_cast<std::ptrdiff_t>(std::max(sector, record)), torn.end(),
+                  std::byte{0});
         write_raw_file(ledger.first_path(), torn);
         auto read = ledger.read();
         REQUIRE(read.head.has_value());
@@ -293,7 +296,8 @@ TEST_CASE("a ledger rewritten with right hashes but another key is detected") {
 TEST_CASE("a ledger of another repository is refused") {
     TestLedger ledger(2);
     auto ignore = [](const pb::LedgerEntry&) -> Result<> { return {}; };
-    CHECK(read_ledger(*ledger.store, id16(0x12), test_keys(), {}, true, ignore).error().code == Errc::corrupt);
+    CHECK(read_ledger(*ledger.store, id16(0x12), test_keys(), {}, true, ignore).error().code ==
+          Errc::corrupt);
     ByteBuffer file = raw_file(ledger.first_path());
     ByteBuffer header = encode_ledger_header(id16(0x12), 1, Id32{});
     std::ranges::copy(header, file.begin());
@@ -345,7 +349,9 @@ TEST_CASE("an entry too large is refused and the ledger goes on") {
 
 TEST_CASE("an entry that could not be read back is refused and the ledger goes on") {
     TestLedger ledger(1);
-    auto writer = Ledger::open(files(), ledger.scratch.path(), kRepository, test_keys(), system_clock()).value();
+    auto writer =
+        Ledger::open(files(), ledger.scratch.path(), kRepository, test_keys(), system_clock())
+            .value();
     CHECK(writer->append(pack_deleted("not\xFFtext")).error().code == Errc::invalid_argument);
     CHECK(writer->append(pack_deleted("text")).has_value());
     CHECK(ledger.read().paths == std::vector<std::string>{"pack-1", "text"});

@@ -284,7 +284,8 @@ TEST_CASE("a synced frame that is damaged is told from the torn end of a crash")
     }
 }
 
-TEST_CASE("what went wrong is known again after a restart, and a clean look at everything ends it") {
+TEST_CASE(
+    "what went wrong is known again after a restart, and a clean look at everything ends it") {
     Stage stage;
     stage.create();
     auto verified = [](const std::string& level, std::uint64_t failed) {

@@ -23,7 +23,8 @@ TEST_CASE("sizes are read with PostgreSQL's units") {
 }
 
 TEST_CASE("sizes that are none are corrupt") {
-    for (const char* text : {"", "MB", "16 MB", "16mb", "-1", "99999999999999999999", "18446744073709551615kB"}) {
+    for (const char* text :
+         {"", "MB", "16 MB", "16mb", "-1", "99999999999999999999", "18446744073709551615kB"}) {
         CAPTURE(text);
         auto size = parse_size_bytes(text);
         REQUIRE_FALSE(size);
