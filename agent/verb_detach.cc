@@ -55,16 +55,13 @@ private:
     Result<> drop_slot() {
         // Shows that no agent streams, and keeps one from starting meanwhile.
         WV_TRY(auto lock, posix_file_system().lock(config_.repo.root + "/" + storage::kLockName));
-        auto dropped = call_server(server_, wal::Connection::Mode::physical_replication,
-                                   [&](wal::Connection& connection) -> Task<Result<>> {
-                                       auto done =
-                                           co_await wal::drop_slot(connection, server_.slot);
-                                       if (!done && done.error().code == Errc::not_found)
-                                           co_return Result<>();
-                                       co_return done;
-                                   });
-        server_failed_ = !dropped;
-        return dropped;
+        return call_server(server_, wal::Connection::Mode::physical_replication,
+                           [&](wal::Connection& connection) -> Task<Result<>> {
+                               auto done = co_await wal::drop_slot(connection, server_.slot);
+                               if (!done && done.error().code == Errc::not_found)
+                                   co_return Result<>();
+                               co_return done;
+                           });
     }
 
     Result<> record(const storage::MasterKey& master) const {
@@ -72,8 +69,10 @@ private:
         entry.set_actor("detach");
         entry.mutable_slot_dropped()->set_cluster(server_.name);
         entry.mutable_slot_dropped()->set_slot(server_.slot);
-        return storage::append_to_ledger(posix_file_system(), config_.repo.root, master,
-                                         system_clock(), std::move(entry));
+        auto entered = storage::append_to_ledger(posix_file_system(), config_.repo.root, master,
+                                                 system_clock(), std::move(entry));
+        if (!entered) return fail(as_repository_error(std::move(entered).error()));
+        return {};
     }
 
     Result<ExitCode> tell_plan() const {
