@@ -24,6 +24,7 @@ Task<Result<std::optional<SlotPosition>>> find_slot(Connection& connection, Rece
     Connection::Options wanted;
     wanted.conninfo = options.conninfo;
     wanted.application_name = options.application_name;
+    wanted.hangup = options.hangup;
     WV_CO_TRY(auto sql, co_await Connection::connect(std::move(wanted)));
     co_return co_await read_slot_in_view(*sql, options.slot);
 }
