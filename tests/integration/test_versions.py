@@ -65,7 +65,8 @@ class Versions:
             " and d.datname = current_database()")
 
     def commit_time(self, xid):
-        return self.primary.sql(f"select {STAMP.format(f'pg_xact_commit_timestamp({chr(39)}{xid}{chr(39)}::xid)')}")
+        stamp = STAMP.format(f"pg_xact_commit_timestamp('{xid}'::xid)")
+        return self.session.execute(f"select {stamp};")[0]
 
     # --- WAL ----------------------------------------------------------------------------------
 
@@ -181,7 +182,8 @@ class Versions:
         noted = {}
         for number in numbers:
             xid = self.transaction(f"insert into numbered values ({number})")
-            noted[number] = (xid, self.commit_time(xid), self.primary.sql("select pg_current_wal_flush_lsn()"))
+            lsn = self.session.execute("select pg_current_wal_flush_lsn();")[0]
+            noted[number] = (xid, self.commit_time(xid), lsn)
         return noted
 
     def restored_rows(self, restored):
