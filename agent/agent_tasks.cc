@@ -122,10 +122,11 @@ void heed_waiting_commits(AgentState& state, const wal::SlotFacts& now) {
     const bool was = state.slot && state.slot->is_waited_for() &&
                      state.slot->synchronous_commit == "remote_apply";
     if (never && !was)
-        log::error("server.remote_apply",
-                   "synchronous_commit is remote_apply and the server waits for this agent, which applies "
-                   "nothing: commits hang",
-                   {{"hint", "ALTER SYSTEM SET synchronous_commit = 'on'; SELECT pg_reload_conf();"}});
+        log::error(
+            "server.remote_apply",
+            "synchronous_commit is remote_apply and the server waits for this agent, which applies "
+            "nothing: commits hang",
+            {{"hint", "ALTER SYSTEM SET synchronous_commit = 'on'; SELECT pg_reload_conf();"}});
 }
 
 // What the last look at the slot says that somebody must hear of; once for each change.
@@ -146,8 +147,8 @@ void warn_of_slot(const wal::SlotFacts& now, const std::optional<wal::SlotFacts>
 bool backup_due(const AgentState& state) {
     if (state.backup.running || !state.capture.connected() || !state.progress.history())
         return false;
-    const auto last_started = newest_base_started(*state.progress.history(), state.histories,
-                                                  state.backups, state.gaps);
+    const auto last_started =
+        newest_base_started(*state.progress.history(), state.histories, state.backups, state.gaps);
     return state.backup.schedule.due(state.clock.steady_now(), state.clock.now(), last_started,
                                      state.server.backup.every);
 }

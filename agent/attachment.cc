@@ -16,8 +16,7 @@ public:
         : server_(server), histories_(histories), current_(current), differences_(differences) {}
 
     Attachment choose() const {
-        if (histories_.empty())
-            return begin(pb::HistoryOpened::FIRST, "the first attachment");
+        if (histories_.empty()) return begin(pb::HistoryOpened::FIRST, "the first attachment");
         if (const HistoryRecord* candidate = best_candidate()) return attach_to(*candidate);
         return settle_differences();
     }
@@ -59,12 +58,13 @@ private:
         }
         return best;
     }
-    bool is_current(const HistoryRecord& record) const { return current_ && record.id == *current_; }
+    bool is_current(const HistoryRecord& record) const {
+        return current_ && record.id == *current_;
+    }
 
     Attachment attach_to(const HistoryRecord& record) const {
         const Lsn limit = *end_on_path(record.timeline);
-        if (limit != kNoEnd && record.end_lsn >= limit)
-            return promotion(record, limit);
+        if (limit != kNoEnd && record.end_lsn >= limit) return promotion(record, limit);
         const bool behind = record.end_lsn > server_.flushed_lsn && limit == kNoEnd;
         if (behind && server_.in_recovery)
             return Wait{"the server, a standby, has WAL up to " + to_string(server_.flushed_lsn) +
@@ -81,8 +81,8 @@ private:
 
     Lsn segment_of(Lsn lsn) const { return lsn.round_down(server_.segment_bytes); }
 
-    // The segment that the history ends in; the one before it where too little of it is stored to prove
-    // anything, since a wrong history may agree in a page header.
+    // The segment that the history ends in; the one before it where too little of it is stored to
+    // prove anything, since a wrong history may agree in a page header.
     Lsn compare_start(const HistoryRecord& record) const {
         const Lsn end = std::min(record.end_lsn, server_.flushed_lsn);
         return std::max(segment_with_proof(record, end), record.start_lsn);
@@ -132,19 +132,19 @@ private:
             if (each && (!longest || each->at_lsn > longest->at_lsn)) longest = each;
         }
         if (!longest)
-            return begin(pb::HistoryOpened::UNRELATED,
-                         "the server's timeline " + std::to_string(server_.timeline) +
-                             " has no stored ancestor");
+            return begin(pb::HistoryOpened::UNRELATED, "the server's timeline " +
+                                                           std::to_string(server_.timeline) +
+                                                           " has no stored ancestor");
         const HistoryRecord& record = *record_of(longest->history);
         if (longest->at_lsn - longest->from_lsn >= kProofBytes)
             return fork(record, longest->at_lsn,
                         "the server's WAL differs from what is stored from " +
                             to_string(longest->at_lsn) + " on");
         const Lsn first = segment_of(record.end_lsn);
-        const bool can_look_back =
-            server_.keeps_older_segments &&
-            longest->from_lsn >= record.start_lsn + server_.segment_bytes &&
-            first - std::min(first, longest->from_lsn) < kLookBackSegmentsMax * server_.segment_bytes;
+        const bool can_look_back = server_.keeps_older_segments &&
+                                   longest->from_lsn >= record.start_lsn + server_.segment_bytes &&
+                                   first - std::min(first, longest->from_lsn) <
+                                       kLookBackSegmentsMax * server_.segment_bytes;
         if (can_look_back)
             return Follow{.history = record.id,
                           .timeline = record.timeline,

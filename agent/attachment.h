@@ -18,11 +18,11 @@ namespace walvault::agent {
 struct ServerSide {
     TimelineId timeline = 0;
     Lsn flushed_lsn;
-    bool in_recovery = false;                // a standby: it may lag
-    std::vector<TimelineSwitch> ancestors;   // of its timeline, oldest first
+    bool in_recovery = false;               // a standby: it may lag
+    std::vector<TimelineSwitch> ancestors;  // of its timeline, oldest first
     std::uint64_t segment_bytes = 0;
-    Lsn reserved_lsn;                        // WAL from here on is kept for the slot
-    bool keeps_older_segments = true;        // false: it was asked and had recycled them
+    Lsn reserved_lsn;                  // WAL from here on is kept for the slot
+    bool keeps_older_segments = true;  // false: it was asked and had recycled them
 };
 
 // A stored history was compared with the server from `from_lsn` on, and `at_lsn` is the first byte
@@ -38,8 +38,8 @@ struct Follow {
     Id16 history{};
     TimelineId timeline = 0;
     Lsn from_lsn;
-    // A primary that has flushed less than is stored was rolled back: once all it has is found equal,
-    // its end is where it leaves the history.
+    // A primary that has flushed less than is stored was rolled back: once all it has is found
+    // equal, its end is where it leaves the history.
     bool behind = false;
     bool resumed = false;  // not the one that was followed last
 };

@@ -10,8 +10,8 @@
 
 namespace walvault::agent {
 
-// When the newest complete base began that a restore of `current` can start from, if there is one. A
-// promotion goes on with the bases of its parent. Behind a fork, a gap, or WAL that cannot be
+// When the newest complete base began that a restore of `current` can start from, if there is one.
+// A promotion goes on with the bases of its parent. Behind a fork, a gap, or WAL that cannot be
 // replayed across, a new one is wanted: the old ones reach the other side only by proof, or not.
 std::optional<WallTime> newest_base_started(const storage::HistoryRecord& current,
                                             const std::vector<storage::HistoryRecord>& known,

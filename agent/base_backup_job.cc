@@ -256,8 +256,8 @@ Task<Result<>> BaseBackupJob::State::read_configuration() {
     co_return Result<>();
 }
 
-// The server's clock, which stamps commits; the agent's may be another host's. Never earlier than it is:
-// a base then promises nothing of the moments before its start LSN.
+// The server's clock, which stamps commits; the agent's may be another host's. Never earlier than
+// it is: a base then promises nothing of the moments before its start LSN.
 std::int64_t BaseBackupJob::State::server_now_us() const {
     auto since = std::chrono::duration_cast<Micros>(clock.steady_now() - asked_at);
     return (server_at + since).time_since_epoch().count();

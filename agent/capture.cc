@@ -276,11 +276,11 @@ Task<Result<>> Capture::stream() {
             const auto& next = std::get<wal::StreamEnded>(*event).next;
             timeline_ended_ = next.has_value();
             server_ended_ = !timeline_ended_;
-            std::string message =
-                next ? "timeline " + std::to_string(start_->timeline) + " ended at " +
-                           to_string(next->next_start_lsn) + "; timeline " +
-                           std::to_string(next->next_timeline) + " continues it"
-                     : "the server shut down cleanly";
+            std::string message = next ? "timeline " + std::to_string(start_->timeline) +
+                                             " ended at " + to_string(next->next_start_lsn) +
+                                             "; timeline " + std::to_string(next->next_timeline) +
+                                             " continues it"
+                                       : "the server shut down cleanly";
             ended = fail(Error{Errc::unavailable, std::move(message), "", Origin::server});
         }
         if (until_caught_up_ && goal_ && progress_.received_lsn() >= *goal_) break;
@@ -288,8 +288,8 @@ Task<Result<>> Capture::stream() {
     receiving_ = false;
     if (!ended && nothing_continues(ended.error())) {
         choice_.note_difference(*start_, start_->history.end_lsn);
-        ended = fail(Errc::forked, "the server's WAL does not continue what is stored: " +
-                                       ended.error().message);
+        ended = fail(Errc::forked,
+                     "the server's WAL does not continue what is stored: " + ended.error().message);
     }
     if (pipeline_.error()) ended = fail(*pipeline_.error());
     auto finished = co_await pipeline_.finish();
@@ -354,8 +354,8 @@ Result<> Capture::take_position(const wal::ServerPosition& position) {
     // A server that may turn out to be another one proves nothing, nor does a standby, which may be
     // cut off from what commits elsewhere.
     if (!comparison_->is_complete() || identity_->in_recovery) return {};
-    // A commit may be stamped before this and sent after it; only a second answer that names the same
-    // position proves the first.
+    // A commit may be stamped before this and sent after it; only a second answer that names the
+    // same position proves the first.
     if (last_position_ && last_position_->server_end_lsn == position.server_end_lsn &&
         last_position_->sent_at <= position.sent_at)
         pipeline_.note_quiet(position.server_end_lsn, last_position_->sent_at);
@@ -381,10 +381,12 @@ Task<> Capture::close_when_slow() {
 // An agent that answers keepalives with an old position would keep the server from shutting down.
 Task<> Capture::close_when_broken() {
     while (streaming_ && !pipeline_.error()) {
-        // A disk that hangs says no error, and a server that shuts down waits for what it holds back.
+        // A disk that hangs says no error, and a server that shuts down waits for what it holds
+        // back.
         if (pipeline_.unflushed_for() > kStoreMayHang) {
-            log::error("store.hangs", "a write to the repository does not end: leaving the server",
-                       {{"seconds", std::chrono::duration<double>(pipeline_.unflushed_for()).count()}});
+            log::error(
+                "store.hangs", "a write to the repository does not end: leaving the server",
+                {{"seconds", std::chrono::duration<double>(pipeline_.unflushed_for()).count()}});
             break;
         }
         co_await wait_for(pipeline_.failed(), 1s);

@@ -160,7 +160,8 @@ void add_history_verbs(CLI::App& app, Parsed& parsed) {
     CLI::App* verb = add_verb(app, "info", "What can be restored: window, gaps, base backups",
                               "walvault info --backups");
     verb->add_flag("--backups", info.backups, "Each base backup");
-    verb->add_flag("--timelines", info.timelines, "Each history as a tree: forks, promotions, gaps");
+    verb->add_flag("--timelines", info.timelines,
+                   "Each history as a tree: forks, promotions, gaps");
     verb->add_flag("--gaps", info.gaps, "Each gap");
     verb->add_flag("--points", info.points, "Each named restore point");
 

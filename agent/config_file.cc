@@ -62,10 +62,11 @@ Result<> check_server_name(const std::string& name, const std::string& where) {
         !name.empty() && name.size() <= 63 && name.front() != '-' &&
         name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_-") == std::string::npos;
     if (good && storage::is_reserved_name(name))
-        return fail(Errc::invalid_argument,
-                    fmt::format("{}: \"{}\" cannot be a server's name: the repository keeps files of "
-                                "its own under it",
-                                where, name));
+        return fail(
+            Errc::invalid_argument,
+            fmt::format("{}: \"{}\" cannot be a server's name: the repository keeps files of "
+                        "its own under it",
+                        where, name));
     if (good) return {};
     return fail(Errc::invalid_argument,
                 fmt::format("{}: \"{}\" is not a server's name: 1 to 63 of a-z, 0-9, _ and -",

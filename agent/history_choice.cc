@@ -47,7 +47,8 @@ Task<Result<StreamStart>> HistoryChoice::choose(wal::Receiver& receiver,
         WV_CO_TRY(auto start, co_await carry_out(std::move(attachment), receiver, cluster));
         if (start) co_return std::move(*start);
     }
-    co_return fail(Errc::unsupported, "the server's timelines never lead to one that can be streamed");
+    co_return fail(Errc::unsupported,
+                   "the server's timelines never lead to one that can be streamed");
 }
 
 Task<Result<ServerSide>> HistoryChoice::server_side(wal::Receiver& receiver,
@@ -145,7 +146,8 @@ Task<Result<>> HistoryChoice::open_branch(Branch branch, wal::Receiver& receiver
     auto open = [this, opened, parent, branch]() -> Result<std::pair<Id16, std::uint64_t>> {
         std::uint64_t orphans = 0;
         if (branch.fork_lsn < parent.end_lsn) {
-            WV_TRY(orphans, repository_.wal().count_commits(parent.id, branch.fork_lsn, parent.end_lsn));
+            WV_TRY(orphans,
+                   repository_.wal().count_commits(parent.id, branch.fork_lsn, parent.end_lsn));
         }
         WV_TRY(Id16 id, repository_.open_history(opened));
         return std::pair(id, orphans);
@@ -159,7 +161,8 @@ Task<Result<>> HistoryChoice::open_branch(Branch branch, wal::Receiver& receiver
                 {"parent", short_id(branch.parent)},
                 {"timeline", branch.timeline},
                 {"fork_lsn", to_string(branch.fork_lsn)},
-                {"left_behind_bytes", parent.end_lsn > branch.fork_lsn ? parent.end_lsn - branch.fork_lsn : 0},
+                {"left_behind_bytes",
+                 parent.end_lsn > branch.fork_lsn ? parent.end_lsn - branch.fork_lsn : 0},
                 {"left_behind_commits", orphans}});
     if (branch.timeline >= 2)
         WV_CO_CHECK(co_await keep_timeline_history(id, branch.timeline, receiver, cluster));
@@ -267,7 +270,8 @@ void HistoryChoice::note_followed() {
     differences_.clear();
     keeps_older_segments_ = true;
     if (slot_was_made_)
-        log::info("slot.nothing_lost", "the stream goes on where it ended, although the slot was new",
+        log::info("slot.nothing_lost",
+                  "the stream goes on where it ended, although the slot was new",
                   {{"slot", slot_}});
     slot_was_made_ = false;
 }

@@ -30,11 +30,12 @@ public:
                   std::string slot)
         : pools_(pools), repository_(repository), clock_(clock), slot_(std::move(slot)) {}
 
-    // Makes the slot if it is missing, reads the server's timeline history, and gives where to stream.
-    // Every history and every history file it names is in the ledger, synced. Errors: unavailable (a
-    // standby that lags), not_found (a timeline's history file is missing), others as server and
-    // repository give them.
-    Task<Result<StreamStart>> choose(wal::Receiver& receiver, const storage::ClusterRecord& cluster);
+    // Makes the slot if it is missing, reads the server's timeline history, and gives where to
+    // stream. Every history and every history file it names is in the ledger, synced. Errors:
+    // unavailable (a standby that lags), not_found (a timeline's history file is missing), others
+    // as server and repository give them.
+    Task<Result<StreamStart>> choose(wal::Receiver& receiver,
+                                     const storage::ClusterRecord& cluster);
 
     // The server's bytes differ from the stored ones; the next choice takes it into account.
     void note_difference(const StreamStart& start, Lsn at);
@@ -50,7 +51,8 @@ private:
                                          const storage::ClusterRecord& cluster);
     Task<Result<wal::SlotPosition>> settle_slot(wal::Receiver& receiver,
                                                 const storage::ClusterRecord& cluster);
-    Task<Result<std::optional<StreamStart>>> carry_out(Attachment attachment, wal::Receiver& receiver,
+    Task<Result<std::optional<StreamStart>>> carry_out(Attachment attachment,
+                                                       wal::Receiver& receiver,
                                                        const storage::ClusterRecord& cluster);
     Task<Result<>> open_branch(Branch branch, wal::Receiver& receiver,
                                const storage::ClusterRecord& cluster);

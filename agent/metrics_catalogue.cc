@@ -155,8 +155,9 @@ void AgentMetrics::make_recovery(const Labels& with_repo) {
 void AgentMetrics::make_stream(const Labels& with_repo) {
     stream_connected =
         metrics_->gauge("walvault_stream_connected", "1 while WAL is streamed.", server_);
-    stream_synchronous = metrics_->gauge(
-        "walvault_stream_synchronous", "1 while commits of the server wait for this agent.", server_);
+    stream_synchronous =
+        metrics_->gauge("walvault_stream_synchronous",
+                        "1 while commits of the server wait for this agent.", server_);
     stream_connects_total =
         metrics_->counter("walvault_stream_connects_total", "Streams begun.", server_);
     for (DisconnectReason reason : kReasons)

@@ -105,8 +105,8 @@ Result<DirectoryFacts> inspect_directory(const std::string& path) {
             facts.state = State::occupied;
     }
     if (ours) {
-        // It is renamed into place last: with it, this is a cluster, and may have been used since the
-        // restore was interrupted before it could take the marker away.
+        // It is renamed into place last: with it, this is a cluster, and may have been used since
+        // the restore was interrupted before it could take the marker away.
         auto control = posix_file_system().info(facts.path + "/global/pg_control");
         if (!control && control.error().code != Errc::not_found) return fail(control.error());
         facts.state = control ? State::occupied : State::incomplete;

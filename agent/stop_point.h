@@ -39,8 +39,8 @@ struct Window {
     WallTime until{};                   // every commit at or before it is stored
 };
 
-// In the order in which the histories were opened, but the one being followed last; histories without
-// a complete base are left out.
+// In the order in which the histories were opened, but the one being followed last; histories
+// without a complete base are left out.
 Result<std::vector<Window>> restore_windows(storage::RepositoryView& view,
                                             const std::string& cluster);
 
@@ -48,8 +48,8 @@ struct ResolveContext {
     std::string cluster;
     WallTime now{};
     std::string zone = "UTC";  // for messages
-    // Only histories of this timeline, or whose id begins so (hexadecimal); both empty: the one being
-    // followed, and what was before it.
+    // Only histories of this timeline, or whose id begins so (hexadecimal); both empty: the one
+    // being followed, and what was before it.
     std::optional<TimelineId> timeline = {};
     std::string history = {};
 };

@@ -58,13 +58,14 @@ tl::unexpected<Error> StopPointErrors::in_future(const Window& window) const {
 }
 
 tl::unexpected<Error> StopPointErrors::latest_has_no_base(const Window& window) const {
-    return fail(Errc::gap,
-                "the newest WAL of " + context.cluster +
-                    " begins a new history that has no complete base backup yet; before it, everything "
-                    "up to " +
-                    when(window.until) + " can be restored",
-                "try --to lsn:" + to_string(Lsn{window.history.end_lsn.value - 1}) +
-                    ", or wait for the base backup: walvault status");
+    return fail(
+        Errc::gap,
+        "the newest WAL of " + context.cluster +
+            " begins a new history that has no complete base backup yet; before it, everything "
+            "up to " +
+            when(window.until) + " can be restored",
+        "try --to lsn:" + to_string(Lsn{window.history.end_lsn.value - 1}) +
+            ", or wait for the base backup: walvault status");
 }
 
 tl::unexpected<Error> StopPointErrors::after_window(const Window& window) const {

@@ -59,8 +59,7 @@ private:
         const TimeContext times{system_clock().now(), opened_.zone};
         WV_TRY(Target target,
                parse_target(before ? arguments_.before : arguments_.to, before, times));
-        const ResolveContext context =
-            resolve_context(opened_, times.now, arguments_.history);
+        const ResolveContext context = resolve_context(opened_, times.now, arguments_.history);
         // Before anything is written.
         WV_TRY([[maybe_unused]] const ServerVersion* version,
                find_server_version(server_major_of(opened_.cluster.server_version_num),

@@ -102,8 +102,7 @@ Result<Fetched> fetch_segment(OpenedView& opened, const WalFileName& name,
     const std::uint64_t size = opened.cluster.segment_bytes;
     std::vector<TimelineSwitch> switches;
     if (history.timeline > 1) {
-        WV_TRY(std::string text,
-               opened.view->timeline_history(history.id, history.timeline));
+        WV_TRY(std::string text, opened.view->timeline_history(history.id, history.timeline));
         WV_TRY(switches, parse_timeline_history(text, history.timeline));
     }
     const Lsn from = name.start_lsn(size);

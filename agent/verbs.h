@@ -59,7 +59,8 @@ struct LogArguments {
     std::uint64_t min_rows = 0;
     std::uint64_t limit = 100;
 };
-// Which history a target is looked for in; both empty: the one being followed, and what was before it.
+// Which history a target is looked for in; both empty: the one being followed, and what was before
+// it.
 struct HistoryArguments {
     unsigned timeline = 0;  // 0: any
     std::string history;    // how its id begins

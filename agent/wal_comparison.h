@@ -13,8 +13,8 @@ namespace walvault::agent {
 
 class WalComparison {
 public:
-    // What is to be equal: [from, to) of the lineage of `history`; where it has a parent, bytes behind
-    // its own end are the parent's up to fork_lsn. Nothing to compare where to <= from.
+    // What is to be equal: [from, to) of the lineage of `history`; where it has a parent, bytes
+    // behind its own end are the parent's up to fork_lsn. Nothing to compare where to <= from.
     WalComparison(Pools& pools, storage::Repository& repository,
                   const storage::HistoryRecord& history, Lsn from);
 

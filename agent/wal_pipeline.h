@@ -43,8 +43,8 @@ public:
     // Checks and takes WAL that continues the stream; waits while too much is in flight. Errors:
     // corrupt (nothing of `wal` that fails its check is ever flushed); what broke the pipeline.
     Task<Result<>> append(ByteSpan wal);
-    // A synchronous commit waits for what is appended: it is flushed at once, with all that came while
-    // the flush before it ran. Never more than one sync in flight.
+    // A synchronous commit waits for what is appended: it is flushed at once, with all that came
+    // while the flush before it ran. Never more than one sync in flight.
     void set_flush_at_once(bool at_once);
     // How long the oldest WAL that was taken has waited to be synced; zero when none waits.
     SteadyTime::duration unflushed_for() const;

@@ -97,10 +97,9 @@ public:
                    const Footers& footers) override {
         WV_TRY(LedgerHead before, watermark());
         if (head.sequence != before.sequence + 1)
-            return fail(Errc::invalid_argument,
-                        "index: entry " + std::to_string(head.sequence) +
-                            " of the ledger does not follow entry " +
-                            std::to_string(before.sequence));
+            return fail(Errc::invalid_argument, "index: entry " + std::to_string(head.sequence) +
+                                                    " of the ledger does not follow entry " +
+                                                    std::to_string(before.sequence));
         store_->begin();
         WV_CHECK(apply_event(entry, footers));
         ByteBuffer mark;

@@ -49,7 +49,8 @@ public:
     // watermark; io, no_space.
     virtual Result<> apply(const pb::LedgerEntry& entry, const LedgerHead& head,
                            const Footers& footers) = 0;
-    // Packs that were applied with an empty footer in place of their own, and what makes good for it.
+    // Packs that were applied with an empty footer in place of their own, and what makes good for
+    // it.
     virtual Result<std::vector<pb::PackInfo>> unread_packs() = 0;
     virtual Result<> take_footer(const pb::PackInfo& pack, const pb::PackFooter& footer) = 0;
     // Remembers, not durably, that `synced_frames` frames of a tail are synced. Cheap.

@@ -10,9 +10,9 @@
 
 namespace walvault::storage {
 
-// What `history` is made of: without holes between stretches, oldest first, itself last. An ancestor
-// that gave nothing (a history left before its second segment) is not among them. Errors: corrupt
-// for a history that is not known, or for a chain of parents that does not end.
+// What `history` is made of: without holes between stretches, oldest first, itself last. An
+// ancestor that gave nothing (a history left before its second segment) is not among them. Errors:
+// corrupt for a history that is not known, or for a chain of parents that does not end.
 Result<std::vector<Stretch>> lineage_of(Index& index, const Id16& history);
 
 // The same over any set of records.

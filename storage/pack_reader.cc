@@ -204,9 +204,9 @@ private:
     Result<> take_wal(ByteSpan sealed) {
         if (auto fed = tracker_.feed(plain_); !fed) {
             // Nobody but the writer can have sealed it: this is not what a crash leaves.
-            damage_ = Error{Errc::corrupt, path_ + ": frame " + std::to_string(frame_number_) +
-                                               " is authentic and its WAL is not: " +
-                                               fed.error().message};
+            damage_ = Error{Errc::corrupt,
+                            path_ + ": frame " + std::to_string(frame_number_) +
+                                " is authentic and its WAL is not: " + fed.error().message};
             return fed;
         }
         FrameNotes notes = tracker_.take_frame();
@@ -288,9 +288,8 @@ Result<ScannedTail> scan_tail(ObjectStore& store, const std::string& path, const
                                .system_identifier = header.system_identifier,
                                .segment_bytes = header.segment_bytes,
                                .timeline = header.timeline};
-    WV_TRY(WalTracker tracker,
-           WalTracker::open(decoding, options.decode_from, options.largest_at_us,
-                            header.start_lsn));
+    WV_TRY(WalTracker tracker, WalTracker::open(decoding, options.decode_from,
+                                                options.largest_at_us, header.start_lsn));
     if (options.prime) WV_CHECK(options.prime(tracker));
     TailScan scan(store, path, std::move(cipher), info.size_bytes, std::move(tracker));
     return scan.run(synced_frames_witness, options.reached_lsn);

@@ -64,8 +64,8 @@ struct ScannedTail {
 
 struct TailScanOptions {
     std::int64_t largest_at_us = 0;  // of all transactions before it in the history
-    // WAL up to here was synced, as the start of what follows it in the history proves; zero: nothing
-    // follows.
+    // WAL up to here was synced, as the start of what follows it in the history proves; zero:
+    // nothing follows.
     Lsn reached_lsn;
     // Where decoding begins: the tail's start, or a record start before it; then `prime` feeds what
     // lies between, so that a record that the tail continues is decoded whole. Behind a hole, the
@@ -76,9 +76,8 @@ struct TailScanOptions {
 
 // Reads a tail from its start to its last whole frame, decoding WAL for summaries and marks.
 // A frame that does not check is the end of the tail if nothing vouches for it, and damage if a
-// later frame, `synced_frames_witness` or what follows the tail says that it was synced, or if it is
-// authentic and its WAL is not. Errors: corrupt for the file
-// header.
+// later frame, `synced_frames_witness` or what follows the tail says that it was synced, or if it
+// is authentic and its WAL is not. Errors: corrupt for the file header.
 Result<ScannedTail> scan_tail(ObjectStore& store, const std::string& path, const Keyring& keyring,
                               std::uint32_t synced_frames_witness, const TailScanOptions& options);
 

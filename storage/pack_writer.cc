@@ -84,8 +84,7 @@ void PackWriter::add_marks(const std::vector<pb::MarkEntry>& marks) {
 }
 
 Result<pb::PackInfo> PackWriter::finish(pb::PackInfo info) {
-    WV_TRY(SealedFooter sealed,
-           seal_footer(cipher_, footer_, end_offset_, next_frame_number()));
+    WV_TRY(SealedFooter sealed, seal_footer(cipher_, footer_, end_offset_, next_frame_number()));
     WV_CHECK(file_->write(sealed.bytes));
     WV_CHECK(file_->sync_data());
     std::string final_path = root_ + "/" + path_;

@@ -12,7 +12,8 @@
 namespace walvault::storage {
 
 inline constexpr int kFooterLevel = 3;  // zstd; footers are small and read often
-// A pack ends when its footer gets about this large: it is one frame of at most kFramePlainBytesMax.
+// A pack ends when its footer gets about this large: it is one frame of at most
+// kFramePlainBytesMax.
 inline constexpr std::size_t kFooterBytesGoal = 4 << 20;
 inline constexpr std::uint32_t kPackFramesMax = 1 << 16;  // the same in chunks of 80 bytes each
 

@@ -80,7 +80,8 @@ Result<> Repository::State::enter(pb::LedgerEntry entry, const Footers& footers)
         ++ledger_errors;
         return fail(entered.error());
     }
-    // Where no lock holds (a network file system, a copied machine), another may have begun meanwhile.
+    // Where no lock holds (a network file system, a copied machine), another may have begun
+    // meanwhile.
     WV_CHECK(require_writer());
     if (troubles) note_trouble(*entered);
     auto applied = index->apply(*entered, ledger->head(), footers);
@@ -105,7 +106,8 @@ Result<> Repository::State::claim_generation() {
     WV_TRY(auto claims, files.list(root + "/writer"));
     for (const FileInfo& claim : claims) {
         std::uint64_t number = 0;
-        auto [end, error] = std::from_chars(claim.name.data(), claim.name.data() + claim.name.size(), number);
+        auto [end, error] =
+            std::from_chars(claim.name.data(), claim.name.data() + claim.name.size(), number);
         if (error == std::errc() && end == claim.name.data() + claim.name.size())
             last = std::max(last, number);
     }
@@ -290,8 +292,9 @@ std::optional<ClusterRecord> Repository::cluster(const std::string& name) {
 Result<ClusterRecord> Repository::ensure_cluster(const ClusterRecord& wanted) {
     if (is_reserved_name(wanted.name))
         return fail(Errc::invalid_argument,
-                    "\"" + wanted.name + "\" cannot be a server's name: the repository keeps files of "
-                    "its own under it",
+                    "\"" + wanted.name +
+                        "\" cannot be a server's name: the repository keeps files of "
+                        "its own under it",
                     "name the server otherwise");
     WV_TRY(auto known, state_->index->clusters());
     for (const ClusterRecord& record : known) {
@@ -332,8 +335,7 @@ Result<std::optional<HistoryRecord>> Repository::current_history(const std::stri
     WV_TRY(auto id, state_->index->current_history(cluster));
     if (!id) return std::optional<HistoryRecord>{};
     WV_TRY(auto opened, state_->index->history(*id));
-    if (!opened)
-        return fail(Errc::corrupt, "the history " + to_hex(*id) + " is not in the ledger");
+    if (!opened) return fail(Errc::corrupt, "the history " + to_hex(*id) + " is not in the ledger");
     WV_TRY(HistoryRecord record, history_record(*state_->wal, *opened));
     return std::optional<HistoryRecord>(std::move(record));
 }

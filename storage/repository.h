@@ -37,10 +37,10 @@ public:
     static Result<> create(FileSystem& files, const std::string& root, const MasterKey& master,
                            const Clock& clock);
 
-    // Takes the lock and claims a new writer's generation (a file that only one can create); catches
-    // the index up or rebuilds it; finishes what a crash left: open tails become packs, unfinished
-    // packs and backups go. Errors: busy (another agent), not_found, wrong_key, corrupt, unsupported,
-    // io, no_space.
+    // Takes the lock and claims a new writer's generation (a file that only one can create);
+    // catches the index up or rebuilds it; finishes what a crash left: open tails become packs,
+    // unfinished packs and backups go. Errors: busy (another agent), not_found, wrong_key, corrupt,
+    // unsupported, io, no_space.
     static Result<std::unique_ptr<Repository>> open(FileSystem& files, const std::string& root,
                                                     const MasterKey& master, const Clock& clock,
                                                     const RepositoryOptions& options);
@@ -48,9 +48,9 @@ public:
 
     const Id16& repository_id() const;
     std::uint64_t generation() const;
-    // Nothing, while no later writer has claimed the repository. Asked before each ledger entry, and
-    // after each sync of a tail before anything is acknowledged: what was synced before the claim, the
-    // later writer finds. From any thread; one look at a directory entry. Errors: busy.
+    // Nothing, while no later writer has claimed the repository. Asked before each ledger entry,
+    // and after each sync of a tail before anything is acknowledged: what was synced before the
+    // claim, the later writer finds. From any thread; one look at a directory entry. Errors: busy.
     Result<> require_writer() const;
     std::uint64_t index_rebuilds() const;  // of this open: 0 or 1
     const std::string& root() const;
@@ -63,14 +63,14 @@ public:
     // The history being followed (opened or resumed last), with its end; nothing before the first.
     Result<std::optional<HistoryRecord>> current_history(const std::string& cluster);
     Result<std::vector<HistoryRecord>> histories(const std::string& cluster);
-    // A new one, followed from now on. `id` is made here; where it is a gap's other side, the gap is
-    // entered too.
+    // A new one, followed from now on. `id` is made here; where it is a gap's other side, the gap
+    // is entered too.
     Result<Id16> open_history(pb::HistoryOpened history, std::optional<pb::GapFound> gap = {});
     // Goes back to one that is known.
     Result<> resume_history(const std::string& cluster, const Id16& history,
                             const std::string& reason);
-    // The file that the server gives for `timeline`, kept for this history. Errors: forked if another
-    // one is kept for it already.
+    // The file that the server gives for `timeline`, kept for this history. Errors: forked if
+    // another one is kept for it already.
     Result<> record_timeline_history(const std::string& cluster, const Id16& history,
                                      TimelineId timeline, const std::string& content);
     Result<std::vector<pb::BackupInfo>> backups(const std::string& cluster);

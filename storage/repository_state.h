@@ -40,7 +40,7 @@ struct Repository::State {
     std::optional<std::map<std::string, Troubles>> troubles;  // by cluster; "" for all of them
     std::atomic<std::uint64_t> ledger_errors{0};
 
-    bool index_is_behind = false;      // an entry of the ledger could not be applied
+    bool index_is_behind = false;  // an entry of the ledger could not be applied
 
     // Ledger first, synced; then the index. Where that fails, nothing is entered any more until the
     // index has caught up.
@@ -56,7 +56,8 @@ struct Repository::State {
     Result<> remove_leftovers();
     Result<FileCipher> new_cipher(pb::KeyPurpose purpose, FileHeader header);
     FileHeader header_for(StreamKind stream, const ClusterRecord& cluster) const;
-    // One pack with this path; where one footer would be too large, several with names of their own.
+    // One pack with this path; where one footer would be too large, several with names of their
+    // own.
     Result<> close_from(const PackReader& reader, const pb::TailOpened& opened,
                         const pb::WalSummary& summary, const std::string& pack_path,
                         bool keep_tail);

@@ -129,9 +129,9 @@ struct Repository::State::WrittenPack {
     pb::PackInfo info;
 };
 
-// Marks stand in the order in which their records end, and go where these end. A group of frames has
-// at most kPackFrameBytes of WAL, and marks take less than three times the bytes of their records: so
-// no footer gets larger than a frame can be.
+// Marks stand in the order in which their records end, and go where these end. A group of frames
+// has at most kPackFrameBytes of WAL, and marks take less than three times the bytes of their
+// records: so no footer gets larger than a frame can be.
 std::vector<Repository::State::PackPart> Repository::State::cut_into_packs(
     const pb::PackFooter& footer) {
     constexpr std::size_t kFrameEntryBytes = 128;
@@ -194,8 +194,8 @@ Result<Repository::State::WrittenPack> Repository::State::write_part(const PackR
                                      std::move(entry)));
     }
     pack.writer->set_covered_until_us(part.summary.covered_until_us());
-    pack.writer->add_marks({footer.marks().begin() + part.first_mark,
-                            footer.marks().begin() + part.last_mark});
+    pack.writer->add_marks(
+        {footer.marks().begin() + part.first_mark, footer.marks().begin() + part.last_mark});
     WV_TRY(pack.info, pack.writer->finish(wal_pack_info(cluster, header, end, part.summary)));
     return pack;
 }
@@ -272,8 +272,7 @@ Result<> Repository::close_tail(std::unique_ptr<TailWriter> tail, TailContent co
 
 // A crash may fall between the rename to ".pack" and the ledger entry: the pack is whole, so it
 // counts.
-Result<std::optional<Lsn>> Repository::State::adopt_pack(const OpenTail& tail,
-                                                        Lsn tail_end) {
+Result<std::optional<Lsn>> Repository::State::adopt_pack(const OpenTail& tail, Lsn tail_end) {
     pb::PackInfo wanted;
     wanted.set_path(pack_path_of_tail(tail.opened.path()));
     auto info = store->info(wanted.path());

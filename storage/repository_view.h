@@ -2,8 +2,8 @@
 //
 // Works beside a running agent, without one, and without an index: the index is opened read-only
 // where it can be, caught up from the ledger in memory, and rebuilt into a scratch directory where
-// it cannot. Open tails are scanned, so everything flushed before open() is seen, and still is when the
-// agent closes them meanwhile. Blocking; one thread at a time unless said otherwise.
+// it cannot. Open tails are scanned, so everything flushed before open() is seen, and still is when
+// the agent closes them meanwhile. Blocking; one thread at a time unless said otherwise.
 #pragma once
 
 #include <functional>
@@ -39,13 +39,14 @@ struct HistoryRecord {
     std::string reason;
     std::optional<Id16> parent;
     Lsn fork_lsn;  // with a parent: first byte that is not the parent's
-    // Set when synced WAL behind end_lsn is damaged or missing: what the history lost, and from where.
+    // Set when synced WAL behind end_lsn is damaged or missing: what the history lost, and from
+    // where.
     std::optional<Error> damage = {};
 };
 
 struct GapRecord {
     std::string cluster;
-    Id16 history_id{};               // the one that ends at from_lsn, or that the gap lies in
+    Id16 history_id{};  // the one that ends at from_lsn, or that the gap lies in
     TimelineId timeline = 0;
     Lsn from_lsn;
     Lsn to_lsn;
@@ -78,7 +79,7 @@ struct ClockStep {
 class RepositoryView {
 public:
     struct Options {
-        std::string index_directory;    // REPO/index; empty: never use one
+        std::string index_directory;  // REPO/index; empty: never use one
         // Where an index may be rebuilt: in a directory of its own that only this user can look
         // into, removed afterwards.
         std::string scratch_directory;
@@ -94,13 +95,14 @@ public:
     virtual Result<std::vector<HistoryRecord>> histories(const std::string& cluster) = 0;
     // The one being followed: opened or resumed last.
     virtual Result<std::optional<Id16>> current_history(const std::string& cluster) = 0;
-    // What a history is made of: its ancestors' stretches, oldest first, then its own, which is open.
+    // What a history is made of: its ancestors' stretches, oldest first, then its own, which is
+    // open.
     virtual Result<std::vector<Stretch>> lineage(const Id16& history_id) = 0;
     // Complete ones, oldest first.
     virtual Result<std::vector<pb::BackupInfo>> backups(const std::string& cluster) = 0;
     virtual Result<std::vector<GapRecord>> gaps(const std::string& cluster) = 0;
-    // Of each history of the cluster its own, in WAL order. Zero times mean "no limit". Empty kinds:
-    // all.
+    // Of each history of the cluster its own, in WAL order. Zero times mean "no limit". Empty
+    // kinds: all.
     virtual Result<std::vector<MarkRecord>> marks(
         const std::string& cluster, WallTime since, WallTime until,
         const std::vector<pb::MarkEntry::Kind>& kinds) = 0;
@@ -109,8 +111,8 @@ public:
         const Id16& history_id, WallTime since, WallTime until,
         const std::vector<pb::MarkEntry::Kind>& kinds) = 0;
     virtual Result<std::vector<ClockStep>> clock_steps(const Id16& history_id) = 0;
-    // Content of the history file of `timeline` in this lineage, as the server gave it. Two clones may
-    // have taken the same number. Errors: not_found.
+    // Content of the history file of `timeline` in this lineage, as the server gave it. Two clones
+    // may have taken the same number. Errors: not_found.
     virtual Result<std::string> timeline_history(const Id16& history_id, TimelineId timeline) = 0;
     struct Totals {
         std::uint64_t wal_plain_bytes = 0, wal_stored_bytes = 0;

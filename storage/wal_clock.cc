@@ -14,11 +14,12 @@ constexpr std::uint64_t kExactCountBytesMax = 16_MiB;
 Result<std::vector<WalSource>> WalStore::sources_where(
     const Stretch& stretch, const std::function<bool(const pb::WalSummary&)>& wanted) {
     std::vector<pb::PackInfo> packs;
-    WV_CHECK(index_.each_wal_pack(stretch.history, stretch.from, false, [&](const pb::PackInfo& pack) {
-        if (pack.start_lsn() >= stretch.to.value) return false;
-        if (wanted(pack.summary())) packs.push_back(pack);
-        return true;
-    }));
+    WV_CHECK(
+        index_.each_wal_pack(stretch.history, stretch.from, false, [&](const pb::PackInfo& pack) {
+            if (pack.start_lsn() >= stretch.to.value) return false;
+            if (wanted(pack.summary())) packs.push_back(pack);
+            return true;
+        }));
     std::vector<WalSource> sources;
     for (const pb::PackInfo& pack : packs) {
         WV_TRY(auto source, source_in(stretch, Lsn{pack.start_lsn()}));
@@ -36,14 +37,15 @@ Result<std::vector<WalSource>> WalStore::sources_where(
 Result<std::int64_t> WalStore::largest_at_us_in(const Stretch& stretch) {
     std::int64_t largest = 0;
     std::optional<Lsn> cut;
-    WV_CHECK(index_.each_wal_pack(stretch.history, stretch.from, false, [&](const pb::PackInfo& pack) {
-        if (pack.start_lsn() >= stretch.to.value) return false;
-        if (pack.end_lsn() > stretch.to.value)
-            cut = Lsn{pack.start_lsn()};
-        else
-            largest = std::max(largest, pack.summary().last_at_us());
-        return true;
-    }));
+    WV_CHECK(
+        index_.each_wal_pack(stretch.history, stretch.from, false, [&](const pb::PackInfo& pack) {
+            if (pack.start_lsn() >= stretch.to.value) return false;
+            if (pack.end_lsn() > stretch.to.value)
+                cut = Lsn{pack.start_lsn()};
+            else
+                largest = std::max(largest, pack.summary().last_at_us());
+            return true;
+        }));
     std::vector<WalSource> sources;
     if (cut) {
         WV_TRY(auto source, source_in(stretch, *cut));

@@ -88,8 +88,9 @@ Result<std::optional<Lsn>> WalStore::start_behind(const pb::TailOpened& opened) 
         if (start > opened.start_lsn() && (!next || start < next->value)) next = Lsn{start};
         return !next;
     };
-    WV_CHECK(index_.each_wal_pack(id_of(opened.history_id()), Lsn{opened.start_lsn()}, false,
-                                  [&](const pb::PackInfo& pack) { return note(pack.start_lsn()); }));
+    WV_CHECK(
+        index_.each_wal_pack(id_of(opened.history_id()), Lsn{opened.start_lsn()}, false,
+                             [&](const pb::PackInfo& pack) { return note(pack.start_lsn()); }));
     WV_TRY(auto open, index_.open_tails());
     for (const OpenTail& tail : open)
         if (tail.opened.history_id() == opened.history_id()) note(tail.opened.start_lsn());

@@ -14,8 +14,8 @@
 
 namespace walvault::storage {
 
-// A pack or a tail: WAL [start_lsn, end_lsn) in frames. `end_lsn` may lie before the end of its last
-// frame, where a lineage leaves an ancestor; `summary` is then of more than what counts.
+// A pack or a tail: WAL [start_lsn, end_lsn) in frames. `end_lsn` may lie before the end of its
+// last frame, where a lineage leaves an ancestor; `summary` is then of more than what counts.
 struct WalSource {
     std::shared_ptr<const PackReader> reader;
     Lsn start_lsn;
@@ -37,16 +37,17 @@ public:
 
     // Scanned tails, in LSN order within a history; replaces the ones before.
     void set_tails(std::vector<ScannedTail> tails);
-    // `replace` is called with the path of a tail that is gone when it is read, and gives set_tails()
-    // what stands for it, or lets the index have it. Without it such a tail is not_found.
+    // `replace` is called with the path of a tail that is gone when it is read, and gives
+    // set_tails() what stands for it, or lets the index have it. Without it such a tail is
+    // not_found.
     void on_closed_tail(std::function<Result<>(const std::string& path)> replace) {
         replace_closed_tail_ = std::move(replace);
     }
-    // Where what follows a tail in its history begins, in a pack or another tail; nothing: it is the
-    // last. Up to there the tail was whole and synced.
+    // Where what follows a tail in its history begins, in a pack or another tail; nothing: it is
+    // the last. Up to there the tail was whole and synced.
     Result<std::optional<Lsn>> start_behind(const pb::TailOpened& opened);
-    // Scans the tail at `path` as the continuation of what is stored. Damage is read twice before it
-    // is believed.
+    // Scans the tail at `path` as the continuation of what is stored. Damage is read twice before
+    // it is believed.
     Result<ScannedTail> scan_continuation(const pb::TailOpened& opened, std::uint32_t witness);
 
     // The source that holds `lsn` in the lineage, or nothing.
@@ -63,8 +64,8 @@ public:
     Result<> read(const Id16& history, Lsn from, Lsn to,
                   const std::function<Result<>(ByteSpan)>& sink);
     // Where decoding must begin to have the record that `lsn` may lie in whole: a record start at
-    // or before it, or the history's start; behind a hole, the start of the first page, which may lie
-    // behind `lsn`.
+    // or before it, or the history's start; behind a hole, the start of the first page, which may
+    // lie behind `lsn`.
     Result<Lsn> decode_start(const Id16& history, Lsn lsn);
     // Findings of records that start in [from, to), in order, until `sink` returns false.
     Result<> scan(const Id16& history, Lsn from, Lsn to,
@@ -86,7 +87,8 @@ private:
     Result<Lsn> covered_until(const Stretch& stretch, Lsn at, Lsn to);
     Result<std::int64_t> largest_at_us_in(const Stretch& stretch);
     Result<std::optional<WalFinding>> first_transaction_after_in(const Id16& history,
-                                                                 const Stretch& stretch, WallTime at);
+                                                                 const Stretch& stretch,
+                                                                 WallTime at);
     Result<std::uint64_t> count_commits_in(const Stretch& stretch, Lsn from, Lsn to);
 
     Result<WalSource> open_source(const pb::PackInfo& pack);
@@ -104,9 +106,9 @@ private:
     std::function<Result<>(const std::string&)> replace_closed_tail_;
     std::map<Id16, std::vector<WalSource>> tails_;
     std::map<Id16, std::int64_t> tails_largest_at_us_;
-    std::map<Id16, std::vector<Stretch>> lineages_;     // an opened history never changes its own
-    std::map<Id16, std::int64_t> inherited_at_us_;      // of the ancestors' stretches
-    std::list<WalSource> recent_;  // opened packs, the last used first
+    std::map<Id16, std::vector<Stretch>> lineages_;  // an opened history never changes its own
+    std::map<Id16, std::int64_t> inherited_at_us_;   // of the ancestors' stretches
+    std::list<WalSource> recent_;                    // opened packs, the last used first
 };
 
 std::uint64_t transaction_count(const pb::WalSummary& summary);

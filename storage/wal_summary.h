@@ -23,8 +23,8 @@ void merge_covered(pb::WalSummary& into, const pb::WalSummary& other);
 
 // Turns findings, in WAL order, into marks. `largest_at` is the largest time stamp of any
 // transaction before them in the history; it moves with them. A clock that is set back is one mark,
-// at the first transaction that is stamped more than kClockStepMicros earlier than one before it; one
-// more where reading begins anew before the clock has caught up.
+// at the first transaction that is stamped more than kClockStepMicros earlier than one before it;
+// one more where reading begins anew before the clock has caught up.
 class MarkBuilder {
 public:
     explicit MarkBuilder(std::int64_t largest_at_us)

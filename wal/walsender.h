@@ -26,12 +26,13 @@ Task<Result<std::string>> show(Connection& connection, std::string setting);
 Task<Result<std::uint64_t>> wal_segment_bytes(Connection& connection);
 
 struct SlotPosition {
-    std::optional<Lsn> restart_lsn;  // nothing: reserves no WAL
+    std::optional<Lsn> restart_lsn;   // nothing: reserves no WAL
     TimelineId restart_timeline = 0;  // 0: not told
 };
 // READ_REPLICATION_SLOT, which exists from 15 on. nullopt when there is no such slot.
 Task<Result<std::optional<SlotPosition>>> read_slot(Connection& connection, std::string slot);
-// The same from pg_replication_slots, on an ordinary connection; the view does not tell the timeline.
+// The same from pg_replication_slots, on an ordinary connection; the view does not tell the
+// timeline.
 Task<Result<std::optional<SlotPosition>>> read_slot_in_view(Connection& sql, std::string slot);
 // CREATE_REPLICATION_SLOT … PHYSICAL RESERVE_WAL. Errors: refused if it exists (another made it).
 Task<Result<>> create_physical_slot(Connection& connection, std::string slot);

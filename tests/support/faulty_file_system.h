@@ -22,7 +22,9 @@ public:
 
     std::uint64_t operation_count() const { return count_; }
     // Since the last call.
-    std::set<std::string> take_synced_directories() { return std::exchange(synced_directories_, {}); }
+    std::set<std::string> take_synced_directories() {
+        return std::exchange(synced_directories_, {});
+    }
     bool fired() const { return fail_at_ != 0 && count_ >= fail_at_; }
 
     Result<std::unique_ptr<File>> create(const std::string& path, unsigned mode) override {

@@ -73,7 +73,8 @@ TEST_CASE("where a history ends near a segment's start, the segment before it is
           segment(5));
 }
 
-TEST_CASE("a primary behind what is stored was rolled back: it is compared to its end, then a branch") {
+TEST_CASE(
+    "a primary behind what is stored was rolled back: it is compared to its end, then a branch") {
     auto known = history(1, 1, segment(2), segment(9) + 5000);
     const auto side = server(1, segment(5) + 1_MiB);
     auto follow = only<Follow>(choose_attachment(side, {known}, known.id, {}));
@@ -114,7 +115,8 @@ TEST_CASE("a difference behind enough equal bytes opens a branch there") {
     CHECK(branch.start_lsn == segment(5));
 }
 
-TEST_CASE("a difference that proves nothing is looked into a segment further back, and not for ever") {
+TEST_CASE(
+    "a difference that proves nothing is looked into a segment further back, and not for ever") {
     auto known = history(1, 1, segment(2), segment(30) + 9_MiB);
     Lsn from = segment(30);
     int looks = 0;
@@ -161,16 +163,16 @@ TEST_CASE("at the switch, or behind it, the next timeline continues the old hist
 
 TEST_CASE("timelines may jump, and several may end in one segment") {
     auto old = history(1, 1, segment(2), segment(6) + 2_MiB);
-    auto jumped = only<Branch>(choose_attachment(
-        server(3, segment(9), {{1, segment(6) + 2_MiB}}), {old}, old.id, {}));
+    auto jumped = only<Branch>(
+        choose_attachment(server(3, segment(9), {{1, segment(6) + 2_MiB}}), {old}, old.id, {}));
     CHECK(jumped.timeline == 3);
 
     std::vector<TimelineSwitch> path{{1, segment(6) + 2_MiB}, {2, segment(6) + 3_MiB}};
     auto first = only<Branch>(choose_attachment(server(3, segment(9), path), {old}, old.id, {}));
     CHECK(first.timeline == 2);
     auto second = history(2, 2, segment(6), segment(6) + 3_MiB);
-    auto next = only<Branch>(
-        choose_attachment(server(3, segment(9), path), {old, second}, second.id, {}));
+    auto next =
+        only<Branch>(choose_attachment(server(3, segment(9), path), {old, second}, second.id, {}));
     CHECK(next.parent == second.id);
     CHECK(next.timeline == 3);
 }
@@ -181,8 +183,8 @@ TEST_CASE("a server that comes back is followed where it was left") {
     auto back = only<Follow>(choose_attachment(server(1, segment(9)), {old, newer}, newer.id, {}));
     CHECK(back.history == old.id);
     CHECK(back.resumed);
-    auto again = only<Follow>(choose_attachment(
-        server(2, segment(10), {{1, segment(6) + 1_MiB}}), {old, newer}, old.id, {}));
+    auto again = only<Follow>(choose_attachment(server(2, segment(10), {{1, segment(6) + 1_MiB}}),
+                                                {old, newer}, old.id, {}));
     CHECK(again.history == newer.id);
     CHECK(again.resumed);
 }

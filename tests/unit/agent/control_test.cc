@@ -133,7 +133,8 @@ TEST_CASE("An error keeps its code, its words and its side over the socket") {
         CHECK(again.hint == error.hint);
         CHECK(again.origin == origin);
     }
-    CHECK(error_of(nlohmann::json::parse(R"({"code":7,"message":null})")).code == Errc::unavailable);
+    CHECK(error_of(nlohmann::json::parse(R"({"code":7,"message":null})")).code ==
+          Errc::unavailable);
 }
 
 TEST_CASE("Who listens is told from who does not") {

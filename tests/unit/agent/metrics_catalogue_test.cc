@@ -79,6 +79,7 @@ gauge walvault_store_size_bytes repo
 gauge walvault_store_stored_bytes kind,repo,server
 gauge walvault_stream_connected server
 gauge walvault_stream_last_message_timestamp_seconds server
+gauge walvault_stream_synchronous server
 gauge walvault_upstream_lsn_bytes server
 gauge walvault_written_lsn_bytes server
 histogram walvault_commit_durable_seconds server

@@ -283,7 +283,8 @@ TEST_CASE("a prepared transaction after the last commit is replayed too") {
     CHECK(cluster.resolve("xid:710")->recovery_lsn->value == Cluster::lsn_of(10));
 }
 
-TEST_CASE("a prepared transaction behind the last commit is replayed although its clock was set back") {
+TEST_CASE(
+    "a prepared transaction behind the last commit is replayed although its clock was set back") {
     Cluster cluster;
     cluster.ten_commits();
     cluster.mark(pb::MarkEntry::PREPARED, 0x2001B00, "", at(210) - std::chrono::hours(5));
@@ -328,7 +329,8 @@ TEST_CASE("a clock set back makes a moment ambiguous, and each candidate resolve
     CHECK(cluster.resolve_at(at(203))->last_kept->xid == 702);
 }
 
-TEST_CASE("a step of the clock is looked behind once, however many marks an older version made of it") {
+TEST_CASE(
+    "a step of the clock is looked behind once, however many marks an older version made of it") {
     Cluster cluster;
     cluster.commit(701, 0x2001100, at(201));
     cluster.commit(702, 0x2001200, at(390));

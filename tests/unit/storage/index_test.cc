@@ -54,7 +54,8 @@ private:
     std::string bad_;
 };
 
-TEST_CASE("a pack that the disk cannot read does not end the making of an index, and is tried again") {
+TEST_CASE(
+    "a pack that the disk cannot read does not end the making of an index, and is tried again") {
     Stage stage;
     stage.create();
     MadeWal wal;
@@ -70,9 +71,7 @@ TEST_CASE("a pack that the disk cannot read does not end the making of an index,
     }
     auto store = make_directory_store(posix_file_system(), stage.root);
     OpenedRepository opened = must(open_repository_files(*store, stage.master));
-    auto keys = [&] {
-        return LedgerKeys::derive(*opened.keyring.current(pb::KEY_PURPOSE_LEDGER));
-    };
+    auto keys = [&] { return LedgerKeys::derive(*opened.keyring.current(pb::KEY_PURPOSE_LEDGER)); };
     std::vector<std::string> packs = stage.paths_of(".pack");
     REQUIRE(packs.size() > 1);
     BadSectors bad(*store, packs.front().substr(stage.root.size() + 1));

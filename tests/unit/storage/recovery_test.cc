@@ -153,7 +153,8 @@ std::string two_open_tails(Stage& stage, MadeWal& wal, Lsn& second_start) {
     return first;
 }
 
-TEST_CASE("a last frame that does not check is damage where the next tail proves that it was synced") {
+TEST_CASE(
+    "a last frame that does not check is damage where the next tail proves that it was synced") {
     Stage stage;
     stage.create();
     MadeWal wal;
@@ -307,8 +308,8 @@ TEST_CASE("a pack that has a tail's name and is another's is not taken for it") 
     const std::string pack = stage.paths_of(".pack").front();
     const std::string tail = stage.paths_of(".tail").front();
     std::filesystem::rename(tail, stage.directory / "lost");
-    std::filesystem::copy_file(pack, stage.root + "/" +
-                                         pack_path_of_tail(tail.substr(stage.root.size() + 1)));
+    std::filesystem::copy_file(
+        pack, stage.root + "/" + pack_path_of_tail(tail.substr(stage.root.size() + 1)));
     {
         HistoryRecord history = must(stage.view()->histories("main")).back();
         CHECK(history.damage.has_value());
