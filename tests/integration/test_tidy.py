@@ -28,7 +28,7 @@ BAD = {
     "this function has 72 lines": {"agent/a.cc": "int f() {\n" + "    g();\n" * 70 + "}\n"},
     "g has 71 lines": {"tests/a.py": "def g():\n" + "    f()\n" * 70},
     "the file has 601 lines": {"base/a.cc": "\n" * 601},
-    "111 columns": {"base/a.cc": "// " + "x" * 108 + "\n"},
+    "121 columns": {"base/a.cc": "// " + "x" * 118 + "\n"},
     "begins with a sentence": {"base/a.h": "#pragma once\n"},
     "finish it": {"base/a.cc": "// TO" + "DO later\n"},
     "are started by a TaskGroup": {"agent/a.cc": "auto d = asio::detached;\n"},
