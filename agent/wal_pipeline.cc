@@ -229,9 +229,12 @@ Task<> WalPipeline::flush_timer() {
             co_await filled_.wait();
             continue;
         }
-        Lsn begun = open_start_;
-        co_await wait_for(failed_, options_.flush_interval);
-        if (!open_.empty() && open_start_ == begun) cut_frame();
+        // Others wake through the same event, so that a wake-up alone says nothing.
+        auto left = open_since_ + options_.flush_interval - clock_.steady_now();
+        if (left <= SteadyTime::duration::zero())
+            cut_frame();
+        else
+            co_await wait_for(failed_, left);
     }
 }
 

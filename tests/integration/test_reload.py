@@ -22,14 +22,14 @@ class ReloadTest(StageCase):
                     if series.split("{")[0] == name)
 
     def test_the_flush_interval_is_taken(self):
-        self.protect(flush_interval="5s")
-        self.agent.reload('flush_interval = "5s"', 'flush_interval = "10ms"')
+        self.protect(flush_interval="10s")
+        self.agent.reload('flush_interval = "10s"', 'flush_interval = "10ms"')
         began = time.monotonic()
         for number in range(4):
             self.primary.sql(f"create table t{number} ()")
             self.agent.wait_until_flushed()
-        # What waits already may wait for the old interval, once.
-        self.assertLess(time.monotonic() - began, 14)
+        # Less than four times the old interval by far.
+        self.assertLess(time.monotonic() - began, 25)
 
     def test_the_pack_size_is_taken(self):
         self.protect(pack_size="64MiB")
