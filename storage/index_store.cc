@@ -56,6 +56,11 @@ rocksdb::ColumnFamilyOptions family_options(const std::shared_ptr<rocksdb::Cache
     return options;
 }
 
+tl::unexpected<Error> broken_earlier() {
+    return fail(Errc::io, "the index is not written any more after an earlier error",
+                "Restart the agent once the cause is gone.");
+}
+
 }  // namespace
 
 struct IndexStore::State {
@@ -63,11 +68,25 @@ struct IndexStore::State {
     std::vector<rocksdb::ColumnFamilyHandle*> handles;
     std::unique_ptr<rocksdb::WriteBatchWithIndex> batch;
     bool read_only = false;
+    bool broken = false;
     ~State() {
         batch.reset();
+        if (broken) {
+            abandon();
+            return;
+        }
         for (rocksdb::ColumnFamilyHandle* handle : handles)
             if (database) (void)database->DestroyColumnFamilyHandle(handle);
         if (database) (void)database->Close();
+    }
+
+    // Closing writes what is left of the log, and RocksDB asserts that nobody writes to a log whose
+    // write has failed: the process would die of it. It ends soon, for a new start to open the
+    // index again; until then the database stays as it is.
+    void abandon() {
+        using Open = std::pair<std::unique_ptr<rocksdb::DB>, decltype(handles)>;
+        static auto& abandoned = *new std::vector<Open>();
+        abandoned.emplace_back(std::move(database), std::move(handles));
     }
 };
 
@@ -138,18 +157,22 @@ void IndexStore::remove(Family family, const std::string& key) {
 
 Result<> IndexStore::commit() {
     if (state_->read_only) return {};
+    if (state_->broken) return broken_earlier();
     rocksdb::Status status =
         state_->database->Write(rocksdb::WriteOptions(), state_->batch->GetWriteBatch());
     state_->batch->Clear();
-    if (!status.ok()) return fail(error_of(status, "write"));
-    return {};
+    if (status.ok()) return {};
+    state_->broken = true;
+    return fail(error_of(status, "write"));
 }
 
 Result<> IndexStore::sync() {
     if (state_->read_only) return {};
+    if (state_->broken) return broken_earlier();
     rocksdb::Status status = state_->database->FlushWAL(true);
-    if (!status.ok()) return fail(error_of(status, "sync"));
-    return {};
+    if (status.ok()) return {};
+    state_->broken = true;
+    return fail(error_of(status, "sync"));
 }
 
 std::unique_ptr<rocksdb::Iterator> IndexStore::iterate(Family family) const {
