@@ -6,13 +6,14 @@ import subprocess
 import threading
 import unittest
 
-from agent_process import Agent
+from agent_process import Agent, Restored, checksum
 from cluster import Postgres
-from harness import StageCase, lsn_text, seeded_random
-from oracle import Writers, difference, read_transactions, rows_by_xid, wait_for_commits
+from harness import StageCase, lsn_text, seeded_random, wait_until
+from oracle import Writers, difference, make_table, read_transactions, rows_by_xid, wait_for_commits
+from trees import first_different_file, tree_digest
 
 IMAGES = 16
-RESTORED_IMAGES = 4
+RESTORED_IMAGES = 6
 
 
 def reason_not_to_run():
@@ -91,8 +92,9 @@ class PowerCutTest(StageCase):
                 self.check_image(agent, image, acknowledged_lsn, transactions, truth, number in restored)
         self.assertGreater(images[-1][1], images[0][1], "nothing was acknowledged between the images")
 
-    def cut_power(self, agent, number):
-        threading.Event().wait(self.random.uniform(0.05, 0.6))
+    def cut_power(self, agent, number, wait=True):
+        if wait:
+            threading.Event().wait(self.random.uniform(0.05, 0.6))
         acknowledged_lsn = agent.restart_lsn()
         image = self.host / f"crash.{number}.ext4"
         subprocess.run(["cp", "--reflink=always", str(self.image), str(image)], check=True)
@@ -120,6 +122,63 @@ class PowerCutTest(StageCase):
         self.assertFalse(owed - set(there), "acknowledged commits are missing")
         order = [t.xid for t in transactions if t.committed and t.xid in truth]
         self.assertIsNone(difference(set(order[:len(there)]), truth, there))
+
+    def test_a_cut_in_the_middle_of_a_base_backup_leaves_the_one_before(self):
+        primary = Postgres.create(self.stage, settings={"wal_keep_size": "'4GB'"}).start()
+        agent = Agent(self.stage, primary, repo=self.disk / "repo").protect()
+        config = agent.config.read_text()
+        agent.stop()
+        agent.write_config(config.replace('checkpoint = "fast"', 'checkpoint = "fast"\nmax_rate = "4MiB/s"'))
+        agent.start()
+        make_table(primary, rows=30000)
+        agent.wait_until_flushed()
+        self.stage.start([self.stage.walvault, "-c", agent.config, "backup", "--fast"],
+                         log=self.stage.directory / "backup.log")
+        images = []
+        for share in (0.1, 0.5, 0.9):
+            wait_until(lambda: self.backup_share(agent) > share, f"{share:.0%} of the backup")
+            images.append(self.cut_power(agent, len(images), wait=False))
+        self.assertEqual(agent.backup_count(), 1, "the images were cut too late")
+        agent.kill9()
+        for image, acknowledged_lsn in images:
+            with self.subTest(image=image.name):
+                disk = self.mount(image, "c")
+                survivor = Agent(self.stage, primary, name=image.stem, repo=disk / "repo", key=agent.key)
+                self.assertEqual(len(survivor.backups()), 1, "a torn backup looks complete")
+                survivor.cli("resolve", "--before", "lsn:" + lsn_text(acknowledged_lsn))
+                survivor.cli("verify", "--level", "chunks")
+                survivor.start()
+                survivor.cli("backup", "--fast")
+                survivor.stop()
+                restored = survivor.restore(to="latest").open()
+                self.assertEqual(checksum(restored, "items", "id"), checksum(primary, "items", "id"))
+                restored.discard()
+                self.unmount(disk)
+                image.unlink()
+
+    @staticmethod
+    def backup_share(agent):
+        """How much of the running backup is done; 0 where none runs."""
+        backup = agent.status()["backup"]
+        return backup.get("done_bytes", 0) / max(1, backup.get("expected_bytes", 1))
+
+    def test_what_a_restore_calls_done_is_there_after_a_cut(self):
+        """F23: the power goes in the moment in which the command has ended."""
+        primary = Postgres.create(self.stage).start()
+        make_table(primary, rows=20000)
+        agent = Agent(self.stage, primary).protect()
+        make_table(primary, "later", rows=5000)
+        agent.wait_until_flushed()
+        agent.cli("--progress", "none", "restore", "--to", "latest", "--pgdata", self.disk / "restored")
+        image = self.host / "done.ext4"
+        subprocess.run(["cp", "--reflink=always", str(self.image), str(image)], check=True)
+        disk = self.mount(image, "c")
+        self.assertIsNone(first_different_file(tree_digest(self.disk / "restored", without=()),
+                                               tree_digest(disk / "restored", without=())))
+        restored = Restored(self.stage, "after-the-cut", disk / "restored", None).open()
+        self.assertEqual(checksum(restored, "later", "id"), checksum(primary, "later", "id"))
+        restored.stop("immediate")
+        self.unmount(disk)
 
     def test_an_agent_goes_on_from_the_image_of_a_power_cut(self):
         primary = Postgres.create(self.stage, settings={"wal_keep_size": "'4GB'"}).start()
