@@ -1,14 +1,31 @@
 """walvault demo: ends with 0, proves what it says, and leaves nothing behind."""
 
 import contextlib
+import json
 import os
 import pathlib
 import re
 import signal
 import subprocess
+import time
 import unittest
 
-from harness import BUILD, StageCase, wait_until
+from harness import BUILD, PG_BIN, StageCase, wait_until
+
+# The restored server is the one that does not listen on the port of the shop.
+LYING_PSQL = """#!/bin/bash
+for word in "$@"; do
+    case $word in
+        5432) shop=1 ;;
+        *"from pgbench_tellers t"*) asked=1 ;;
+    esac
+done
+if [ -z "$shop" ] && [ -n "$asked" ]; then
+    {psql} "$@" | sed 's/\\t[0-9a-f]*$/\\t00000000000000000000000000000000/'
+else
+    exec {psql} "$@"
+fi
+"""
 
 
 def processes_in(directory):
@@ -58,6 +75,38 @@ class DemoTest(StageCase):
         self.assertRegex(done.stdout, r"orders +2 000 rows +[0-9a-f]{8} +0 rows +[0-9a-f]{8} +2 000 rows")
         self.assertEqual(done.stderr, "")
         self.assert_nothing_left()
+
+    def test_a_restored_row_that_differs_fails_loudly(self):
+        """psql, asked about the restored server, gives one table another checksum than it has."""
+        programs = self.stage.make_directory("programs", mode=0o755)
+        for path in PG_BIN.iterdir():
+            if path.name != "psql":
+                (programs / path.name).symlink_to(path)
+        self.stage.write(programs / "psql", LYING_PSQL.format(psql=PG_BIN / "psql"), mode=0o755)
+        done = self.demo("--pg-bin", programs)
+        self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
+        self.assertRegex(done.stdout, r"pgbench_tellers .* DIFFERS")
+        self.assertRegex(done.stdout, r"orders .* ✓ same")
+        self.assertNotIn("Every row is back", done.stdout)
+        self.assertIn("pgbench_tellers", done.stderr)
+        self.assertIn("report", done.stderr)
+        self.assert_nothing_left()
+
+    def test_it_takes_less_than_a_minute(self):
+        """What README says, of what README builds: other builds are slower, and are given their time."""
+        limit = 60 if self.is_release() else 200
+        began = time.monotonic()
+        done = self.demo("--quiet")
+        took = time.monotonic() - began
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        print(f"the demo took {took:.0f} s of {limit}", flush=True)
+        self.assertLess(took, limit)
+
+    @staticmethod
+    def is_release():
+        options = BUILD / "meson-info" / "intro-buildoptions.json"
+        return options.exists() and any(option["name"] == "buildtype" and option["value"] == "release"
+                                        for option in json.loads(options.read_text()))
 
     def test_interrupted_it_leaves_nothing_behind(self):
         process = subprocess.Popen([str(BUILD / "agent" / "walvault"), "demo"], env=self.environment,
