@@ -54,6 +54,10 @@ def lsn_text(number):
     return f"{number >> 32:X}/{number & 0xFFFFFFFF:X}"
 
 
+def now_micros():
+    return time.time_ns() // 1000
+
+
 def free_tcp_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -10,12 +10,20 @@ import re
 import threading
 
 from cluster import ConnectionLost
-from harness import PG_BIN, lsn_number, lsn_text, wait_until
+from harness import PG_BIN, lsn_number, lsn_text, now_micros, wait_until
 
 TABLE = """
 create table oracle (worker int, seq int, part int, xid bigint not null, body text,
                      primary key (worker, seq, part));
 """
+
+
+@dataclasses.dataclass(frozen=True)
+class Acknowledgement:
+    """What a writer knew by its own clock: when it asked for a transaction and was told of its commit."""
+    begun_micros: int
+    micros: int
+    lsn: int | None = None   # flushed on the server soon after; None: the server went before it said so
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +56,7 @@ class Writers:
         self.random = random
         self.count = count
         self.stopping = threading.Event()
-        self.acknowledged = {}   # (worker, seq) -> True
+        self.acknowledged = {}   # (worker, seq) -> Acknowledgement
         self.errors = []
         self.threads = []
 
@@ -78,8 +86,12 @@ class Writers:
             seq += 1
             try:
                 session = session or self.server.session()
+                begun = now_micros()
                 if self._one_transaction(session, worker, seq, random):
-                    self.acknowledged[(worker, seq)] = True
+                    told = Acknowledgement(begun, now_micros())
+                    self.acknowledged[(worker, seq)] = told
+                    lsn = lsn_number(session.execute("select pg_current_wal_flush_lsn();")[-1])
+                    self.acknowledged[(worker, seq)] = dataclasses.replace(told, lsn=lsn)
             except ConnectionLost:
                 session.close()
                 session = None
@@ -103,9 +115,8 @@ class Writers:
             return False
         if choice < 0.15:
             # The savepoint's own transaction id is committed with its parent, in one record.
-            session.execute(f"begin; savepoint a; {insert} release a; commit;")
-        else:
-            session.execute(insert)
+            insert = f"begin; savepoint a; {insert} release a; commit;"
+        session.execute(insert)
         return True
 
 
@@ -184,6 +195,19 @@ class Rule:
                 break
             kept.append(transaction)
         return self._xids(kept)
+
+
+def broken_promises(acknowledged, there, told_by, begun_after=None):
+    """A sentence about what a client would miss or not expect in a restore that holds `there`, or None.
+
+    told_by: whether a restore owes what was acknowledged so; begun_after: whether it may not hold it.
+    """
+    missing = [key for key, ack in acknowledged.items() if told_by(ack) and key not in there]
+    early = [key for key, ack in acknowledged.items() if begun_after and begun_after(ack) and key in there]
+    if missing or early:
+        return (f"acknowledged before and not there: {sorted(missing)[:5]} ({len(missing)}); begun after and "
+                f"there: {sorted(early)[:5]} ({len(early)})")
+    return None
 
 
 def rows_by_xid(server):
