@@ -2,6 +2,7 @@
 fault they are about (docs/faults.md)."""
 
 import shutil
+import signal
 import unittest
 
 from agent_process import Agent
@@ -240,6 +241,65 @@ class Forks(HistoryCase):
         self.agent.wait_until_flushed()
         self.assertEqual(self.numbers("latest"), [1, 2])
         self.assertEqual(len(self.info()["histories"]), 2)
+
+
+class Splice(HistoryCase):
+    """What a receiver that knows histories by system identifier and timeline does with a rolled-back disk."""
+
+    def receive(self, archive, until):
+        receiver = self.stage.start(["pg_receivewal", "-D", archive, "-S", "peer", "-d", self.server.conninfo,
+                                     "--status-interval=1"], log=self.stage.directory / "receivewal.log")
+        # It reports what it has synced: whole segments.
+        wait_until(lambda: lsn_number(self.server.sql(
+            "select coalesce(flush_lsn, '0/0') from pg_stat_replication "
+            "where application_name = 'pg_receivewal'") or "0/0") >= until, "pg_receivewal to have it")
+        receiver.send_signal(signal.SIGINT)
+        receiver.wait(30)
+
+    def segment_start(self):
+        return self.server.current_lsn() & ~((1 << 20) - 1)
+
+    def test_c16_pg_receivewal_mixes_two_histories_in_one_archive_and_walvault_keeps_them_apart(self):
+        self.server.sql("alter system set wal_keep_size = '64MB'")
+        self.server.sql("select pg_reload_conf()")
+        archive = self.stage.make_directory("archive")
+        self.server.sql("select pg_create_physical_replication_slot('peer', true)")
+        self.agent.protect()
+        self.note(self.server, 1)
+        self.server.stop()
+        snapshot = self.stage.directory / "snapshot"
+        self.stage.copy_tree(self.server.data, snapshot)
+        self.server.start()
+        self.note(self.server, 2)
+        self.churn(self.server, 3)
+        self.agent.wait_until_flushed()
+        self.receive(archive, self.segment_start())
+        self.agent.stop()
+        self.server.stop()
+        old = self.stage.directory / "old"
+        shutil.move(self.server.data, old)
+        self.stage.copy_tree(snapshot, self.server.data)
+        self.server.start()
+        self.note(self.server, 8)
+        self.churn(self.server, 12)
+        self.receive(archive, self.segment_start())
+
+        def belongs_to(data):
+            return {path.name for path in archive.glob("0*") if len(path.name) == 24
+                    and (data / "pg_wal" / path.name).exists()
+                    and path.read_bytes() == (data / "pg_wal" / path.name).read_bytes()}
+        of_old, of_new = belongs_to(old), belongs_to(self.server.data)
+        self.assertTrue(of_old - of_new, "pg_receivewal kept nothing of the first history")
+        self.assertTrue(of_new - of_old, "pg_receivewal took nothing of the second history")
+
+        self.agent.start()
+        self.agent.wait_for_backup(2)
+        self.agent.wait_until_flushed()
+        histories = self.info()["histories"]
+        self.assertEqual(len(histories), 2)
+        self.assertEqual(self.numbers("latest", extra=["--history", histories[0]["history_id"][:8]]), [1, 2])
+        self.assertEqual(self.numbers("latest"), [1, 8])
+        self.agent.cli("verify", "--level", "wal")
 
 
 class Timelines(HistoryCase):
