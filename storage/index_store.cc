@@ -3,6 +3,7 @@
 #include <rocksdb/cache.h>
 #include <rocksdb/db.h>
 #include <rocksdb/filter_policy.h>
+#include <rocksdb/listener.h>
 #include <rocksdb/table.h>
 #include <rocksdb/utilities/write_batch_with_index.h>
 
@@ -25,8 +26,19 @@ Error error_of(const rocksdb::Status& status, std::string_view doing) {
     return Error{code, "index: " + std::string(doing) + ": " + status.ToString()};
 }
 
+// RocksDB would try by itself to go on after a full disk, in a thread of its own, and writes to the log
+// whose write failed: it dies of an assertion. This index takes nothing more once a write failed.
+class NoRecovery final : public rocksdb::EventListener {
+    void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason, rocksdb::Status,
+                              bool* auto_recovery) override {
+        *auto_recovery = false;
+    }
+};
+
 rocksdb::Options database_options(bool read_only) {
     rocksdb::Options options;
+    options.listeners.push_back(std::make_shared<NoRecovery>());
+    options.max_bgerror_resume_count = 0;
     options.create_if_missing = !read_only;
     options.create_missing_column_families = !read_only;
     // The default mode opens with synced writes missing after a flipped bit; this one refuses.
