@@ -54,7 +54,8 @@ private:
 
     Result<> drop_slot() {
         // Shows that no agent streams, and keeps one from starting meanwhile.
-        WV_TRY(auto lock, posix_file_system().lock(config_.repo.root + "/" + storage::kLockName));
+        auto lock = posix_file_system().lock(config_.repo.root + "/" + storage::kLockName);
+        if (!lock) return fail(as_repository_error(std::move(lock).error()));
         return call_server(server_, wal::Connection::Mode::physical_replication,
                            [&](wal::Connection& connection) -> Task<Result<>> {
                                auto done = co_await wal::drop_slot(connection, server_.slot);
