@@ -122,7 +122,7 @@ bool print(const Globals& globals, const json& status, const std::string& zone,
         std::fputs(text_of(status, zone, style).c_str(), stdout);
     else
         print_answer(globals, status);
-    return std::fflush(stdout) == 0;
+    return std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
 }
 
 }  // namespace

@@ -9,6 +9,7 @@ The next life of the agent begins on what the fault has left, with its own fault
 """
 
 import os
+import signal
 import unittest
 
 from agent_process import Agent, checksum
@@ -206,7 +207,8 @@ class BrokenDiskTest(NthFaultCase):
         self.check_acknowledged()
         # Stopped by its owner, not by what we hold: an agent that only answers would keep it up.
         self.primary.stop("fast", timeout=10)
-        self.assertIn(self.agent.stop(), ENDS)
+        # The signal may meet an agent that is on its way out already and listens no more.
+        self.assertIn(self.agent.stop(), ENDS | {-signal.SIGTERM})
         self.agent.check_sanitizers(self.agent.log.read_text(errors="replace"))
         self.primary.start()
         self.check_invariants()

@@ -169,7 +169,7 @@ class Refusals(WalRoomCase):
             self.assertNotIn("hunter2", json.dumps(error))
         with self.subTest("the server is behind what is stored"):
             error = self.error_of("stream", server, slot="taken", start="7F/0")
-            self.assertEqual(error["code"], "forked")
+            self.assertEqual(error["code"], "unavailable")
             self.assertIn("7F/0", error["message"])
         with self.subTest("the timeline is not in the server's history"):
             error = self.error_of("stream", server, slot="taken", start="0/1000000", timeline=7)
