@@ -26,8 +26,9 @@ Error error_of(const rocksdb::Status& status, std::string_view doing) {
     return Error{code, "index: " + std::string(doing) + ": " + status.ToString()};
 }
 
-// RocksDB would try by itself to go on after a full disk, in a thread of its own, and writes to the log
-// whose write failed: it dies of an assertion. This index takes nothing more once a write failed.
+// RocksDB would try by itself to go on after a full disk, in a thread of its own, and writes to the
+// log whose write failed: it dies of an assertion. This index takes nothing more once a write
+// failed.
 class NoRecovery final : public rocksdb::EventListener {
     void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason, rocksdb::Status,
                               bool* auto_recovery) override {
