@@ -1,11 +1,11 @@
 #include "agent/capture.h"
 
 #include <algorithm>
-#include <random>
 #include <utility>
 
 #include "base/blocking.h"
 #include "base/log.h"
+#include "base/secret.h"
 #include "proto/server_version.h"
 
 namespace walvault::agent {
@@ -75,7 +75,7 @@ Capture::Capture(asio::any_io_executor executor, Pools& pools, storage::Reposito
                 pipeline_options(server, repo),
                 [this](Lsn flushed) { tasks_.spawn(acknowledge(flushed)); }),
       choice_(pools, repository, clock, server.slot),
-      backoff_(100ms, 10s, std::random_device{}()),
+      backoff_(100ms, 10s, random_number()),
       stopped_(executor),
       tasks_(executor) {}
 

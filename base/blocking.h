@@ -10,17 +10,33 @@
 
 namespace walvault {
 
+// Threads that may block; or an executor in their place, where one thread is to do everything in an
+// order of its own.
+class Pool {
+public:
+    explicit Pool(std::size_t threads)
+        : threads_(std::make_unique<asio::thread_pool>(threads)),
+          executor_(threads_->get_executor()) {}
+    explicit Pool(asio::any_io_executor executor) : executor_(std::move(executor)) {}
+
+    const asio::any_io_executor& executor() const { return executor_; }
+
+private:
+    std::unique_ptr<asio::thread_pool> threads_;
+    asio::any_io_executor executor_;
+};
+
 // Runs `work()` on a thread of `pool` and resumes the caller on its own executor with what it
 // returned. `work` takes values and returns values: it touches no object that the loop also touches
 // while it runs. Name the lambda before the co_await (g++ 12 destroys a temporary closure twice).
 template <class Work>
-Task<std::invoke_result_t<Work&>> run_on(asio::thread_pool& pool, Work work) {
+Task<std::invoke_result_t<Work&>> run_on(Pool& pool, Work work) {
     using Value = std::invoke_result_t<Work&>;
     auto initiate = [&pool](auto handler, Work job) {
         auto executor = asio::get_associated_executor(handler);
         auto shared_handler = std::make_shared<decltype(handler)>(std::move(handler));
         auto shared_job = std::make_shared<Work>(std::move(job));
-        asio::post(pool, [executor, shared_handler, shared_job]() mutable {
+        asio::post(pool.executor(), [executor, shared_handler, shared_job]() mutable {
             auto value = std::make_shared<std::optional<Value>>((*shared_job)());
             shared_job.reset();
             asio::post(executor, [shared_handler, value]() mutable {

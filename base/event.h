@@ -28,6 +28,17 @@ private:
     std::shared_ptr<asio::steady_timer> timer_;
 };
 
+// The timers of wait_for() and sleep_for() where time is not the machine's: a simulation has one.
+class TimerSource {
+public:
+    virtual ~TimerSource() = default;
+    // Notifies `event` after `delay`, unless it is gone by then.
+    virtual void notify_after(std::chrono::steady_clock::duration delay,
+                              std::weak_ptr<Event> event) = 0;
+};
+// Of the whole process; null: the machine's timers. Set before any loop runs.
+inline TimerSource* timer_source = nullptr;
+
 // Waits for `event` or `timeout`, whichever is first.
 Task<> wait_for(Event& event, std::chrono::steady_clock::duration timeout);
 Task<> sleep_for(std::chrono::steady_clock::duration duration);

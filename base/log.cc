@@ -34,6 +34,11 @@ spdlog::logger& logger() {
     return *instance;
 }
 
+std::function<void(const std::string&)>& taker() {
+    static std::function<void(const std::string&)> instance;
+    return instance;
+}
+
 std::string_view name_of(Level level) {
     static constexpr std::array<std::string_view, 6> kNames{"trace", "debug", "info",
                                                             "warn",  "error", "off"};
@@ -65,8 +70,7 @@ void append_quoted(std::string& out, std::string_view text) {
 
 std::string text_line(Level level, std::string_view event, std::string_view sentence,
                       std::initializer_list<Field> fields) {
-    std::string line =
-        fmt::format("{} {:<5} {}", to_utc_text(system_clock().now()), name_of(level), event);
+    std::string line = fmt::format("{:<5} {}", name_of(level), event);
     for (const Field& field : fields) {
         line += ' ';
         line += field.key;
@@ -111,6 +115,10 @@ void configure(Level level, Format format) {
     set_level(level);
 }
 
+void take_lines(std::function<void(const std::string&)> new_taker) {
+    taker() = std::move(new_taker);
+}
+
 void set_level(Level level) { logger().set_level(to_spdlog(level)); }
 
 bool parse_level(std::string_view name, Level& level) {
@@ -127,8 +135,11 @@ void write(Level level, std::string_view event, std::string_view sentence,
            std::initializer_list<Field> fields) {
     counts[static_cast<std::size_t>(level)].fetch_add(1, std::memory_order_relaxed);
     if (!logger().should_log(to_spdlog(level))) return;
-    std::string line = current_format == Format::json ? json_line(level, event, sentence, fields)
-                                                      : text_line(level, event, sentence, fields);
+    if (taker()) return taker()(text_line(level, event, sentence, fields));
+    std::string line = current_format == Format::json
+                           ? json_line(level, event, sentence, fields)
+                           : to_utc_text(system_clock().now()) + ' ' +
+                                 text_line(level, event, sentence, fields);
     logger().log(to_spdlog(level), "{}", line);
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
 #include <string>
 #include <string_view>
@@ -32,6 +33,10 @@ void configure(Level level, Format format);
 void set_level(Level level);
 // Errors: false if `name` is not a level.
 [[nodiscard]] bool parse_level(std::string_view name, Level& level);
+
+// Lines that are written go to `taker` as text without a time, and no more to stderr; an empty one
+// ends that. Not while other threads write.
+void take_lines(std::function<void(const std::string& line)> taker);
 
 // `event` is area.event, stable: people grep for it. Control characters in values are escaped.
 // Never pass a secret or a row value. May be called from any thread.

@@ -12,6 +12,13 @@ namespace walvault {
 
 void require_sodium() { WV_ASSERT(sodium_init() >= 0); }
 
+std::uint64_t random_number() {
+    require_sodium();
+    std::uint64_t number = 0;
+    randombytes_buf(&number, sizeof number);
+    return number;
+}
+
 void forbid_core_dumps() {
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     rlimit none{0, 0};

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <utility>
 
 #include "base/bytes.h"
@@ -33,6 +34,8 @@ private:
 
 // libsodium made ready; ends the process if that fails. Cheap after the first call.
 void require_sodium();
+// From the system's generator, as all ids and keys.
+std::uint64_t random_number();
 // No core dumps of this process and no ptrace by others of the same user.
 void forbid_core_dumps();
 // Overwrites `bytes` in a way the compiler cannot leave out.

@@ -35,7 +35,7 @@ Task<> wait_with_timeout(Event& event, std::chrono::steady_clock::duration timeo
     done = true;
 }
 
-Task<> double_on_pool(asio::thread_pool& pool, std::string& result, std::thread::id& worker,
+Task<> double_on_pool(Pool& pool, std::string& result, std::thread::id& worker,
                       std::thread::id& after) {
     std::string text(1000, 'x');
     auto work = [text, &worker] {
@@ -111,7 +111,7 @@ TEST_CASE("wait_for returns on the event or on the timeout, whichever is first")
 
 TEST_CASE("run_on works on the pool and resumes on the loop") {
     asio::io_context loop;
-    asio::thread_pool pool(2);
+    Pool pool(2);
     std::string result;
     std::thread::id worker;
     std::thread::id after;
