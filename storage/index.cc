@@ -507,15 +507,23 @@ Result<> RocksIndex::add_to_totals(const std::vector<const pb::PackInfo*>& packs
 
 }  // namespace
 
-Result<std::unique_ptr<Index>> Index::open(const std::string& directory) {
-    WV_TRY(auto store, IndexStore::open(directory, false));
+Result<std::unique_ptr<Index>> Index::open(const std::string& directory, IndexHome& home) {
+    WV_TRY(auto store, home.open(directory, false));
     auto index = std::make_unique<RocksIndex>(std::move(store));
     WV_CHECK(index->require_format(true));
     return index;
 }
 
-Result<std::unique_ptr<Index>> Index::open_read_only(const std::string& directory) {
-    WV_TRY(auto store, IndexStore::open(directory, true));
+Result<std::unique_ptr<Index>> Index::open_scratch(const std::string& parent, IndexHome& home) {
+    WV_TRY(auto store, home.open_scratch(parent));
+    auto index = std::make_unique<RocksIndex>(std::move(store));
+    WV_CHECK(index->require_format(true));
+    return index;
+}
+
+Result<std::unique_ptr<Index>> Index::open_read_only(const std::string& directory,
+                                                     IndexHome& home) {
+    WV_TRY(auto store, home.open(directory, true));
     auto index = std::make_unique<RocksIndex>(std::move(store));
     WV_CHECK(index->require_format(false));
     return index;

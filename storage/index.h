@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "proto/repository.pb.h"
+#include "storage/index_store.h"
 #include "storage/ledger.h"
 #include "storage/repository_view.h"
 
@@ -38,9 +39,14 @@ using Footers = std::vector<const pb::PackFooter*>;
 class Index {
 public:
     // Read and write; created when missing. Errors: corrupt (RocksDB refuses it), busy, io.
-    static Result<std::unique_ptr<Index>> open(const std::string& directory);
+    static Result<std::unique_ptr<Index>> open(const std::string& directory,
+                                               IndexHome& home = rocksdb_home());
     // Beside a writer. What apply() adds stays in memory. Errors: not_found, corrupt, io.
-    static Result<std::unique_ptr<Index>> open_read_only(const std::string& directory);
+    static Result<std::unique_ptr<Index>> open_read_only(const std::string& directory,
+                                                         IndexHome& home = rocksdb_home());
+    // A new one that goes with the object. Errors: io, no_space.
+    static Result<std::unique_ptr<Index>> open_scratch(const std::string& parent,
+                                                       IndexHome& home = rocksdb_home());
     virtual ~Index() = default;
 
     virtual Result<LedgerHead> watermark() = 0;

@@ -1,7 +1,6 @@
 #include "storage/index_catch_up.h"
 
 #include <algorithm>
-#include <filesystem>
 
 #include "base/log.h"
 #include "storage/pack_reader.h"
@@ -71,13 +70,6 @@ Result<LedgerHead> catch_up(Index& index, ObjectStore& store, const Id16& reposi
     WV_TRY(LedgerHead head, read_ledger(store, repository_id, keys, from, true, take));
     if (held) WV_CHECK(apply_entry(index, store, keyring, *held, head));
     return head;
-}
-
-Result<> remove_index(const std::string& directory) {
-    std::error_code error;
-    std::filesystem::remove_all(directory, error);
-    if (error) return fail(Errc::io, "remove index " + directory + ": " + error.message());
-    return {};
 }
 
 }  // namespace walvault::storage

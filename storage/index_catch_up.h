@@ -1,8 +1,6 @@
 // Bringing an index up to the ledger's head, or making it anew from ledger and pack footers.
 #pragma once
 
-#include <string>
-
 #include "storage/index.h"
 #include "storage/keyring.h"
 
@@ -14,8 +12,5 @@ namespace walvault::storage {
 // invalid_argument if the watermark is not in this ledger; corrupt (the ledger), io.
 Result<LedgerHead> catch_up(Index& index, ObjectStore& store, const Id16& repository_id,
                             const LedgerKeys& keys, const Keyring& keyring);
-
-// Removes an index directory and everything in it. It is a view: nothing is lost.
-Result<> remove_index(const std::string& directory);
 
 }  // namespace walvault::storage

@@ -7,7 +7,11 @@
 #include <rocksdb/table.h>
 #include <rocksdb/utilities/write_batch_with_index.h>
 
+#include <stdlib.h>
+
 #include <array>
+#include <cerrno>
+#include <filesystem>
 #include <vector>
 
 #include "base/invariant.h"
@@ -74,15 +78,13 @@ tl::unexpected<Error> broken_earlier() {
                 "Restart the agent once the cause is gone.");
 }
 
-}  // namespace
-
-struct IndexStore::State {
+struct Database {
     std::unique_ptr<rocksdb::DB> database;
     std::vector<rocksdb::ColumnFamilyHandle*> handles;
     std::unique_ptr<rocksdb::WriteBatchWithIndex> batch;
     bool read_only = false;
     bool broken = false;
-    ~State() {
+    ~Database() {
         batch.reset();
         if (broken) {
             abandon();
@@ -103,16 +105,61 @@ struct IndexStore::State {
     }
 };
 
-IndexStore::IndexStore() : state_(std::make_unique<State>()) {}
-IndexStore::~IndexStore() = default;
+// A new directory that nobody else can look into; removed with everything in it when its store goes.
+class ScratchDirectory {
+public:
+    static Result<std::unique_ptr<ScratchDirectory>> make(const std::string& parent) {
+        std::error_code code;
+        std::filesystem::create_directories(parent, code);
+        if (code) return fail(Errc::io, "make " + parent + ": " + code.message());
+        // Made with mode 0700, under a name that nobody could have taken before.
+        std::string path = parent + "/walvault-index-XXXXXX";
+        if (::mkdtemp(path.data()) == nullptr)
+            return fail(Errc::io, "make a directory in " + parent + ": " +
+                                      std::generic_category().message(errno));
+        return std::make_unique<ScratchDirectory>(std::move(path));
+    }
+    explicit ScratchDirectory(std::string path) : path_(std::move(path)) {}
+    const std::string& path() const { return path_; }
+    ~ScratchDirectory() {
+        std::error_code ignored;
+        if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
+    }
+    ScratchDirectory(const ScratchDirectory&) = delete;
+    ScratchDirectory& operator=(const ScratchDirectory&) = delete;
 
-Result<std::unique_ptr<IndexStore>> IndexStore::open(const std::string& directory, bool read_only) {
+private:
+    std::string path_;
+};
+
+class RocksStore final : public IndexStore {
+public:
+    static Result<std::unique_ptr<RocksStore>> open(const std::string& directory, bool read_only);
+    void keep(std::unique_ptr<ScratchDirectory> scratch) { scratch_ = std::move(scratch); }
+
+    Result<std::optional<std::string>> get(Family family, const std::string& key) const override;
+    void begin() override;
+    void put(Family family, const std::string& key, const std::string& value) override;
+    void remove(Family family, const std::string& key) override;
+    Result<std::optional<std::string>> get_in_batch(Family family,
+                                                    const std::string& key) const override;
+    Result<> commit() override;
+    Result<> sync() override;
+    std::unique_ptr<rocksdb::Iterator> iterate(Family family) const override;
+
+private:
+    rocksdb::ColumnFamilyHandle* handle(Family family) const;
+    std::unique_ptr<ScratchDirectory> scratch_;  // goes after the database in it
+    std::unique_ptr<Database> state_ = std::make_unique<Database>();
+};
+
+Result<std::unique_ptr<RocksStore>> RocksStore::open(const std::string& directory, bool read_only) {
     auto cache = rocksdb::NewLRUCache(16 << 20);
     std::vector<rocksdb::ColumnFamilyDescriptor> families;
     for (const char* name : kNames)
         families.emplace_back(name, family_options(cache));
-    std::unique_ptr<IndexStore> store(new IndexStore());
-    State& state = *store->state_;
+    auto store = std::make_unique<RocksStore>();
+    Database& state = *store->state_;
     state.read_only = read_only;
     rocksdb::DB* database = nullptr;
     rocksdb::Options options = database_options(read_only);
@@ -127,11 +174,11 @@ Result<std::unique_ptr<IndexStore>> IndexStore::open(const std::string& director
     return store;
 }
 
-rocksdb::ColumnFamilyHandle* IndexStore::handle(Family family) const {
+rocksdb::ColumnFamilyHandle* RocksStore::handle(Family family) const {
     return state_->handles[static_cast<std::size_t>(family)];
 }
 
-Result<std::optional<std::string>> IndexStore::get(Family family, const std::string& key) const {
+Result<std::optional<std::string>> RocksStore::get(Family family, const std::string& key) const {
     std::string value;
     rocksdb::Status status;
     if (state_->read_only)
@@ -144,7 +191,7 @@ Result<std::optional<std::string>> IndexStore::get(Family family, const std::str
     return std::optional<std::string>(std::move(value));
 }
 
-Result<std::optional<std::string>> IndexStore::get_in_batch(Family family,
+Result<std::optional<std::string>> RocksStore::get_in_batch(Family family,
                                                             const std::string& key) const {
     std::string value;
     rocksdb::Status status = state_->batch->GetFromBatchAndDB(
@@ -154,21 +201,21 @@ Result<std::optional<std::string>> IndexStore::get_in_batch(Family family,
     return std::optional<std::string>(std::move(value));
 }
 
-void IndexStore::begin() {
+void RocksStore::begin() {
     if (!state_->read_only) state_->batch->Clear();
 }
 
-void IndexStore::put(Family family, const std::string& key, const std::string& value) {
+void RocksStore::put(Family family, const std::string& key, const std::string& value) {
     rocksdb::Status status = state_->batch->Put(handle(family), key, value);
     WV_ASSERT(status.ok());
 }
 
-void IndexStore::remove(Family family, const std::string& key) {
+void RocksStore::remove(Family family, const std::string& key) {
     rocksdb::Status status = state_->batch->Delete(handle(family), key);
     WV_ASSERT(status.ok());
 }
 
-Result<> IndexStore::commit() {
+Result<> RocksStore::commit() {
     if (state_->read_only) return {};
     if (state_->broken) return broken_earlier();
     rocksdb::Status status =
@@ -179,7 +226,7 @@ Result<> IndexStore::commit() {
     return fail(error_of(status, "write"));
 }
 
-Result<> IndexStore::sync() {
+Result<> RocksStore::sync() {
     if (state_->read_only) return {};
     if (state_->broken) return broken_earlier();
     rocksdb::Status status = state_->database->FlushWAL(true);
@@ -188,16 +235,43 @@ Result<> IndexStore::sync() {
     return fail(error_of(status, "sync"));
 }
 
-std::unique_ptr<rocksdb::Iterator> IndexStore::iterate(Family family) const {
+std::unique_ptr<rocksdb::Iterator> RocksStore::iterate(Family family) const {
     rocksdb::Iterator* base = state_->database->NewIterator(rocksdb::ReadOptions(), handle(family));
     if (!state_->read_only) return std::unique_ptr<rocksdb::Iterator>(base);
     return std::unique_ptr<rocksdb::Iterator>(
         state_->batch->NewIteratorWithBase(handle(family), base));
 }
 
+class RocksHome final : public IndexHome {
+public:
+    Result<std::unique_ptr<IndexStore>> open(const std::string& directory,
+                                             bool read_only) override {
+        return RocksStore::open(directory, read_only);
+    }
+    Result<std::unique_ptr<IndexStore>> open_scratch(const std::string& parent) override {
+        WV_TRY(auto scratch, ScratchDirectory::make(parent));
+        WV_TRY(auto store, RocksStore::open(scratch->path(), false));
+        store->keep(std::move(scratch));
+        return store;
+    }
+    Result<> remove(const std::string& directory) override {
+        std::error_code error;
+        std::filesystem::remove_all(directory, error);
+        if (error) return fail(Errc::io, "remove index " + directory + ": " + error.message());
+        return {};
+    }
+};
+
+}  // namespace
+
 Result<> IndexStore::check(const rocksdb::Iterator& iterator) {
     if (iterator.status().ok()) return {};
     return fail(error_of(iterator.status(), "iterate"));
+}
+
+IndexHome& rocksdb_home() {
+    static RocksHome home;
+    return home;
 }
 
 }  // namespace walvault::storage

@@ -136,10 +136,10 @@ Result<> Repository::State::open_index() {
     for (bool rebuild = options.rebuild_index;; rebuild = true) {
         if (rebuild) {
             index.reset();
-            WV_CHECK(remove_index(directory));
+            WV_CHECK(options.index_home->remove(directory));
             ++index_rebuilds;
         }
-        auto opened = Index::open(directory);
+        auto opened = Index::open(directory, *options.index_home);
         if (!opened && !rebuild && opened.error().code != Errc::no_space) {
             log::warn("index.rebuild", opened.error().message, {{"directory", directory}});
             continue;

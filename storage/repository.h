@@ -26,6 +26,7 @@ struct RepositoryOptions {
     int wal_level = 2;  // zstd
     int base_level = 1;
     bool rebuild_index = false;  // even if it looks whole
+    IndexHome* index_home = &rocksdb_home();
 };
 
 // One thread at a time; every call blocks for disk time. chunk(), content_key() and seal through

@@ -1,11 +1,6 @@
 #include "storage/repository_view.h"
 
-#include <stdlib.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <filesystem>
 #include <list>
 #include <map>
 #include <mutex>
@@ -24,33 +19,6 @@ namespace {
 
 // Open ciphers: the keys of each lie in locked pages of their own, which the kernel counts.
 constexpr std::size_t kBasePacksMax = 64;
-
-// A new directory that nobody else can look into; removed with everything in it when the view goes.
-class ScratchDirectory {
-public:
-    static Result<std::unique_ptr<ScratchDirectory>> make(const std::string& parent) {
-        std::error_code code;
-        std::filesystem::create_directories(parent, code);
-        if (code) return fail(Errc::io, "make " + parent + ": " + code.message());
-        // Made with mode 0700, under a name that nobody could have taken before.
-        std::string path = parent + "/walvault-index-XXXXXX";
-        if (::mkdtemp(path.data()) == nullptr)
-            return fail(Errc::io, "make a directory in " + parent + ": " +
-                                      std::generic_category().message(errno));
-        return std::make_unique<ScratchDirectory>(std::move(path));
-    }
-    explicit ScratchDirectory(std::string path) : path_(std::move(path)) {}
-    const std::string& path() const { return path_; }
-    ~ScratchDirectory() {
-        std::error_code ignored;
-        if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
-    }
-    ScratchDirectory(const ScratchDirectory&) = delete;
-    ScratchDirectory& operator=(const ScratchDirectory&) = delete;
-
-private:
-    std::string path_;
-};
 
 bool is_wanted(const pb::MarkEntry& mark, WallTime since, WallTime until,
                const std::vector<pb::MarkEntry::Kind>& kinds) {
@@ -141,7 +109,6 @@ private:
     ObjectStore& store_;
     Id16 id_;
     Keyring keyring_;
-    std::unique_ptr<ScratchDirectory> scratch_;
     std::unique_ptr<Index> index_;
     std::unique_ptr<WalStore> wal_;
     std::vector<ScannedTail> tails_;
@@ -165,7 +132,7 @@ Result<> View::open_index(const Options& options) {
     LedgerKeys keys = LedgerKeys::derive(*ledger_key);
     std::uint64_t seen = 0;
     if (!options.index_directory.empty()) {
-        auto opened = Index::open_read_only(options.index_directory);
+        auto opened = Index::open_read_only(options.index_directory, *options.index_home);
         if (opened) {
             index_ = std::move(*opened);
             auto watermark = index_->watermark();
@@ -179,8 +146,7 @@ Result<> View::open_index(const Options& options) {
             index_.reset();
         }
     }
-    WV_TRY(scratch_, ScratchDirectory::make(options.scratch_directory));
-    WV_TRY(index_, Index::open(scratch_->path()));
+    WV_TRY(index_, Index::open_scratch(options.scratch_directory, *options.index_home));
     WV_TRY(LedgerHead head, catch_up(*index_, store_, id_, keys, keyring_));
     if (head.sequence == 0)
         return fail(Errc::corrupt, "the repository has no ledger",

@@ -14,6 +14,7 @@
 
 #include "proto/repository.pb.h"
 #include "proto/wal_decoder.h"
+#include "storage/index_store.h"
 #include "storage/keyring.h"
 #include "storage/object_store.h"
 
@@ -83,6 +84,7 @@ public:
         // Where an index may be rebuilt: in a directory of its own that only this user can look
         // into, removed afterwards.
         std::string scratch_directory;
+        IndexHome* index_home = &rocksdb_home();
     };
     // Errors: not_found (no repository there), wrong_key, corrupt, unsupported, io, unavailable.
     static Result<std::unique_ptr<RepositoryView>> open(ObjectStore& store, const MasterKey& master,
