@@ -60,7 +60,7 @@ public:
             bool last = i + 1 == infos.size();
             WV_TRY(ByteBuffer bytes, read_ledger_file(*store, infos[i]));
             WV_TRY(std::uint64_t whole_bytes, walk.walk(infos[i], bytes, last, ignore));
-            if (last) WV_CHECK(take_over(infos[i].name, whole_bytes, bytes.size()));
+            if (last) WV_CHECK(take_over(infos[i].name, bytes, whole_bytes, walk.last_record_offset()));
         }
         head_ = walk.head();
         return {};
@@ -104,15 +104,20 @@ public:
 
 private:
     // Goes on with the last file. What a killed process wrote but did not sync was just read, and is
-    // built upon: so it is synced first. A file without a whole entry is as if never made.
-    Result<> take_over(const std::string& name, std::uint64_t whole_bytes, std::uint64_t size_bytes) {
+    // built upon: so it is synced first. Where its sync failed, the kernel holds the last entry for
+    // written although it is not: so that one is written again, over itself. All before it were synced
+    // before it was begun. A file without a whole entry is as if never made.
+    Result<> take_over(const std::string& name, ByteSpan bytes, std::uint64_t whole_bytes,
+                       std::uint64_t last_offset) {
         std::string path = root_ + "/" + name;
         if (whole_bytes <= kLedgerHeaderBytes) {
             WV_CHECK(files_.remove(path));
             return files_.sync_directory(root_ + "/ledger");
         }
         WV_TRY(auto file, files_.open_append(path));
-        if (whole_bytes < size_bytes) WV_CHECK(file->truncate(whole_bytes));
+        if (whole_bytes < bytes.size()) WV_CHECK(file->truncate(whole_bytes));
+        const std::uint64_t from = last_offset <= kLedgerHeaderBytes ? 0 : last_offset;
+        WV_CHECK(file->write_at(from, bytes.subspan(from, whole_bytes - from)));
         WV_CHECK(file->sync_data());
         WV_CHECK(files_.sync_directory(root_ + "/ledger"));
         file_ = std::move(file);

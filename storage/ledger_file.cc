@@ -203,6 +203,7 @@ Result<std::uint64_t> LedgerWalk::walk(const LedgerFileInfo& file, ByteSpan byte
         auto entry = check_record(record);
         if (!entry) return corrupt_at(file, sequence, offset, entry.error().message);
         head_ = LedgerHead{sequence, ledger_record_hash(record)};
+        last_record_offset_ = offset;
         WV_CHECK(on_entry(*entry, head_));
         offset += scan.size_bytes;
     }

@@ -54,6 +54,8 @@ public:
                                const OnEntry& on_entry);
 
     const LedgerHead& head() const { return head_; }
+    // Where the record of head() begins in the file that was walked last.
+    std::uint64_t last_record_offset() const { return last_record_offset_; }
 
 private:
     Result<> check_header(const LedgerFileInfo& file, ByteSpan header);
@@ -62,6 +64,7 @@ private:
     Id16 repository_id_;
     const LedgerKeys& keys_;
     LedgerHead head_;
+    std::uint64_t last_record_offset_ = 0;
     std::uint64_t trusted_sequence_ = 0;
     bool started_ = false;
 };
