@@ -118,6 +118,19 @@ Task<Result<std::optional<StreamStart>>> HistoryChoice::carry_out(
     start.from_lsn = follow.from_lsn;
     start.segment_bytes = cluster.segment_bytes;
     start.behind = follow.behind;
+    if (follow.timeline >= 2) {
+        auto kept =
+            co_await keep_timeline_history(follow.history, follow.timeline, receiver, cluster);
+        // Two servers were promoted to one number at different places: nothing of it is the same.
+        if (!kept && kept.error().code == Errc::forked) {
+            log::error("history.differs", kept.error().message,
+                       {{"history", short_id(follow.history)}, {"timeline", follow.timeline}});
+            const Lsn begins = start.history.start_lsn;
+            differences_.push_back({.history = follow.history, .from_lsn = begins, .at_lsn = begins});
+            co_return std::optional<StreamStart>{};
+        }
+        if (!kept) co_return fail(kept.error());
+    }
     if (follow.resumed) {
         auto resume = [this, name = cluster.name, id = follow.history] {
             return repository_.resume_history(name, id, "its bytes are the server's again");
@@ -126,9 +139,6 @@ Task<Result<std::optional<StreamStart>>> HistoryChoice::carry_out(
         log::warn("history.resumed", "a history that was left is followed again",
                   {{"history", short_id(follow.history)}, {"timeline", follow.timeline}});
     }
-    if (follow.timeline >= 2)
-        WV_CO_CHECK(
-            co_await keep_timeline_history(follow.history, follow.timeline, receiver, cluster));
     co_return std::optional<StreamStart>(std::move(start));
 }
 
