@@ -125,9 +125,11 @@ Task<Result<>> Capture::run(bool until_caught_up) {
         if (!streamed) {
             note_disconnect(streamed.error());
             if (is_final(streamed.error(), attachment_count_ > 0)) co_return streamed;
-            const bool stuck =
-                streamed.error().code == Errc::io && progress_.flushed_lsn() == flushed_before;
-            store_failures = stuck ? store_failures + 1 : 0;
+            // What the server answers in between says nothing of the store.
+            if (progress_.flushed_lsn() != flushed_before)
+                store_failures = 0;
+            else if (streamed.error().code == Errc::io)
+                ++store_failures;
             // Only a new start opens them again: the supervisor's, after this exit.
             if (store_failures == kStoreFailuresMax) co_return streamed;
         }
