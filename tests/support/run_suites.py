@@ -74,6 +74,8 @@ def find_suites(build, fuzz_build):
     for path in executables(build / "tests" / "unit", "test_*"):
         name = "unit/" + path.name.removeprefix("test_")
         suites.append(Suite(name, [str(path)], UNIT_TIMEOUT_SECONDS, parse_doctest))
+    for path in executables(build / "tests" / "simulation", "test_simulation"):
+        suites.append(Suite("simulation", [str(path)], UNIT_TIMEOUT_SECONDS, parse_doctest))
     for path in executables(build / "tests" / "fuzz", "fuzz_*"):
         target = path.name.removeprefix("fuzz_")
         if not target.endswith("_live"):
@@ -98,7 +100,7 @@ def executables(directory, pattern):
 
 
 # The longest first, so that none of them is left running alone at the end.
-LONGEST_FIRST = ["oracle", "nth_fault", "damage", "wal_shapes", "refusals", "power_cut", "lifecycle", "versions"]
+LONGEST_FIRST = ["oracle", "simulation", "nth_fault", "damage", "wal_shapes", "refusals", "power_cut", "lifecycle", "versions"]
 
 
 def by_length(suite):
@@ -146,7 +148,7 @@ def report(outcome):
         counts += f", {outcome.skipped} skipped"
     print(f"{outcome.suite.name:32} {counts:32} {outcome.seconds:7.1f} s", flush=True)
     for line in outcome.output.splitlines():
-        if line.startswith("SKIPPED "):
+        if line.startswith(("SKIPPED ", "NOTE ")):
             print("    " + line, flush=True)
 
 

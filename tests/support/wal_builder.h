@@ -70,6 +70,17 @@ public:
         append_le(data, std::int64_t{0});
         return add({.rmgr = 0, .info = 0xD0, .body = main_data(data)});
     }
+    // Goes back to the end of a record; `previous` is the start of the last one that stays.
+    void cut(Lsn end, Lsn previous) {
+        bytes_.resize(end - start());
+        position_ = end.value;
+        previous_ = previous.value;
+    }
+    // Of the pages from now on.
+    void set_timeline(TimelineId timeline) { timeline_ = timeline; }
+    Lsn previous() const { return Lsn{previous_}; }
+    // Zeros to where the next record can begin.
+    void align() { put(ByteBuffer((8 - position_ % 8) % 8)); }
     void fill_page() {
         const std::uint64_t over = position_ % kWalPageBytes;
         if (over != 0) put(ByteBuffer(kWalPageBytes - over));
@@ -131,6 +142,7 @@ public:
     Lsn start() const { return Lsn{start_}; }
     Lsn end() const { return Lsn{position_}; }
     ByteBuffer& bytes() { return bytes_; }
+    const ByteBuffer& bytes() const { return bytes_; }
     std::byte* at(Lsn lsn) { return bytes_.data() + (lsn.value - start_); }
 
 private:
@@ -142,7 +154,6 @@ private:
         append(bytes_, bytes);
         position_ += bytes.size();
     }
-    void align() { put(ByteBuffer((8 - position_ % 8) % 8)); }
     void add_page_header(std::uint16_t flags, std::uint32_t rest_bytes) {
         const bool is_long = position_ % kSegmentBytes == 0;
         ByteBuffer header;
