@@ -61,6 +61,13 @@ pb::PackInfo pack_of(const Target& target, std::uint64_t number) {
 pb::PackFooter footer_of(const pb::PackInfo& pack) {
     pb::PackFooter footer;
     footer.set_format_version(kFormatVersion);
+    // A footer without frames is what stands for a pack that could not be read.
+    for (std::uint32_t i = 0; i < pack.frame_count(); ++i) {
+        pb::FrameEntry& frame = *footer.add_frames();
+        frame.set_frame_number(i);
+        frame.set_plain_bytes(1_MiB);
+        frame.set_start_lsn(pack.start_lsn() + i * 1_MiB);
+    }
     for (std::uint64_t i = 0; i < 4; ++i) {
         pb::MarkEntry& mark = *footer.add_marks();
         mark.set_kind(i == 0 ? pb::MarkEntry::CHECKPOINT : pb::MarkEntry::BULK);

@@ -63,8 +63,9 @@ std::string encode_place(const Id16& file_id, const pb::FrameEntry& frame) {
 
 constexpr const char* kWatermark = "watermark";
 constexpr const char* kGeneration = "generation";
+constexpr const char* kDamaged = "damaged";
 constexpr const char* kFormat = "format";
-constexpr const char* kFormatValue = "walvault index 3";
+constexpr const char* kFormatValue = "walvault index 4";
 
 class RocksIndex final : public Index {
 public:
@@ -280,6 +281,24 @@ public:
         std::erase_if(found, [&](const pb::PackInfo& pack) { return pack.cluster() != cluster; });
         return found;
     }
+    Result<Troubles> troubles(const std::string& cluster) override {
+        Troubles troubles;
+        WV_TRY(auto failed, store_->get(Family::state, "failed/" + cluster));
+        WV_TRY(auto damaged, store_->get(Family::state, kDamaged));
+        if (failed) {
+            ByteReader reader(as_bytes(*failed));
+            troubles.failed_backups = reader.le<std::uint64_t>();
+            troubles.last_failed_backup = WallTime(Micros(reader.le<std::int64_t>()));
+            if (!reader.ok())
+                return fail(Errc::corrupt, "index: the failed backups cannot be read");
+        }
+        if (damaged) {
+            ByteReader reader(as_bytes(*damaged));
+            troubles.damaged = reader.le<std::uint64_t>();
+            if (!reader.ok()) return fail(Errc::corrupt, "index: the damages cannot be read");
+        }
+        return troubles;
+    }
     Result<RepositoryView::Totals> totals(const std::string& cluster) override {
         WV_TRY(auto value, store_->get(Family::state, "totals/" + cluster));
         RepositoryView::Totals totals;
@@ -354,6 +373,9 @@ private:
     void put_marks(const pb::PackInfo& pack, const pb::PackFooter& footer);
     void put_base_pack(const pb::PackInfo& pack, const pb::PackFooter& footer);
     Result<> add_to_totals(const std::vector<const pb::PackInfo*>& packs);
+    Result<> note_failed_backup(const std::string& cluster, std::int64_t at_us);
+    Result<> note_verified(const pb::VerifyDone& done);
+    void put_numbers(const std::string& key, std::initializer_list<std::uint64_t> numbers);
 
     std::unique_ptr<IndexStore> store_;
 };
@@ -412,7 +434,9 @@ Result<> RocksIndex::apply_event(const pb::LedgerEntry& entry, const Footers& fo
         case Event::kBackupFailed:
             store_->remove(Family::state, "backup/" + entry.backup_failed().cluster() + "/" +
                                               entry.backup_failed().backup_id());
-            return {};
+            return note_failed_backup(entry.backup_failed().cluster(), entry.at_us());
+        case Event::kVerifyDone:
+            return note_verified(entry.verify_done());
         case Event::kBackupCompleted: {
             const pb::BackupInfo& backup = entry.backup_completed().backup();
             store_->remove(Family::state, "backup/" + backup.cluster() + "/" + backup.backup_id());
@@ -497,12 +521,31 @@ Result<> RocksIndex::add_to_totals(const std::vector<const pb::PackInfo*>& packs
         if (pack->kind() == pb::PACK_KIND_BASE) sums.chunk_count += pack->frame_count();
         ++sums.pack_count;
     }
-    ByteBuffer bytes;
-    for (std::uint64_t number : {sums.wal_plain_bytes, sums.wal_stored_bytes, sums.base_plain_bytes,
-                                 sums.base_stored_bytes, sums.chunk_count, sums.pack_count})
-        append_le(bytes, number);
-    store_->put(Family::state, "totals/" + cluster, std::string(as_text(bytes)));
+    put_numbers("totals/" + cluster,
+                {sums.wal_plain_bytes, sums.wal_stored_bytes, sums.base_plain_bytes,
+                 sums.base_stored_bytes, sums.chunk_count, sums.pack_count});
     return {};
+}
+
+Result<> RocksIndex::note_failed_backup(const std::string& cluster, std::int64_t at_us) {
+    WV_TRY(Troubles known, troubles(cluster));
+    put_numbers("failed/" + cluster, {known.failed_backups + 1, static_cast<std::uint64_t>(at_us)});
+    return {};
+}
+
+// Only the level that reads everything can say that nothing is damaged any more.
+Result<> RocksIndex::note_verified(const pb::VerifyDone& done) {
+    WV_TRY(Troubles known, troubles(""));
+    const std::uint64_t failed = done.failed_count();
+    put_numbers(kDamaged, {done.level() == "chunks" ? failed : std::max(known.damaged, failed)});
+    return {};
+}
+
+void RocksIndex::put_numbers(const std::string& key, std::initializer_list<std::uint64_t> numbers) {
+    ByteBuffer bytes;
+    for (std::uint64_t number : numbers)
+        append_le(bytes, number);
+    store_->put(Family::state, key, std::string(as_text(bytes)));
 }
 
 }  // namespace

@@ -33,6 +33,15 @@ struct OpenTail {
         0;  // the witness: frames known to be synced, 0 when none was noted
 };
 
+// What the ledger says went wrong with a cluster.
+struct Troubles {
+    std::uint64_t failed_backups = 0;
+    WallTime last_failed_backup{};
+    // What the last `verify` of the repository found damaged: of all (chunks), or at least that
+    // many (wal).
+    std::uint64_t damaged = 0;
+};
+
 using Footers = std::vector<const pb::PackFooter*>;
 
 // Reads may be called from any thread; apply() and note_synced() by one at a time.
@@ -65,6 +74,7 @@ public:
     virtual Result<> sync() = 0;
 
     virtual Result<std::uint64_t> generation() = 0;
+    virtual Result<Troubles> troubles(const std::string& cluster) = 0;
     virtual Result<std::vector<ClusterRecord>> clusters() = 0;
     virtual Result<std::vector<pb::HistoryOpened>> histories(const std::string& cluster) = 0;
     virtual Result<std::vector<pb::GapFound>> gaps(const std::string& cluster) = 0;

@@ -105,7 +105,8 @@ struct Database {
     }
 };
 
-// A new directory that nobody else can look into; removed with everything in it when its store goes.
+// A new directory that nobody else can look into; removed with everything in it when its store
+// goes.
 class ScratchDirectory {
 public:
     static Result<std::unique_ptr<ScratchDirectory>> make(const std::string& parent) {

@@ -1,5 +1,5 @@
-// IndexStore: column families behind get, put and iterate: RocksDB's; a read-only one keeps its writes
-// in memory.
+// IndexStore: column families behind get, put and iterate: RocksDB's; a read-only one keeps its
+// writes in memory.
 #pragma once
 
 #include <memory>
@@ -45,8 +45,8 @@ public:
     // Errors: not_found (read only), corrupt, busy, io.
     virtual Result<std::unique_ptr<IndexStore>> open(const std::string& directory,
                                                      bool read_only) = 0;
-    // A new one that goes with the store, in a directory of its own in `parent` that only this user can
-    // look into.
+    // A new one that goes with the store, in a directory of its own in `parent` that only this user
+    // can look into.
     virtual Result<std::unique_ptr<IndexStore>> open_scratch(const std::string& parent) = 0;
     // Removes an index and everything in it. It is a view: nothing is lost.
     virtual Result<> remove(const std::string& directory) = 0;

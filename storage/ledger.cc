@@ -1,6 +1,7 @@
 #include "storage/ledger.h"
 
 #include <algorithm>
+#include <limits>
 #include <mutex>
 
 #include "storage/blake2b.h"
@@ -46,22 +47,33 @@ public:
           keys_(std::move(keys)),
           clock_(clock) {}
 
-    Result<> load() {
+    Result<> reload() override {
+        std::lock_guard lock(mutex_);
         auto store = make_directory_store(files_, root_);
         WV_TRY(auto infos, list_ledger_files(*store));
+        if (infos.empty() && head_.sequence == 0) return {};
+        if (infos.empty()) return not_in_ledger(head_, "the ledger is empty");
+        const std::size_t first = file_holding(infos, head_.sequence);
+        if (head_.sequence == 0 ? infos[first].first_sequence != 1
+                                : infos[first].first_sequence > head_.sequence)
+            return fail(Errc::corrupt, "the ledger begins with " + infos[first].name +
+                                           ": the entries before it are missing");
         LedgerWalk walk(repository_id_, keys_);
-        // Signed entries in the last two files prove, by their hashes, all entries before them.
-        if (infos.size() > 2) walk.set_trusted_sequence(infos[infos.size() - 2].first_sequence - 1);
-        if (!infos.empty() && infos.front().first_sequence != 1)
-            return fail(Errc::corrupt, "the ledger begins with " + infos.front().name +
-                                           ": its first entries are missing");
-        auto ignore = [](const pb::LedgerEntry&, const LedgerHead&) -> Result<> { return {}; };
-        for (std::size_t i = 0; i < infos.size(); ++i) {
+        walk.set_trusted_sequence(std::numeric_limits<std::uint64_t>::max());
+        auto keeps_head = [&](const pb::LedgerEntry&, const LedgerHead& head) -> Result<> {
+            if (head.sequence != head_.sequence || head.hash == head_.hash) return {};
+            return not_in_ledger(head_, "its entry has hash " + to_hex(head.hash));
+        };
+        for (std::size_t i = first; i < infos.size(); ++i) {
             bool last = i + 1 == infos.size();
             WV_TRY(ByteBuffer bytes, read_ledger_file(*store, infos[i]));
-            WV_TRY(std::uint64_t whole_bytes, walk.walk(infos[i], bytes, last, ignore));
-            if (last) WV_CHECK(take_over(infos[i].name, bytes, whole_bytes, walk.last_record_offset()));
+            WV_TRY(std::uint64_t whole_bytes, walk.walk(infos[i], bytes, last, keeps_head));
+            if (!last) continue;
+            WV_CHECK(walk.require_signed_head());
+            WV_CHECK(take_over(infos[i].name, bytes, whole_bytes, walk.last_record_offset()));
         }
+        if (walk.head().sequence < head_.sequence)
+            return not_in_ledger(head_, "its last entry is " + std::to_string(walk.head().sequence));
         head_ = walk.head();
         return {};
     }
@@ -197,7 +209,7 @@ Result<LedgerHead> read_ledger(ObjectStore& store, const Id16& repository_id, co
 Result<std::unique_ptr<Ledger>> Ledger::open(FileSystem& files, const std::string& root,
                                              const Id16& repository_id, LedgerKeys keys, const Clock& clock) {
     auto ledger = std::make_unique<DiskLedger>(files, root, repository_id, std::move(keys), clock);
-    WV_CHECK(ledger->load());
+    WV_CHECK(ledger->reload());
     return ledger;
 }
 

@@ -161,15 +161,39 @@ Result<> LedgerWalk::check_header(const LedgerFileInfo& file, ByteSpan header) {
     return {};
 }
 
+// Too few zeros at the end to say by themselves that they were never written; but signed again, the
+// payload gives the same bytes up to them.
+bool LedgerWalk::lacks_its_end(ByteSpan rest) const {
+    if (rest.size() < kLedgerRecordOverheadBytes) return false;
+    const auto payload_bytes = load_le<std::uint32_t>(rest.data());
+    if (rest.size() != kLedgerRecordOverheadBytes + payload_bytes || payload_bytes == 0) return false;
+    ByteSpan payload = rest.subspan(kLedgerRecordHeaderBytes, payload_bytes);
+    const ByteBuffer whole = encode_ledger_record(repository_id_, keys_, payload);
+    const std::size_t written = static_cast<std::size_t>(
+        std::ranges::mismatch(whole, rest).in1 - whole.begin());
+    return written >= kLedgerRecordHeaderBytes + payload_bytes &&
+           std::ranges::all_of(rest.subspan(written), [](std::byte byte) { return byte == std::byte{0}; });
+}
+
+bool LedgerWalk::is_signed(ByteSpan record) const {
+    ByteBuffer to_verify =
+        signed_bytes(repository_id_, record.subspan(kLedgerRecordHeaderBytes,
+                                                    record.size() - kLedgerRecordOverheadBytes));
+    return crypto_sign_verify_detached(raw(record.last(kLedgerSignatureBytes).data()),
+                                       raw(to_verify.data()), to_verify.size(),
+                                       raw(keys_.public_key.data())) == 0;
+}
+
+Result<> LedgerWalk::require_signed_head() const {
+    if (last_record_.empty() || is_signed(last_record_)) return {};
+    return fail(Errc::corrupt, "the ledger's last entry, " + std::to_string(head_.sequence) +
+                                   ", is not signed by this repository's key");
+}
+
 Result<pb::LedgerEntry> LedgerWalk::check_record(ByteSpan record) const {
     ByteSpan payload = record.subspan(kLedgerRecordHeaderBytes, record.size() - kLedgerRecordOverheadBytes);
-    if (head_.sequence + 1 > trusted_sequence_) {
-        ByteBuffer to_verify = signed_bytes(repository_id_, payload);
-        if (crypto_sign_verify_detached(raw(record.last(kLedgerSignatureBytes).data()),
-                                        raw(to_verify.data()), to_verify.size(),
-                                        raw(keys_.public_key.data())) != 0)
-            return fail(Errc::corrupt, "is not signed by this repository's key");
-    }
+    if (head_.sequence + 1 > trusted_sequence_ && !is_signed(record))
+        return fail(Errc::corrupt, "is not signed by this repository's key");
     pb::LedgerEntry entry;
     if (!entry.ParseFromArray(payload.data(), static_cast<int>(payload.size())))
         return fail(Errc::corrupt, "cannot be parsed");
@@ -194,7 +218,9 @@ Result<std::uint64_t> LedgerWalk::walk(const LedgerFileInfo& file, ByteSpan byte
     while (offset < bytes.size()) {
         std::uint64_t sequence = head_.sequence + 1;
         RecordScan scan = scan_record(bytes, offset);
-        if (scan.state == RecordScan::State::torn && may_be_torn) return offset;
+        const bool torn = scan.state == RecordScan::State::torn ||
+                          (scan.state == RecordScan::State::damaged && lacks_its_end(bytes.subspan(offset)));
+        if (torn && may_be_torn) return offset;
         if (scan.state == RecordScan::State::torn)
             return corrupt_at(file, sequence, offset, "is incomplete");
         if (scan.state == RecordScan::State::damaged)
@@ -204,6 +230,7 @@ Result<std::uint64_t> LedgerWalk::walk(const LedgerFileInfo& file, ByteSpan byte
         if (!entry) return corrupt_at(file, sequence, offset, entry.error().message);
         head_ = LedgerHead{sequence, ledger_record_hash(record)};
         last_record_offset_ = offset;
+        last_record_.assign(record.begin(), record.end());
         WV_CHECK(on_entry(*entry, head_));
         offset += scan.size_bytes;
     }

@@ -44,7 +44,8 @@ public:
     LedgerWalk(const Id16& repository_id, const LedgerKeys& keys)
         : repository_id_(repository_id), keys_(keys) {}
 
-    // Entries at or below this sequence are chained but not verified: a later hash that is known proves them.
+    // Signatures of entries at or below this sequence are not verified: a later hash that is known proves
+    // them, or the signature of the head.
     void set_trusted_sequence(std::uint64_t sequence) { trusted_sequence_ = sequence; }
 
     // Checks a whole file and calls `on_entry` with each entry and the head after it. Returns where the
@@ -56,15 +57,21 @@ public:
     const LedgerHead& head() const { return head_; }
     // Where the record of head() begins in the file that was walked last.
     std::uint64_t last_record_offset() const { return last_record_offset_; }
+    // Whether the entry at head() is signed: it proves, by the hashes, all that were walked before it.
+    // Errors: corrupt.
+    Result<> require_signed_head() const;
 
 private:
     Result<> check_header(const LedgerFileInfo& file, ByteSpan header);
     Result<pb::LedgerEntry> check_record(ByteSpan record) const;
+    bool is_signed(ByteSpan record) const;
+    bool lacks_its_end(ByteSpan rest) const;
 
     Id16 repository_id_;
     const LedgerKeys& keys_;
     LedgerHead head_;
     std::uint64_t last_record_offset_ = 0;
+    ByteBuffer last_record_;
     std::uint64_t trusted_sequence_ = 0;
     bool started_ = false;
 };

@@ -83,7 +83,6 @@ Result<> Repository::State::enter(pb::LedgerEntry entry, const Footers& footers)
     // Where no lock holds (a network file system, a copied machine), another may have begun
     // meanwhile.
     WV_CHECK(require_writer());
-    if (troubles) note_trouble(*entered);
     auto applied = index->apply(*entered, ledger->head(), footers);
     index_is_behind = !applied;
     return applied;
@@ -249,8 +248,7 @@ Result<std::unique_ptr<Repository>> Repository::open(FileSystem& files, const st
     WV_CHECK(state->open_index());
     WV_CHECK(state->claim_generation());
     // The writer before may have entered something until the claim stopped it.
-    WV_TRY(state->ledger,
-           Ledger::open(files, root, state->id, LedgerKeys::derive(*ledger_key), clock));
+    WV_CHECK(state->ledger->reload());
     state->index_is_behind = true;
     WV_CHECK(state->catch_index_up());
     state->ledger->set_generation(state->generation);
@@ -273,6 +271,15 @@ std::uint64_t Repository::generation() const { return state_->generation; }
 Result<> Repository::require_writer() const { return state_->require_writer(); }
 std::uint64_t Repository::index_rebuilds() const { return state_->index_rebuilds; }
 const std::string& Repository::root() const { return state_->root; }
+Result<Troubles> Repository::troubles(const std::string& cluster) {
+    return state_->index->troubles(cluster);
+}
+Repository::Counts Repository::counts() const {
+    const ObjectStore::Reads reads = state_->store->reads();
+    return {.read_bytes = reads.bytes,
+            .read_errors = reads.errors,
+            .ledger_errors = state_->ledger_errors};
+}
 WalStore& Repository::wal() { return *state_->wal; }
 Result<> Repository::sync() { return state_->index->sync(); }
 Result<> Repository::append_to_ledger(pb::LedgerEntry entry) {

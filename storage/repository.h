@@ -77,14 +77,8 @@ public:
     Result<std::vector<pb::BackupInfo>> backups(const std::string& cluster);
     Result<std::vector<pb::GapFound>> gaps(const std::string& cluster);
     Result<RepositoryView::Totals> totals(const std::string& cluster);
-    // What the ledger says went wrong, read whole at the first call and kept up to date from then
-    // on.
-    struct Troubles {
-        std::uint64_t failed_backups = 0;
-        WallTime last_failed_backup{};
-        // What the last `verify` found damaged: of all (chunks), or at least that many (wal).
-        std::uint64_t damaged = 0;
-    };
+    // What the ledger says went wrong, so that a restart does not forget it.
+    using Troubles = storage::Troubles;
     Result<Troubles> troubles(const std::string& cluster);
     // Since it was opened; from any thread.
     struct Counts {

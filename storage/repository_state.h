@@ -37,7 +37,6 @@ struct Repository::State {
     std::uint64_t next_serial = 1;
     std::uint64_t index_rebuilds = 0;
     std::set<std::string> held_tails;  // paths of tails that a TailWriter holds
-    std::optional<std::map<std::string, Troubles>> troubles;  // by cluster; "" for all of them
     std::atomic<std::uint64_t> ledger_errors{0};
 
     bool index_is_behind = false;  // an entry of the ledger could not be applied
@@ -46,7 +45,6 @@ struct Repository::State {
     // index has caught up.
     Result<> enter(pb::LedgerEntry entry, const Footers& footers = {});
     Result<> catch_index_up();
-    void note_trouble(const pb::LedgerEntry& entry);
     Result<> open_index();
     // Takes the next generation for itself. Errors: busy if another one takes it at the same time.
     Result<> claim_generation();

@@ -182,8 +182,14 @@ Result<ByteBuffer> FileCipher::unseal(const FramePlace& place, ByteSpan frame) c
     return plain;
 }
 
+// A buffer that had as many bytes before is not filled with zeros again.
 Result<> FileCipher::unseal_into(const FramePlace& place, ByteSpan frame, ByteBuffer& plain) const {
-    plain.clear();
+    auto opened = open_frame(place, frame, plain);
+    if (!opened) plain.clear();
+    return opened;
+}
+
+Result<> FileCipher::open_frame(const FramePlace& place, ByteSpan frame, ByteBuffer& plain) const {
     WV_TRY(FrameHeader header, check_frame_header(place, frame));
     if (!equal_in_constant_time(frame_commitment(*key_, header_, header.nonce), header.commitment))
         return bad_frame(place, "was not sealed for this file, or its header is damaged");
@@ -198,16 +204,12 @@ Result<> FileCipher::unseal_into(const FramePlace& place, ByteSpan frame, ByteBu
     if (crypto_aead_xchacha20poly1305_ietf_decrypt(
             raw(opened.data()), nullptr, nullptr, raw(frame.data() + kFrameHeaderBytes),
             header.sealed_bytes, raw(bound.data()), bound.size(), raw(header.nonce.data()),
-            raw(key_->view().data())) != 0) {
-        plain.clear();
+            raw(key_->view().data())) != 0)
         return bad_frame(place, "fails authentication: its bytes or its place are not the sealed ones");
-    }
     if (stored) return {};
     plain.resize(header.plain_bytes);
-    if (auto whole = decompressor.decompress(plain, opened); !whole) {
-        plain.clear();
+    if (auto whole = decompressor.decompress(plain, opened); !whole)
         return bad_frame(place, "cannot be decompressed: " + whole.error().message);
-    }
     return {};
 }
 

@@ -43,6 +43,8 @@ public:
 private:
     FileCipher(SecretBytes key, const FileHeader& header)
         : key_(std::make_shared<SecretBytes>(std::move(key))), header_(header) {}
+    Result<> open_frame(const FramePlace& place, ByteSpan frame, ByteBuffer& plain) const;
+
     std::shared_ptr<const SecretBytes> key_;
     FileHeader header_;
 };

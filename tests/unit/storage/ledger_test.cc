@@ -256,6 +256,26 @@ TEST_CASE("a record whose last sectors were never written is torn, one damaged e
     CHECK(ledger.read().paths.size() == 2);
 }
 
+TEST_CASE("a record of which only the last bytes were never written is torn") {
+    unsigned tried = 0;
+    for (std::size_t padding = 0; padding < 512; ++padding) {
+        TestLedger ledger(1);
+        ledger.extend(1, std::string(600 + padding, 'y'));
+        ByteBuffer file = raw_file(ledger.first_path());
+        const std::size_t behind_sector = file.size() % 512;
+        if (behind_sector == 0 || behind_sector >= 16) continue;
+        ++tried;
+        ByteBuffer torn = file;
+        std::fill(torn.end() - static_cast<std::ptrdiff_t>(behind_sector), torn.end(), std::byte{0});
+        write_raw_file(ledger.first_path(), torn);
+        CHECK(ledger.read().paths.size() == 1);
+        torn[record_offsets(file)[1] + 40] ^= std::byte{1};
+        write_raw_file(ledger.first_path(), torn);
+        CHECK(ledger.read_error() == Errc::corrupt);
+    }
+    CHECK(tried == 15);
+}
+
 TEST_CASE("entries deleted, exchanged or repeated inside a file are detected") {
     TestLedger ledger(4);
     ByteBuffer file = raw_file(ledger.first_path());
