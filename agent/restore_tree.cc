@@ -7,7 +7,9 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <utility>
 
 namespace walvault::agent {
@@ -41,6 +43,44 @@ private:
     int descriptor_;
 };
 
+// O_DIRECT asks for whole blocks at aligned addresses; 4096 is enough for every disk that
+// PostgreSQL's pages of 8192 bytes suit.
+constexpr std::size_t kBlockBytes = 4096;
+constexpr std::uint64_t kDirectBytesMin = 1_MiB;
+
+// One per thread, as large as the largest write it was used for.
+class AlignedBuffer {
+public:
+    ByteSpan copy_of(ByteSpan bytes) {
+        if (bytes.size() > size_bytes_) {
+            bytes_.reset(static_cast<std::byte*>(std::aligned_alloc(kBlockBytes, bytes.size())));
+            WV_ASSERT(bytes_ != nullptr);
+            size_bytes_ = bytes.size();
+        }
+        std::memcpy(bytes_.get(), bytes.data(), bytes.size());
+        return {bytes_.get(), bytes.size()};
+    }
+
+private:
+    struct Free {
+        void operator()(std::byte* bytes) const { std::free(bytes); }
+    };
+    std::unique_ptr<std::byte, Free> bytes_;
+    std::size_t size_bytes_ = 0;
+};
+
+// False where the file system cannot do that.
+bool pass_page_cache(int descriptor) {
+    const int flags = ::fcntl(descriptor, F_GETFL);
+    return flags >= 0 && ::fcntl(descriptor, F_SETFL, flags | O_DIRECT) == 0;
+}
+// False where it was used already.
+bool use_page_cache(int descriptor) {
+    const int flags = ::fcntl(descriptor, F_GETFL);
+    return flags >= 0 && (flags & O_DIRECT) != 0 &&
+           ::fcntl(descriptor, F_SETFL, flags & ~O_DIRECT) == 0;
+}
+
 constexpr int kDirectoryFlags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
 // PostgreSQL accepts data directories and files of its user, and of its group for reading.
 unsigned directory_mode(unsigned mode) { return (mode & 0750) | 0700; }
@@ -65,18 +105,25 @@ RestoredFile::~RestoredFile() {
     if (descriptor_ >= 0) ::close(descriptor_);
 }
 RestoredFile::RestoredFile(RestoredFile&& other) noexcept
-    : descriptor_(std::exchange(other.descriptor_, -1)), path_(std::move(other.path_)) {}
+    : descriptor_(std::exchange(other.descriptor_, -1)),
+      path_(std::move(other.path_)),
+      is_direct_(other.is_direct_) {}
 RestoredFile& RestoredFile::operator=(RestoredFile&& other) noexcept {
     std::swap(descriptor_, other.descriptor_);
     std::swap(path_, other.path_);
+    std::swap(is_direct_, other.is_direct_);
     return *this;
 }
 
 Result<> RestoredFile::write_at(std::uint64_t offset, ByteSpan bytes) {
+    thread_local AlignedBuffer buffer;
+    if (is_direct_) bytes = buffer.copy_of(bytes);
     while (!bytes.empty()) {
         const ssize_t count =
             ::pwrite(descriptor_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
         if (count < 0 && errno == EINTR) continue;
+        // Blocks larger than these, or a write that went on inside a block.
+        if (count < 0 && errno == EINVAL && use_page_cache(descriptor_)) continue;
         if (count < 0) return system_failure("write", path_, errno);
         offset += static_cast<std::uint64_t>(count);
         bytes = bytes.subspan(static_cast<std::size_t>(count));
@@ -87,6 +134,8 @@ Result<> RestoredFile::write_at(std::uint64_t offset, ByteSpan bytes) {
 Result<> RestoredFile::set_size(std::uint64_t bytes) {
     if (::ftruncate(descriptor_, static_cast<off_t>(bytes)) != 0)
         return system_failure("extend", path_, errno);
+    is_direct_ =
+        bytes >= kDirectBytesMin && bytes % kBlockBytes == 0 && pass_page_cache(descriptor_);
     return {};
 }
 

@@ -37,12 +37,16 @@ public:
     bool is_open() const { return descriptor_ >= 0; }
     // Errors: no_space, io.
     Result<> write_at(std::uint64_t offset, ByteSpan bytes);
+    // The file has `bytes` afterwards, the new ones zeros. Large files of whole blocks are written
+    // past the page cache from then on, where the file system can do that: what is restored would
+    // push everything else out of it, and to write it back later takes several times as long.
     Result<> set_size(std::uint64_t bytes);
     Result<> sync();
 
 private:
     int descriptor_ = -1;
     std::string path_;
+    bool is_direct_ = false;
 };
 
 class RestoreTree {
