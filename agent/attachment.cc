@@ -17,8 +17,11 @@ public:
 
     Attachment choose() const {
         if (histories_.empty()) return begin(pb::HistoryOpened::FIRST, "the first attachment");
-        if (const HistoryRecord* candidate = best_candidate()) return attach_to(*candidate);
-        return settle_differences();
+        const HistoryRecord* candidate = best_candidate();
+        if (!candidate) return settle_differences();
+        if (const Difference* nearer = proven_behind(*candidate))
+            return fork(*record_of(nearer->history), nearer->at_lsn, differs_from(nearer->at_lsn));
+        return attach_to(*candidate);
     }
 
 private:
@@ -57,6 +60,26 @@ private:
                 best = &record;
         }
         return best;
+    }
+    // Where `timeline` begins on the server's path.
+    Lsn start_on_path(TimelineId timeline) const {
+        for (const TimelineSwitch& ended : server_.ancestors)
+            if (successor_of(ended.timeline) == timeline) return ended.end_lsn;
+        return {};
+    }
+    // What was found equal on a later timeline than the candidate's is nearer than that one's end:
+    // to begin there again would ask the server for WAL that it may have recycled.
+    const Difference* proven_behind(const HistoryRecord& candidate) const {
+        const Difference* longest = nullptr;
+        for (const HistoryRecord& record : histories_) {
+            const Difference* each = difference_of(record.id);
+            if (!each || record.timeline <= candidate.timeline || !end_on_path(record.timeline) ||
+                each->at_lsn <= start_on_path(record.timeline) ||
+                each->at_lsn - each->from_lsn < kProofBytes)
+                continue;
+            if (!longest || each->at_lsn > longest->at_lsn) longest = each;
+        }
+        return longest;
     }
     bool is_current(const HistoryRecord& record) const {
         return current_ && record.id == *current_;
@@ -106,6 +129,9 @@ private:
                                 " continues it"};
     }
 
+    static std::string differs_from(Lsn at) {
+        return "the server's WAL differs from what is stored from " + to_string(at) + " on";
+    }
     Branch fork(const HistoryRecord& record, Lsn at, const std::string& reason) const {
         return Branch{.parent = record.id,
                       .timeline = record.timeline,
@@ -117,7 +143,7 @@ private:
 
     Begin begin(pb::HistoryOpened::Cause cause, std::string reason) const {
         return Begin{.timeline = server_.timeline,
-                     .start_lsn = segment_of(server_.reserved_lsn),
+                     .start_lsn = first_streamable(server_),
                      .cause = cause,
                      .reason = std::move(reason)};
     }
@@ -137,9 +163,7 @@ private:
                                                            " has no stored ancestor");
         const HistoryRecord& record = *record_of(longest->history);
         if (longest->at_lsn - longest->from_lsn >= kProofBytes)
-            return fork(record, longest->at_lsn,
-                        "the server's WAL differs from what is stored from " +
-                            to_string(longest->at_lsn) + " on");
+            return fork(record, longest->at_lsn, differs_from(longest->at_lsn));
         const Lsn first = segment_of(record.end_lsn);
         const bool can_look_back = server_.keeps_older_segments &&
                                    longest->from_lsn >= record.start_lsn + server_.segment_bytes &&
@@ -161,6 +185,12 @@ private:
 };
 
 }  // namespace
+
+Lsn first_streamable(const ServerSide& server) {
+    Lsn first = server.reserved_lsn;
+    if (!server.ancestors.empty()) first = std::max(first, server.ancestors.back().end_lsn);
+    return first.round_down(server.segment_bytes);
+}
 
 Attachment choose_attachment(const ServerSide& server, const std::vector<HistoryRecord>& histories,
                              const std::optional<Id16>& current,

@@ -71,6 +71,10 @@ inline constexpr std::uint64_t kProofBytes = 16 << 10;
 // How many segments are looked back for an ancestor before a server's WAL counts as unrelated.
 inline constexpr std::uint64_t kLookBackSegmentsMax = 16;
 
+// Where a new history can begin: a server has files of its timeline only from the segment on in
+// which that one began, whatever else it still keeps.
+Lsn first_streamable(const ServerSide& server);
+
 // `histories` in the order in which they were opened, all of one cluster. A timeline switch is
 // followed from the nearest stored ancestor on; a difference opens a branch where it is proven that
 // the bytes before it are the same, is looked into further back where it is not, and ends in Begin

@@ -19,6 +19,9 @@ constexpr std::chrono::milliseconds kGatherIntervalMax{10};
 // An index or a ledger that met an I/O error takes no writes any more in this process.
 constexpr int kStoreFailuresMax = 3;
 constexpr std::chrono::seconds kStoreMayHang{15};
+// A server's own keepalive and its answer may come together. No commit takes this long to be
+// flushed where the server's disk works.
+constexpr std::chrono::milliseconds kProofAfter{500};
 
 // What no retry mends: the operator has to decide. A server that was streamed from once may come
 // back: its role, its pg_hba.conf or the server behind its address change under a running agent.
@@ -202,6 +205,8 @@ Task<Result<StreamStart>> Capture::attach() {
     wanted.segment_bytes = identity_->segment_bytes;
     wanted.server_version_num = static_cast<unsigned>(identity_->server_version_num);
     auto settle_cluster = [this, wanted]() -> Result<storage::ClusterRecord> {
+        // Who was taken over while it waited for the server would go on waiting for ever.
+        WV_CHECK(repository_.require_writer());
         // A tail that broke is read back before anything continues it.
         WV_CHECK(repository_.recover_tails());
         return repository_.ensure_cluster(wanted);
@@ -357,10 +362,13 @@ Result<> Capture::take_position(const wal::ServerPosition& position) {
     // cut off from what commits elsewhere.
     if (!comparison_->is_complete() || identity_->in_recovery) return {};
     // A commit may be stamped before this and sent after it; only a second answer that names the
-    // same position proves the first.
+    // same position proves the first, and not one that comes while the same commit is on its way to
+    // the server's disk.
     if (last_position_ && last_position_->server_end_lsn == position.server_end_lsn &&
-        last_position_->sent_at <= position.sent_at)
+        last_position_->sent_at <= position.sent_at) {
+        if (position.sent_at - last_position_->sent_at < kProofAfter) return {};
         pipeline_.note_quiet(position.server_end_lsn, last_position_->sent_at);
+    }
     last_position_ = position;
     return {};
 }

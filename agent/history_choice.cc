@@ -126,7 +126,8 @@ Task<Result<std::optional<StreamStart>>> HistoryChoice::carry_out(
             log::error("history.differs", kept.error().message,
                        {{"history", short_id(follow.history)}, {"timeline", follow.timeline}});
             const Lsn begins = start.history.start_lsn;
-            differences_.push_back({.history = follow.history, .from_lsn = begins, .at_lsn = begins});
+            differences_.push_back(
+                {.history = follow.history, .from_lsn = begins, .at_lsn = begins});
             co_return std::optional<StreamStart>{};
         }
         if (!kept) co_return fail(kept.error());
@@ -202,7 +203,7 @@ Task<Result<>> HistoryChoice::open_beginning(Begin beginning,
 Task<Result<>> HistoryChoice::begin_behind_gap(const HistoryRecord& history,
                                                const ServerSide& server,
                                                const storage::ClusterRecord& cluster) {
-    const Lsn start = server.reserved_lsn.round_down(cluster.segment_bytes);
+    const Lsn start = first_streamable(server);
     pb::HistoryOpened opened;
     opened.set_cluster(cluster.name);
     opened.set_timeline(server.timeline);
@@ -211,7 +212,8 @@ Task<Result<>> HistoryChoice::begin_behind_gap(const HistoryRecord& history,
     opened.set_reason("WAL from " + to_string(history.end_lsn) + " to " + to_string(start) +
                       " was never received");
     std::optional<pb::GapFound> gap;
-    if (history.end_lsn > history.start_lsn || history.parent) {
+    // Only where nothing was ever stored is nothing missing.
+    if (history.end_lsn > history.start_lsn || history.cause != pb::HistoryOpened::FIRST) {
         gap.emplace();
         gap->set_cluster(cluster.name);
         gap->set_history_id(storage::text_of(history.id));

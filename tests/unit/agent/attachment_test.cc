@@ -204,6 +204,27 @@ TEST_CASE("of two clones that took the same timeline, the one whose bytes agree 
     CHECK(third.timeline == 2);
 }
 
+TEST_CASE("what agrees on the server's timeline is nearer than where the one before it ended") {
+    auto old = history(1, 1, segment(2), segment(5) + 1_MiB);
+    auto next = history(2, 2, segment(5), segment(9) + 1_MiB);
+    next.parent = old.id;
+    next.fork_lsn = old.end_lsn;
+    const auto side = server(2, segment(9), {{1, old.end_lsn}});
+    Difference differs{.history = next.id, .from_lsn = segment(8), .at_lsn = segment(8) + 2_MiB};
+    auto branch = only<Branch>(choose_attachment(side, {old, next}, next.id, {differs}));
+    CHECK(branch.parent == next.id);
+    CHECK(branch.timeline == 2);
+    CHECK(branch.fork_lsn == differs.at_lsn);
+    // What differs before the switch, or at once, is not of that timeline.
+    for (auto [from, at] :
+         {std::pair(segment(5), segment(5) + 512_KiB), std::pair(segment(8), segment(8))}) {
+        differs.from_lsn = from;
+        differs.at_lsn = at;
+        branch = only<Branch>(choose_attachment(side, {old, next}, next.id, {differs}));
+        CHECK(branch.parent == old.id);
+    }
+}
+
 TEST_CASE("a timeline without stored ancestor begins a history of its own") {
     auto known = history(1, 5, segment(20), segment(30));
     auto begin = only<Begin>(
@@ -214,6 +235,16 @@ TEST_CASE("a timeline without stored ancestor begins a history of its own") {
     begin = only<Begin>(
         choose_attachment(server(2, segment(40), {{1, segment(10)}}), {late}, late.id, {}));
     CHECK(begin.cause == pb::HistoryOpened::UNRELATED);
+}
+
+TEST_CASE("a new history never begins before its timeline does, whatever the slot reserves") {
+    auto promoted = server(3, segment(9), {{1, segment(2)}, {2, segment(6) + 4'096}});
+    promoted.reserved_lsn = segment(4) + 100;
+    auto begin = only<Begin>(choose_attachment(promoted, {}, {}, {}));
+    CHECK(begin.timeline == 3);
+    CHECK(begin.start_lsn == segment(6));
+    promoted.reserved_lsn = segment(8) + 100;
+    CHECK(only<Begin>(choose_attachment(promoted, {}, {}, {})).start_lsn == segment(8));
 }
 
 }  // namespace walvault::agent
