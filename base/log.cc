@@ -136,10 +136,10 @@ void write(Level level, std::string_view event, std::string_view sentence,
     counts[static_cast<std::size_t>(level)].fetch_add(1, std::memory_order_relaxed);
     if (!logger().should_log(to_spdlog(level))) return;
     if (taker()) return taker()(text_line(level, event, sentence, fields));
-    std::string line = current_format == Format::json
-                           ? json_line(level, event, sentence, fields)
-                           : to_utc_text(system_clock().now()) + ' ' +
-                                 text_line(level, event, sentence, fields);
+    std::string line =
+        current_format == Format::json
+            ? json_line(level, event, sentence, fields)
+            : to_utc_text(system_clock().now()) + ' ' + text_line(level, event, sentence, fields);
     logger().log(to_spdlog(level), "{}", line);
 }
 

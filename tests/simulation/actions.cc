@@ -47,11 +47,13 @@ bool World::write() {
     Server* server = some_server(false);
     if (server == nullptr || server->branch->end() > limit()) return false;
     const std::uint64_t count = random_.between(1, 5);
-    for (std::uint64_t i = 0; i < count; ++i) server->branch->add_rows(random_);
+    for (std::uint64_t i = 0; i < count; ++i)
+        server->branch->add_rows(random_);
     if (random_.one_in(2)) server->branch->add_commit(time_.now());
     const bool whole = random_.one_in(2);
     const std::uint64_t slowest = random_.one_in(10) ? 400 : 20;
-    later(0, slowest, [this, server, whole] { server->flush(random_, whole); });
+    if (!whole) later(0, slowest / 2, [this, server] { server->flush(random_, false); });
+    later(slowest / 2, slowest, [this, server] { server->flush(random_, true); });
     for (const auto& standby : servers_)
         if (standby->in_recovery && !random_.one_in(4))
             later(20, 60, [this, at = standby.get()] { replicate(*at); });
@@ -65,7 +67,9 @@ bool World::write_a_lot() {
         server->branch->add_rows(random_);
         if (random_.one_in(4)) server->branch->add_commit(time_.now());
     }
-    server->flush(random_, random_.one_in(2));
+    server->flush(random_, false);
+    // A commit waits for its flush: no longer than the server's disk takes.
+    later(1, 20, [this, server] { server->flush(random_, true); });
     return true;
 }
 
@@ -141,7 +145,8 @@ void World::replicate(Server& standby) {
             continue;
         if (theirs.timeline < ours.timeline) continue;
         standby.flushed_lsn = primary->flushed_lsn;
-        standby.redo_lsn = std::max(standby.redo_lsn, std::min(primary->redo_lsn, standby.flushed_lsn));
+        standby.redo_lsn =
+            std::max(standby.redo_lsn, std::min(primary->redo_lsn, standby.flushed_lsn));
         standby.follow(primary->branch);
         return;
     }
@@ -180,8 +185,7 @@ bool World::fail_over() {
     if (random_.one_in(3)) return true;
     if (target_ != standby) {
         target_->crash();
-        if (random_.one_in(2))
-            later(300, 4000, [server = target_] { server->is_up = true; });
+        if (random_.one_in(2)) later(300, 4000, [server = target_] { server->is_up = true; });
     }
     target_ = standby;
     return true;

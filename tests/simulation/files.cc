@@ -158,6 +158,7 @@ std::shared_ptr<SimulatedFiles::Directory> SimulatedFiles::cut(const Directory& 
 
 std::unique_ptr<SimulatedFiles> SimulatedFiles::after_power_cut(Cut how, Random& random) const {
     auto left = std::make_unique<SimulatedFiles>();
+    left->locks_are_seen = locks_are_seen;
     left->root_ = cut(*root_, how, random);
     return left;
 }
@@ -197,7 +198,8 @@ std::map<std::string, std::uint64_t> SimulatedFiles::sizes() const {
 }
 
 Result<> SimulatedFiles::step(std::string_view doing, const std::string& path) {
-    if (is_frozen) return fail(Errc::io, std::string(doing) + " " + path + ": the process has ended");
+    if (is_frozen)
+        return fail(Errc::io, std::string(doing) + " " + path + ": the process has ended");
     ++operations_;
     if (!fires(crash_in)) return {};
     is_frozen = true;
@@ -294,9 +296,9 @@ Result<> SimulatedFiles::make_directories(const std::string& path, unsigned) {
         const std::string name = path.substr(from, slash - from);
         if (!at->now.contains(name)) {
             WV_CHECK(step("mkdir", path));
-            change_names(*at, {.gone = "",
-                               .appeared = name,
-                               .entry = {nullptr, std::make_shared<Directory>()}});
+            change_names(
+                *at,
+                {.gone = "", .appeared = name, .entry = {nullptr, std::make_shared<Directory>()}});
         }
         at = at->now[name].directory;
         WV_ASSERT(at != nullptr);
@@ -331,9 +333,7 @@ Result<FileInfo> SimulatedFiles::info(const std::string& path) {
                     .mode = 0600};
 }
 
-Result<std::uint64_t> SimulatedFiles::available_bytes(const std::string&) {
-    return room_bytes();
-}
+Result<std::uint64_t> SimulatedFiles::available_bytes(const std::string&) { return room_bytes(); }
 
 Result<std::uint64_t> SimulatedFiles::size_bytes(const std::string&) { return capacity_bytes; }
 

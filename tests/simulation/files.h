@@ -29,10 +29,10 @@ public:
     SimulatedFiles();
 
     // Faults; a count of operations from now on, 0 for never.
-    std::uint64_t crash_in = 0;          // operations that change something
-    std::uint64_t fail_sync_in = 0;      // syncs of files
+    std::uint64_t crash_in = 0;           // operations that change something
+    std::uint64_t fail_sync_in = 0;       // syncs of files
     std::uint64_t fail_directory_in = 0;  // syncs of directories
-    std::uint64_t fail_write_in = 0;     // writes: half of it is written
+    std::uint64_t fail_write_in = 0;      // writes: half of it is written
     std::uint64_t capacity_bytes = ~std::uint64_t{0};
     // From the crash on nothing is changed any more, until it is cleared.
     bool is_frozen = false;

@@ -103,7 +103,8 @@ Result<std::unique_ptr<storage::IndexStore>> SimulatedIndexes::open(const std::s
     auto found = indexes_.find(directory);
     if (read_only) {
         if (found == indexes_.end())
-            return fail(Errc::not_found, "index: open " + directory + ": No such file or directory");
+            return fail(Errc::not_found,
+                        "index: open " + directory + ": No such file or directory");
         return std::make_unique<Store>(*this, std::make_shared<Content>(*found->second), true);
     }
     if (found == indexes_.end())

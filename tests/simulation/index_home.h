@@ -12,8 +12,9 @@
 
 namespace walvault::simulation {
 
-// Commits since the last sync are lost from the end at a power cut, as many as the seed says; or all
-// of the index is. After a commit that failed a store takes no more of them until it is opened anew.
+// Commits since the last sync are lost from the end at a power cut, as many as the seed says; or
+// all of the index is. After a commit that failed a store takes no more of them until it is opened
+// anew.
 class SimulatedIndexes final : public storage::IndexHome {
 public:
     std::uint64_t fail_commit_in = 0;

@@ -20,8 +20,7 @@ Result<Lsn> first_difference(storage::RepositoryView& view, const Id16& history,
         if (differs < to) return {};
         const Lsn stop = std::min(at + wal.size(), branch.end());
         const ByteSpan theirs = at < stop ? branch.bytes(at, stop) : ByteSpan();
-        const auto ours =
-            std::mismatch(wal.begin(), wal.end(), theirs.begin(), theirs.end()).first;
+        const auto ours = std::mismatch(wal.begin(), wal.end(), theirs.begin(), theirs.end()).first;
         const auto same = static_cast<std::uint64_t>(ours - wal.begin());
         if (same < wal.size()) differs = at + same;
         at = at + wal.size();
@@ -58,8 +57,8 @@ bool Oracle::holds(View& view, const storage::HistoryRecord& history,
                    const Promise& promise) const {
     if (history.end_lsn < promise.to_lsn) return false;
     if (!view.require_coverage(history.id, promise.from_lsn, promise.to_lsn)) return false;
-    auto differs = first_difference(view, history.id, *promise.branch, promise.from_lsn,
-                                    promise.to_lsn);
+    auto differs =
+        first_difference(view, history.id, *promise.branch, promise.from_lsn, promise.to_lsn);
     return differs && *differs == promise.to_lsn;
 }
 
@@ -79,22 +78,28 @@ std::string Oracle::check_bytes(View& view, const storage::HistoryRecord& histor
     auto lineage = view.lineage(history.id);
     if (!lineage) return lineage.error().message;
     const Lsn from = lineage->empty() ? history.start_lsn : lineage->front().from;
-    // An ancestor may end before its stretch does, where it was left early; then what follows begins
-    // in the same segment, and from there on all is one run.
+    // An ancestor may end before its stretch does, where it was left early; then what follows
+    // begins in the same segment, and from there on all is one run.
     Lsn start = from;
     for (const storage::Stretch& stretch : *lineage)
         if (!view.require_coverage(history.id, start, std::min(stretch.to, history.end_lsn)))
             start = std::min(stretch.to, history.end_lsn);
-    std::string found = "history " + short_id(history.id) + range(start, history.end_lsn) +
-                        " is no server's past: it differs";
     if (start >= history.end_lsn) return "";
+    const std::string name = "history " + short_id(history.id);
+    std::string found = name + range(start, history.end_lsn) + " is no server's past: it differs";
+    std::string uncovered;
+    bool is_one = false;
     for (const auto& branch : branches_) {
         auto differs = first_difference(view, history.id, *branch, start, history.end_lsn);
-        if (!differs) return "history " + short_id(history.id) + ": " + differs.error().message;
-        if (*differs == history.end_lsn) return "";
+        if (!differs) return name + ": " + differs.error().message;
         found += " from branch " + std::to_string(branch->number) + " at " + to_string(*differs);
+        if (*differs != history.end_lsn) continue;
+        is_one = true;
+        // What was lost with a disk, or left behind by a promotion, was never to be covered.
+        uncovered = check_covered(*branch, history.covered_until, history.end_lsn);
+        if (uncovered.empty()) return "";
     }
-    return found;
+    return is_one ? name + ": " + uncovered : found;
 }
 
 std::string Oracle::check_gaps(View& view,
@@ -116,12 +121,11 @@ std::string Oracle::check_gaps(View& view,
         if (!is_named && anything_before)
             return "history " + short_id(history.id) + " begins behind a gap that is not recorded";
     }
-    for (const storage::GapRecord& gap : *gaps) {
-        auto before = std::ranges::find(histories, gap.history_id, &storage::HistoryRecord::id);
-        if (before == histories.end()) return "a gap of a history that is not known";
-        if (gap.next && before->end_lsn > gap.to_lsn)
-            return "a gap up to " + to_string(gap.to_lsn) + " in what is stored";
-    }
+    // Another server may have given later what this one had not.
+    for (const storage::GapRecord& gap : *gaps)
+        if (std::ranges::find(histories, gap.history_id, &storage::HistoryRecord::id) ==
+            histories.end())
+            return "a gap of a history that is not known";
     return "";
 }
 

@@ -28,8 +28,8 @@ public:
     std::string take_promise(const Session& session, Lsn flushed);
     const std::vector<Promise>& promises() const { return promises_; }
 
-    // Opens what a power cut would leave, without an index, and reads it: the last promise, and with
-    // `everything` all promises and every byte. Empty where all holds, else what is broken.
+    // Opens what a power cut would leave, without an index, and reads it: the last promise, and
+    // with `everything` all promises and every byte. Empty where all holds, else what is broken.
     std::string check(SimulatedFiles& image, bool everything) const;
     // Every commit stamped at or before `until` in the past that is followed is before `flushed`.
     static std::string check_covered(const Branch& branch, WallTime until, Lsn flushed);

@@ -32,13 +32,15 @@ Process::Process(std::unique_ptr<storage::Repository> repository, const VirtualT
       repository_(std::move(repository)),
       metrics_(registry_, options.server, "primary"),
       progress_(std::make_unique<agent::Progress>(loop_.get_executor())) {
-    for (JobQueue* queue : {&cpu_, &tail_, &store_}) queue->set_slowest(options.slowest_job);
+    for (JobQueue* queue : {&cpu_, &tail_, &store_})
+        queue->set_slowest(options.slowest_job);
     auto attach = [this, &network](wal::Receiver::Options wanted, const Clock&) {
         return attach_simulated(network, loop_.get_executor(), std::move(wanted));
     };
-    capture_ = std::make_unique<agent::Capture>(loop_.get_executor(), pools_, *repository_,
-                                                *progress_, metrics_, time, options.server,
-                                                options.repo, attach);
+    capture_ =
+        std::make_unique<agent::Capture>(loop_.get_executor(), pools_, *repository_, *progress_,
+                                         metrics_, time, options.server, options.repo, attach);
+    capture_->set_synchronous(options.is_synchronous);
     asio::co_spawn(loop_, capture_->run(false), [this](std::exception_ptr failed, Result<> result) {
         if (failed) std::terminate();
         ended_ = std::move(result);
@@ -47,10 +49,12 @@ Process::Process(std::unique_ptr<storage::Repository> repository, const VirtualT
 
 Process::~Process() {
     // Coroutines end with what holds them: jobs, and then the loop's timers and handlers.
-    for (JobQueue* queue : {&cpu_, &tail_, &store_, &backup_}) queue->clear();
+    for (JobQueue* queue : {&cpu_, &tail_, &store_, &backup_})
+        queue->clear();
     capture_.reset();
     progress_.reset();
-    for (JobQueue* queue : {&cpu_, &tail_, &store_, &backup_}) queue->clear();
+    for (JobQueue* queue : {&cpu_, &tail_, &store_, &backup_})
+        queue->clear();
     repository_.reset();
 }
 

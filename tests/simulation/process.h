@@ -16,12 +16,14 @@ struct ProcessOptions {
     agent::RepoConfig repo;
     storage::IndexHome* index_home = nullptr;
     Duration slowest_job{};
+    bool is_synchronous = false;
 };
 
 class Process {
 public:
     // Errors: as Repository::open; what run_agent() would end with. May throw Crash.
-    static Result<std::unique_ptr<Process>> start(FileSystem& files, const storage::MasterKey& master,
+    static Result<std::unique_ptr<Process>> start(FileSystem& files,
+                                                  const storage::MasterKey& master,
                                                   const VirtualTime& time, Random& random,
                                                   Network& network, const ProcessOptions& options);
     // What was not done never is: as kill -9.
@@ -41,8 +43,8 @@ public:
     storage::Repository& repository() { return *repository_; }
 
 private:
-    Process(std::unique_ptr<storage::Repository> repository, const VirtualTime& time, Random& random,
-            Network& network, const ProcessOptions& options);
+    Process(std::unique_ptr<storage::Repository> repository, const VirtualTime& time,
+            Random& random, Network& network, const ProcessOptions& options);
 
     asio::io_context loop_{1};
     asio::executor_work_guard<asio::io_context::executor_type> work_;

@@ -119,6 +119,10 @@ Task<Result<std::string>> SimulatedReceiver::timeline_history(TimelineId timelin
 Result<> SimulatedReceiver::check_start(Lsn start, TimelineId timeline) {
     Server& from = server();
     if (!from.slot) return said(Errc::not_found, "the replication slot does not exist");
+    for (const auto& each : from.sessions)
+        if (auto other = each.lock();
+            other && other != session_ && other->is_streaming && !other->is_broken)
+            return said(Errc::busy, "the replication slot is active for another process");
     if (from.slot->is_lost && from.refuses_lost_slots)
         return said(Errc::unusable, "can no longer access the replication slot");
     session_->ends.reset();
@@ -216,7 +220,8 @@ Task<Result<wal::StreamEvent>> SimulatedReceiver::next() {
     }
     for (;;) {
         WV_CO_CHECK(require_connection());
-        if (!state_) co_return fail(Errc::invalid_argument, "no stream was started, or it has ended");
+        if (!state_)
+            co_return fail(Errc::invalid_argument, "no stream was started, or it has ended");
         if (auto event = arrived()) co_return std::move(*event);
         WV_CO_CHECK(send_what_is_due());
         if (!session_->keepalives.empty()) {

@@ -17,7 +17,8 @@ struct Network {
     std::function<Server*()> target;  // who answers at the address; null: nobody
     // A status update arrived: the agent says that everything before `flushed` is safe.
     std::function<void(Session&, Lsn flushed)> on_status;
-    std::function<bool()> breaks;  // asked at each command and message: is the connection lost here?
+    std::function<bool()>
+        breaks;  // asked at each command and message: is the connection lost here?
     int server_version_num = 150020;
     bool keepalives_are_doubled = false;
 };

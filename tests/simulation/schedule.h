@@ -1,4 +1,5 @@
-// Schedule: virtual time, and everything of a simulation on one thread in an order that its seed draws.
+// Schedule: virtual time, and everything of a simulation on one thread in an order that its seed
+// draws.
 #pragma once
 
 #include <deque>
@@ -42,8 +43,8 @@ private:
     std::map<std::pair<SteadyTime, std::uint64_t>, std::function<void()>> calls_;
 };
 
-// Stands for a pool of threads: jobs wait here until the schedule takes one, some for a while, as the
-// disk lets them wait.
+// Stands for a pool of threads: jobs wait here until the schedule takes one, some for a while, as
+// the disk lets them wait.
 class JobQueue {
 public:
     JobQueue(asio::execution_context& context, const VirtualTime& time, Random& random,

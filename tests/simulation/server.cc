@@ -24,8 +24,10 @@ Branch::Branch(const Branch& parent, std::size_t last, unsigned own_number)
 }
 
 void Branch::cut_records(Lsn end) {
-    while (!records_.empty() && records_.back().end_lsn > end) records_.pop_back();
-    while (!commits_.empty() && commits_.back().end_lsn > end) commits_.pop_back();
+    while (!records_.empty() && records_.back().end_lsn > end)
+        records_.pop_back();
+    while (!commits_.empty() && commits_.back().end_lsn > end)
+        commits_.pop_back();
 }
 
 void Branch::note(Lsn start) {
@@ -44,8 +46,10 @@ void Branch::add_rows(Random& random) {
 }
 
 void Branch::add_commit(WallTime at) {
-    note(builder_.add(WalBuilder::commit(next_xid_, to_postgres_micros(at))));
-    commits_.push_back({records_.back().start_lsn, records_.back().end_lsn, next_xid_++, at});
+    if (!commits_.empty()) at = std::max(at, commits_.back().at + Micros(1));
+    const Lsn start = builder_.add(WalBuilder::commit(next_xid_, to_postgres_micros(at)));
+    commits_.push_back({start, builder_.end(), next_xid_++, at});
+    note(start);
 }
 
 void Branch::add_switch() { note(builder_.add_switch()); }
@@ -64,8 +68,8 @@ void Branch::recover(Lsn flushed) {
 
 void Branch::begin_timeline(TimelineId next) {
     switches.push_back({timeline, end()});
-    history_file += std::to_string(timeline) + "\t" + to_string(end()) +
-                    "\tno recovery target specified\n";
+    history_file +=
+        std::to_string(timeline) + "\t" + to_string(end()) + "\tno recovery target specified\n";
     timeline = next;
     builder_.set_timeline(next);
 }
@@ -77,7 +81,8 @@ ByteSpan Branch::bytes(Lsn from, Lsn to) const {
 
 std::optional<std::size_t> Branch::record_before(Lsn lsn) const {
     std::optional<std::size_t> found;
-    for (std::size_t i = 0; i < records_.size() && records_[i].end_lsn <= lsn; ++i) found = i;
+    for (std::size_t i = 0; i < records_.size() && records_[i].end_lsn <= lsn; ++i)
+        found = i;
     return found;
 }
 
@@ -173,7 +178,8 @@ void Server::break_sessions() {
 
 void Server::wake_sessions() {
     std::erase_if(sessions, [](const auto& each) { return each.expired(); });
-    for (const auto& each : sessions) each.lock()->changed.notify();
+    for (const auto& each : sessions)
+        each.lock()->changed.notify();
 }
 
 Lsn Server::oldest_lsn(TimelineId of_timeline) const {

@@ -1,4 +1,5 @@
-// Server: PostgreSQL as a receiver of its WAL sees it: real WAL, timelines, slots, recycled segments.
+// Server: PostgreSQL as a receiver of its WAL sees it: real WAL, timelines, slots, recycled
+// segments.
 #pragma once
 
 #include <memory>
@@ -22,8 +23,9 @@ struct Commit {
     WallTime at;
 };
 
-// One past of a cluster, from its first byte on: the only thing that bytes are compared with. Servers
-// share it until one of them leaves it: by a promotion, or because its disk was rolled back.
+// One past of a cluster, from its first byte on: the only thing that bytes are compared with.
+// Servers share it until one of them leaves it: by a promotion, or because its disk was rolled
+// back.
 class Branch {
 public:
     struct Record {

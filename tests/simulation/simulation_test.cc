@@ -1,8 +1,8 @@
 // Runs seeds: those of seeds.txt, and as many new ones as are asked for.
 //
-//   test_simulation                         seeds.txt, and 500 new seeds from one that the clock gives
-//   test_simulation --first=N --seeds=M     M seeds from N on
-//   test_simulation --seed=N                one, with its log
+//   test_simulation                         seeds.txt, and 500 new seeds from one that the clock
+//   gives test_simulation --first=N --seeds=M     M seeds from N on test_simulation --seed=N one,
+//   with its log test_simulation --search=N              seeds from N on until one is broken
 #define DOCTEST_CONFIG_IMPLEMENT
 #define DOCTEST_CONFIG_NO_POSIX_SIGNALS
 #include <doctest/doctest.h>
@@ -35,8 +35,9 @@ Outcome run_seed(std::uint64_t seed, bool keeps_log) {
 // An assertion of the code under test ends the process: then this line says where to look.
 void tell_seed(int signal) {
     char line[96];
-    const int length = std::snprintf(line, sizeof line, "\nseed %llu ended the process: signal %d\n",
-                                     static_cast<unsigned long long>(running_seed), signal);
+    const int length =
+        std::snprintf(line, sizeof line, "\nseed %llu ended the process: signal %d\n",
+                      static_cast<unsigned long long>(running_seed), signal);
     (void)!::write(STDERR_FILENO, line, static_cast<std::size_t>(length));
     std::signal(signal, SIG_DFL);
     std::raise(signal);
@@ -57,13 +58,25 @@ std::vector<std::uint64_t> fixture_seeds() {
 int show_one(std::uint64_t seed) {
     const Outcome outcome = run_seed(seed, true);
     std::fputs(outcome.log.c_str(), stdout);
-    std::printf("seed %llu: %llu steps, %llu starts of an agent, %llu looks at what a power cut leaves\n%s\n",
-                static_cast<unsigned long long>(seed),
-                static_cast<unsigned long long>(outcome.steps),
-                static_cast<unsigned long long>(outcome.restarts),
-                static_cast<unsigned long long>(outcome.checks),
-                outcome.broken.empty() ? "all held" : ("BROKEN: " + outcome.broken).c_str());
+    std::printf(
+        "seed %llu: %llu steps, %llu starts of an agent, %llu looks at what a power cut "
+        "leaves\n%s\n",
+        static_cast<unsigned long long>(seed), static_cast<unsigned long long>(outcome.steps),
+        static_cast<unsigned long long>(outcome.restarts),
+        static_cast<unsigned long long>(outcome.checks),
+        outcome.broken.empty() ? "all held" : ("BROKEN: " + outcome.broken).c_str());
     return outcome.broken.empty() ? 0 : 1;
+}
+
+int search_from(std::uint64_t first) {
+    for (std::uint64_t seed = first; seed < first + 100'000; ++seed) {
+        const Outcome outcome = run_seed(seed, false);
+        if (outcome.broken.empty()) continue;
+        std::printf("seed %llu, the %llu-th: %s\n", static_cast<unsigned long long>(seed),
+                    static_cast<unsigned long long>(seed - first + 1), outcome.broken.c_str());
+        return 1;
+    }
+    return 0;
 }
 
 TEST_CASE("what earlier seeds found stays found") {
@@ -96,11 +109,12 @@ TEST_CASE("every seed keeps the promises") {
         CHECK_EQ(outcome.broken, "");
     }
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
-    std::printf("NOTE %llu seeds from %llu in %.1f s, %llu broken: %llu steps, %llu starts, %llu looks\n",
-                static_cast<unsigned long long>(seed_count),
-                static_cast<unsigned long long>(first_seed), took.count(),
-                static_cast<unsigned long long>(failed), static_cast<unsigned long long>(steps),
-                static_cast<unsigned long long>(restarts), static_cast<unsigned long long>(checks));
+    std::printf(
+        "NOTE %llu seeds from %llu in %.1f s, %llu broken: %llu steps, %llu starts, %llu looks\n",
+        static_cast<unsigned long long>(seed_count), static_cast<unsigned long long>(first_seed),
+        took.count(), static_cast<unsigned long long>(failed),
+        static_cast<unsigned long long>(steps), static_cast<unsigned long long>(restarts),
+        static_cast<unsigned long long>(checks));
 }
 
 }  // namespace
@@ -111,8 +125,8 @@ extern "C" pid_t getpid() noexcept { return 4242; }
 
 int main(int count, char** arguments) {
     using namespace walvault::simulation;
-    first_seed = static_cast<std::uint64_t>(
-        std::chrono::system_clock::now().time_since_epoch() / std::chrono::seconds(1) * 1000);
+    first_seed = static_cast<std::uint64_t>(std::chrono::system_clock::now().time_since_epoch() /
+                                            std::chrono::seconds(1) * 1000);
     walvault::require_sodium();  // what it draws for itself is not of a seed
     std::signal(SIGABRT, tell_seed);
     std::signal(SIGSEGV, tell_seed);
@@ -123,6 +137,7 @@ int main(int count, char** arguments) {
         const std::uint64_t value =
             std::strtoull(argument.c_str() + std::min(equals + 1, argument.size()), nullptr, 10);
         if (name == "--seed") return show_one(value);
+        if (name == "--search") return search_from(value);
         if (name == "--first") first_seed = value;
         if (name == "--seeds") seed_count = value;
     }
@@ -130,6 +145,6 @@ int main(int count, char** arguments) {
                 static_cast<unsigned long long>(first_seed));
     std::fflush(stdout);
     doctest::Context context;
-    context.applyCommandLine(count, arguments);
+    context.applyCommandLine(1, arguments);
     return context.run();
 }

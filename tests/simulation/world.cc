@@ -31,7 +31,8 @@ randombytes_implementation generator{.implementation_name = name_of_generator,
 constexpr std::uint64_t kStepsMax = 400'000;
 
 std::uint64_t hash_of(std::uint64_t hash, const std::string& text) {
-    for (char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001B3ull;
+    for (char c : text)
+        hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001B3ull;
     return hash;
 }
 
@@ -44,7 +45,11 @@ World::World(std::uint64_t seed, bool keeps_log)
       secrets_(~seed),
       network_{.time = time_,
                .random = random_,
-               .target = [this] { return target_; },
+               .target =
+                   [this] {
+                       followed_.reset();
+                       return target_;
+                   },
                .on_status = [this](Session& s, Lsn flushed) { take_status(s, flushed); },
                .breaks = [this] { return loses_connections_ && random_.one_in(400); }} {
     secrets = &secrets_;
@@ -85,7 +90,9 @@ void World::set_up() {
     options_.repo.pack_bytes = random_.between(8, 600) << 10;
     options_.index_home = &indexes_;
     if (random_.one_in(2)) options_.slowest_job = std::chrono::milliseconds(random_.between(1, 80));
+    options_.is_synchronous = random_.one_in(3);
     network_.keepalives_are_doubled = random_.one_in(4);
+    files_.locks_are_seen = !random_.one_in(4);
     oracle_.emplace(*master_, options_.root);
     (void)files_.make_directories("/srv", 0700);
     (void)files_.sync_directory("/");
@@ -99,7 +106,8 @@ void World::set_up() {
     target_->refuses_lost_slots = is_18;
     target_->kept_from_lsn = target_->branch->start();
     oracle_->add_branch(target_->branch);
-    for (int i = 0; i < 3; ++i) target_->branch->add_rows(random_);
+    for (int i = 0; i < 3; ++i)
+        target_->branch->add_rows(random_);
     target_->branch->add_commit(time_.now());
     target_->flush(random_, true);
     target_->redo_lsn = target_->flushed_lsn;
@@ -128,11 +136,13 @@ Outcome World::run() {
 void World::act_and_plan_next() {
     if (is_told_) return;
     std::uint64_t sum = 0;
-    for (const Action* action : story_) sum += action->weight;
+    for (const Action* action : story_)
+        sum += action->weight;
     for (int tries = 0; tries < 4; ++tries) {
         std::uint64_t at = random_.below(sum);
         auto chosen = story_.begin();
-        while (at >= (*chosen)->weight) at -= (*chosen++)->weight;
+        while (at >= (*chosen)->weight)
+            at -= (*chosen++)->weight;
         if (((*this).*(*chosen)->act)()) break;
     }
     later(1, random_.one_in(4) ? 2500 : 250, [this] { act_and_plan_next(); });
@@ -177,13 +187,26 @@ void World::look_at(Agent& agent) {
     if (at.acknowledged_lsn() > at.flushed_lsn() || at.flushed_lsn() > at.written_lsn() ||
         at.written_lsn() > at.received_lsn() || at.closed_lsn() > at.flushed_lsn())
         fail_if("the positions of " + agent.name + " are out of order");
+    look_at_coverage(agent);
     const auto& ended = agent.process->ended();
     if (!ended) return;
     if (*ended) return end(agent, "it ended");
     const Error& error = ended->error();
-    if (error.code != Errc::io && error.code != Errc::no_space)
+    // Where no lock is seen, a later writer has taken over.
+    const bool is_taken_over = error.code == Errc::busy && !files_.locks_are_seen;
+    if (error.code != Errc::io && error.code != Errc::no_space && !is_taken_over)
         fail_if(agent.name + " gave up: " + error.message);
     end(agent, "it gave up: " + error.message);
+}
+
+// "Restorable until" is true of the server that is followed, also of commits that it has not sent.
+void World::look_at_coverage(Agent& agent) {
+    const agent::Progress& at = agent.process->progress();
+    if (at.recoverable_until() == agent.covered_until) return;
+    agent.covered_until = at.recoverable_until();
+    const bool is_alone = !agents_.front()->process || !agents_.back()->process;
+    if (followed_ && is_alone && agent.process->capture().connected())
+        fail_if(Oracle::check_covered(*followed_, agent.covered_until, at.flushed_lsn()));
 }
 
 void World::start(Agent& agent) {
@@ -192,8 +215,7 @@ void World::start(Agent& agent) {
     if (agent.is_rival && is_told_) return;
     ++outcome_.restarts;
     try {
-        auto started =
-            Process::start(files_, *master_, time_, random_, network_, options_);
+        auto started = Process::start(files_, *master_, time_, random_, network_, options_);
         if (files_.is_frozen) throw Crash();
         if (started) {
             note(agent.name + " starts");
@@ -239,7 +261,8 @@ void World::crash(Agent& agent) {
 
 void World::cut_power() {
     note("the power is cut");
-    for (const auto& agent : agents_) agent->process.reset();
+    for (const auto& agent : agents_)
+        agent->process.reset();
     files_.is_frozen = false;
     files_.cut_power(random_);
     indexes_.cut_power(random_);
@@ -253,10 +276,11 @@ void World::take_status(Session& session, Lsn flushed) {
     note("server " + std::to_string(session.server->number) + " is told " + to_string(flushed));
     fail_if(oracle_->take_promise(session, flushed));
     session.acknowledged_lsn = flushed;
+    followed_ = session.branch;
     if (random_.one_in(12))
-        check_image(random_.one_in(2) ? SimulatedFiles::Cut::everything_lost
-                                      : SimulatedFiles::Cut::drawn,
-                    false);
+        check_image(
+            random_.one_in(2) ? SimulatedFiles::Cut::everything_lost : SimulatedFiles::Cut::drawn,
+            false);
 }
 
 void World::check_image(SimulatedFiles::Cut cut, bool everything) {
@@ -291,7 +315,8 @@ void World::settle() {
         oracle_->add_branch(target_->branch);
     }
     target_->is_up = true;
-    for (int i = 0; i < 3; ++i) target_->branch->add_rows(random_);
+    for (int i = 0; i < 3; ++i)
+        target_->branch->add_rows(random_);
     target_->branch->add_commit(time_.now());
     target_->flush(random_, true);
     if (running_agent() == nullptr) start(*agents_.front());
@@ -319,7 +344,8 @@ void World::finish() {
             time_.run_due();
         }
     }
-    for (const auto& each : agents_) each->process.reset();
+    for (const auto& each : agents_)
+        each->process.reset();
     check_image(SimulatedFiles::Cut::everything_lost, true);
 }
 

@@ -35,6 +35,7 @@ private:
         std::unique_ptr<Process> process;
         bool is_rival = false;  // is to be refused as long as the other one runs
         bool start_is_due = false;
+        WallTime covered_until{};
     };
     struct Action {
         const char* name;
@@ -57,6 +58,7 @@ private:
     void start_later(Agent& agent);
     void end(Agent& agent, const std::string& why);
     void look_at(Agent& agent);
+    void look_at_coverage(Agent& agent);
     void crash(Agent& agent);
     void cut_power();
     void take_status(Session& session, Lsn flushed);
@@ -110,11 +112,12 @@ private:
     ProcessOptions options_;
     std::vector<std::unique_ptr<Server>> servers_;
     Server* target_ = nullptr;
+    std::shared_ptr<const Branch> followed_;  // of the connection that was told something last
     std::vector<std::unique_ptr<Agent>> agents_;
     std::vector<const Action*> story_;
     unsigned next_branch_ = 1;
     bool loses_connections_ = false;
-    bool is_told_ = false;        // the story is over
+    bool is_told_ = false;  // the story is over
     bool power_goes_with_crash_ = false;
     bool index_goes_with_crash_ = false;
     Outcome outcome_;

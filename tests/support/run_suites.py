@@ -100,7 +100,10 @@ def executables(directory, pattern):
 
 
 # The longest first, so that none of them is left running alone at the end.
-LONGEST_FIRST = ["oracle", "simulation", "nth_fault", "damage", "wal_shapes", "refusals", "power_cut", "lifecycle", "versions"]
+LONGEST_FIRST = [
+    "oracle", "simulation", "nth_fault", "damage", "wal_shapes", "refusals", "power_cut",
+    "lifecycle", "versions",
+]
 
 
 def by_length(suite):
