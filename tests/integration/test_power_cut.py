@@ -10,10 +10,12 @@ from agent_process import Agent, Restored, checksum
 from cluster import Postgres
 from harness import StageCase, lsn_text, seeded_random, wait_until
 from oracle import Writers, difference, make_table, read_transactions, rows_by_xid, wait_for_commits
+from test_synchronous import Writers as SynchronousWriters
 from trees import first_different_file, tree_digest
 
 IMAGES = 16
 RESTORED_IMAGES = 6
+SYNCHRONOUS_ROUNDS = 20
 
 
 def reason_not_to_run():
@@ -96,9 +98,12 @@ class PowerCutTest(StageCase):
         if wait:
             threading.Event().wait(self.random.uniform(0.05, 0.6))
         acknowledged_lsn = agent.restart_lsn()
-        image = self.host / f"crash.{number}.ext4"
+        return self.copy_image(f"crash.{number}"), acknowledged_lsn
+
+    def copy_image(self, name):
+        image = self.host / f"{name}.ext4"
         subprocess.run(["cp", "--reflink=always", str(self.image), str(image)], check=True)
-        return image, acknowledged_lsn
+        return image
 
     def check_image(self, agent, image, acknowledged_lsn, transactions, truth, with_restore):
         disk = self.mount(image, "c")
@@ -199,6 +204,51 @@ class PowerCutTest(StageCase):
         restored.discard()
         survivor.stop()
         self.unmount(disk)
+
+    def test_c22_what_a_client_saw_succeed_is_in_the_image_when_the_server_is_lost(self):
+        """walvault is the synchronous standby; in each round agent, server, both or the power goes."""
+        primary = Postgres.create(self.stage, settings={"wal_keep_size": "'1GB'"}).start()
+        primary.sql("create table t (worker int, number int)")
+        agent = Agent(self.stage, primary, repo=self.disk / "repo")
+        agent.allowed_events |= {"stream.lost", "slot.made"}
+        agent.protect()
+        primary.sql("alter system set synchronous_standby_names = 'walvault'")
+        primary.sql("select pg_reload_conf()")
+        wait_until(lambda: agent.status()["synchronous"], "the agent to know that commits wait")
+        writers = SynchronousWriters(primary).start()
+        for number in range(SYNCHRONOUS_ROUNDS):
+            wanted = sum(writers.acknowledged) + self.random.randint(10, 200)
+            wait_until(lambda: sum(writers.acknowledged) >= wanted, "more commits that returned")
+            dies = self.random.choice(["nothing", "agent", "server", "both"])
+            with self.subTest(round=number, dies=dies):
+                if dies in ("agent", "both"):
+                    agent.kill9()
+                if dies in ("server", "both"):
+                    primary.stop("immediate")
+                returned = list(writers.acknowledged)
+                image = self.copy_image(f"synchronous-{number}")
+                if dies in ("server", "both"):
+                    primary.start()
+                self.check_returned(agent, image, returned)
+                if dies in ("agent", "both"):
+                    agent.start()
+        writers.stop()
+        agent.stop()
+        agent.check_log()
+
+    def check_returned(self, agent, image, returned):
+        disk = self.mount(image, "c")
+        try:
+            survivor = Agent(self.stage, agent.server, name=image.stem, repo=disk / "repo", key=agent.key)
+            restored = survivor.restore(to="latest").open()
+            stored = dict(restored.rows("select worker, max(number) from t group by worker"))
+            restored.discard()
+            for worker, number in enumerate(returned):
+                self.assertGreaterEqual(int(stored.get(str(worker), 0)), number,
+                                        f"worker {worker}: commit {number} returned and is not in the image")
+        finally:
+            self.unmount(disk)
+            image.unlink()
 
 
 if __name__ == "__main__":
