@@ -15,6 +15,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 UNIT_TIMEOUT_SECONDS = 900
+SIMULATION_TIMEOUT_SECONDS = 1500
 INTEGRATION_TIMEOUT_SECONDS = 1500
 SANITIZERS = {
     "ASAN_OPTIONS": "abort_on_error=1:detect_leaks=1:strict_string_checks=1:detect_stack_use_after_return=1",
@@ -75,7 +76,7 @@ def find_suites(build, fuzz_build):
         name = "unit/" + path.name.removeprefix("test_")
         suites.append(Suite(name, [str(path)], UNIT_TIMEOUT_SECONDS, parse_doctest))
     for path in executables(build / "tests" / "simulation", "test_simulation"):
-        suites.append(Suite("simulation", [str(path)], UNIT_TIMEOUT_SECONDS, parse_doctest))
+        suites.append(Suite("simulation", [str(path)], SIMULATION_TIMEOUT_SECONDS, parse_doctest))
     for path in executables(build / "tests" / "fuzz", "fuzz_*"):
         target = path.name.removeprefix("fuzz_")
         if not target.endswith("_live"):
@@ -101,9 +102,11 @@ def executables(directory, pattern):
 
 # The longest first, so that none of them is left running alone at the end.
 LONGEST_FIRST = [
-    "oracle", "simulation", "nth_fault", "damage", "wal_shapes", "refusals", "power_cut",
+    "simulation", "patroni", "oracle", "nth_fault", "damage", "wal_shapes", "refusals", "power_cut",
     "lifecycle", "versions",
 ]
+# They wait for the clock and need no processor: beside the others, from the beginning on.
+IDLE = {"integration/idle"}
 
 
 def by_length(suite):
@@ -165,14 +168,17 @@ def select(suites, arguments):
 
 def run_all(suites, environment, jobs):
     outcomes = []
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        pending = [pool.submit(run_suite, suite, environment) for suite in sorted(suites, key=by_length)]
+    with (concurrent.futures.ThreadPoolExecutor(jobs) as pool,
+          concurrent.futures.ThreadPoolExecutor(1) as beside):
+        pending = [(beside if suite.name in IDLE else pool).submit(run_suite, suite, environment)
+                   for suite in sorted(suites, key=by_length)]
         try:
             for future in concurrent.futures.as_completed(pending):
                 outcomes.append(future.result())
                 report(outcomes[-1])
         except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
+            for each in (pool, beside):
+                each.shutdown(wait=False, cancel_futures=True)
             for process in list(running):
                 process.terminate()
             raise
