@@ -138,6 +138,42 @@ def live_run(context, name, seconds):
     return run
 
 
+def synchronous(context):
+    """Every commit waits for the tool: single inserts, eight clients."""
+    server = context.server
+    server.sql("CREATE TABLE IF NOT EXISTS bench_commits (client int, at timestamptz DEFAULT clock_timestamp())")
+    servers.write_text(f"{server.scripts}/commit.sql", "INSERT INTO bench_commits VALUES (:client_id);\n")
+    tools = {"receivewal": PgReceivewal(server, context.scratch, "synchronous")}
+    if context.walvault:
+        tools["walvault"] = context.walvault
+    seconds = max(5, context.options.live_seconds // 2)
+    result = {"seconds": seconds, "runs": {name: [] for name in tools}}
+    names = list(tools)
+    for number in range(context.options.rounds):
+        for name in names[number % len(names):] + names[:number % len(names)]:
+            run = synchronous_run(context, tools[name], seconds)
+            result["runs"][name].append(run)
+            say(f"synchronous  {tools[name].name:26} {run['tps']:6.0f} TPS  p50 {run['p50_ms']:.2f} ms  "
+                f"p95 {run['p95_ms']:.2f} ms")
+    return result
+
+
+def synchronous_run(context, tool, seconds):
+    server = context.server
+    server.checkpoint()
+    os.sync()
+    tool.attach()
+    context.started.append(tool.started)
+    server.set_synchronous(tool.application_name)
+    tool.wait_synchronous()
+    output, latencies = server.pgbench_latencies(f"{server.scripts}/commit.sql", seconds)
+    server.set_synchronous("")
+    tool.detach()
+    latencies.sort()
+    return {"tps": servers.tps_of(output), "p50_ms": lag.quantile(latencies, 0.5) / 1000,
+            "p95_ms": lag.quantile(latencies, 0.95) / 1000}
+
+
 def tool_group(tool):
     return tool.started.group if hasattr(tool, "started") else tool.group
 
@@ -335,7 +371,7 @@ def time_starts(context, tool):
     return result
 
 
-CASES = {"drain": drain, "live": live, "backup": backup_and_restore, "replay": replay, "index": large_index}
+CASES = {"drain": drain, "live": live, "synchronous": synchronous, "backup": backup_and_restore, "replay": replay, "index": large_index}
 
 
 def median(values):

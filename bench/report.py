@@ -79,6 +79,20 @@ def live_rows(case):
     return rows
 
 
+def synchronous_rows(case):
+    ours, peer = case["runs"].get("walvault", []), case["runs"]["receivewal"]
+    rows = []
+    for field, what in (("p50_ms", "median"), ("p95_ms", "p95")):
+        paired = [ratio(mine[field], theirs[field]) for mine, theirs in zip(ours, peer)]
+        rows.append(Row(f"commit as the synchronous standby: {what}",
+                        f"pg_receivewal --synchronous {show(of(peer, field), 'ms')}", show(of(ours, field), "ms"),
+                        median(paired), 1.05))
+    paired = [ratio(mine["tps"], theirs["tps"]) for mine, theirs in zip(ours, peer)]
+    rows.append(Row("TPS with a synchronous standby", f"pg_receivewal --synchronous {show(of(peer, 'tps'), 'TPS', 0)}",
+                    show(of(ours, "tps"), "TPS", 0), median(paired), 0.95, at_least=True))
+    return rows
+
+
 def backup_rows(case):
     rows = []
     for field, what in (("wall_seconds", "wall"), ("cpu_seconds", "CPU")):
@@ -124,7 +138,7 @@ def show(value, unit, digits=2):
     return "–" if value is None else f"{value:.{digits}f} {unit}".strip()
 
 
-MAKERS = {"drain": drain_rows, "live": live_rows, "backup": backup_rows, "replay": replay_rows,
+MAKERS = {"drain": drain_rows, "live": live_rows, "synchronous": synchronous_rows, "backup": backup_rows, "replay": replay_rows,
           "index": index_rows}
 
 

@@ -104,6 +104,26 @@ log_checkpoints = off
                                  "--init-groups", "--"] + command, stdout=subprocess.PIPE,
                                 stderr=subprocess.PIPE, text=True, env=measure.environment(), cwd="/")
 
+    def set_synchronous(self, application_name):
+        """Commits wait for `application_name` from now on, or for nobody."""
+        self.sql(f"ALTER SYSTEM SET synchronous_standby_names = '{application_name}'")
+        self.sql("SELECT pg_reload_conf()")
+        if application_name:
+            wait_until(lambda: self.sql("SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") == "1",
+                       f"{application_name} is not the synchronous standby", 60)
+
+    def pgbench_latencies(self, script, seconds):
+        """pgbench's output and the microseconds that each transaction took."""
+        prefix = f"{self.scripts}/latency"
+        output = self.pgbench(["-n", "-c", "8", "-j", "2", "-T", str(seconds), "-f", script, "-l",
+                               f"--log-prefix={prefix}"])
+        latencies = []
+        for path in glob.glob(f"{prefix}.*"):
+            with open(path) as lines:
+                latencies += [int(line.split()[2]) for line in lines]
+            os.unlink(path)
+        return output, latencies
+
     def lsn(self):
         return lsn_value(self.sql("SELECT pg_current_wal_flush_lsn()"))
 

@@ -16,7 +16,9 @@ FLUSH_INTERVAL_SECONDS = 0.2
 
 
 class PgReceivewal:
-    """pg_receivewal with a slot of its own; plain or lz4."""
+    """pg_receivewal with a slot of its own; plain, lz4, or flushing and answering at once."""
+
+    application_name = "pg_receivewal"
 
     def __init__(self, server, scratch, compression):
         self.server = server
@@ -30,7 +32,7 @@ class PgReceivewal:
     def _command(self):
         command = [f"{servers.BIN}/pg_receivewal", "-d", self.server.conninfo(), "-S", self.slot,
                    "-D", self.directory, "-n"]
-        return command + (["--compress=lz4"] if self.compression == "lz4" else [])
+        return command + {"plain": [], "lz4": ["--compress=lz4"], "synchronous": ["--synchronous"]}[self.compression]
 
     def drain(self, keeper, start, end):
         self.server.copy_slot(keeper, self.slot)
@@ -53,6 +55,9 @@ class PgReceivewal:
         # It reports its position when asked or on this interval; ten seconds are its default.
         self.started = Started(self._command() + ["--status-interval=1"], "receivewal", self.log)
         wait_streaming(self.server, "pg_receivewal")
+
+    def wait_synchronous(self):
+        """It is so by its command line."""
 
     def detach(self):
         run = self.started.finish(signal=signal.SIGINT)
@@ -182,6 +187,7 @@ class Walvault:
     """walvault as installed: one process, the settings of its example configuration."""
 
     name = "walvault"
+    application_name = "walvault"
 
     def __init__(self, server, scratch, binary):
         self.server = server
@@ -261,6 +267,11 @@ listen = "127.0.0.1:{self.web_port}"
     def start(self):
         self.started = Started(self._command("run"), "walvault", self.log)
         wait_streaming(self.server, "walvault")
+
+    def wait_synchronous(self):
+        """It looks every few seconds whether commits wait for it."""
+        servers.wait_until(lambda: 'walvault_stream_synchronous{server="main"} 1' in self.metrics(),
+                           "walvault does not know that commits wait for it", 60)
 
     def detach(self):
         run = self.stop()
