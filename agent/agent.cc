@@ -54,6 +54,7 @@ void apply(AgentState& state, const Config& loaded, const ServerConfig& server) 
     state.server.rpo_target = server.rpo_target;
     state.server.slot_limit_bytes = server.slot_limit_bytes;
     state.server.flush_interval = server.flush_interval;
+    state.server.standby_slots = server.standby_slots;
     state.server.time_zone = server.time_zone;
     std::string root = std::move(state.config.repo.root);
     state.config.repo = loaded.repo;
@@ -94,6 +95,7 @@ void stop(AgentState& state) {
     notify_systemd("STOPPING=1");
     if (state.backup.running) state.backup.running->cancel();
     state.watch_hangup.hang_up();
+    state.standby_hangup.hang_up();
     state.capture.stop();
     state.changed.notify();
 }
@@ -160,6 +162,7 @@ Task<> serve(AgentState& state, AgentRequest request, asio::signal_set& signals,
     state.tasks.spawn(keep_alive(state));
     state.tasks.spawn(keep_facts(state));
     state.tasks.spawn(keep_slot_facts(state));
+    state.tasks.spawn(keep_standby_slots(state));
     if (request.mode == AgentMode::serve) state.tasks.spawn(keep_backups(state));
     if (request.mode == AgentMode::catch_up) state.tasks.spawn(reach_the_server(state, result));
     if (request.mode == AgentMode::backup)

@@ -140,6 +140,16 @@ json backup_json(const AgentState& state) {
     return body;
 }
 
+static json json_of(const StandbyState& standby) {
+    json body{{"host", standby.name},
+              {"streamed", standby.streamed},
+              {"slot_ready", standby.ready},
+              {"slot_retained_bytes", standby.retained_bytes}};
+    if (standby.restart_lsn) body["slot_restart_lsn"] = to_string(*standby.restart_lsn);
+    if (!standby.problem.empty()) body["problem"] = standby.problem;
+    return body;
+}
+
 json status_json(const AgentState& state) {
     const Progress& progress = state.progress;
     json body{{"server", state.server.name},
@@ -177,6 +187,8 @@ json status_json(const AgentState& state) {
     if (state.capture.identity())
         body["system_identifier"] =
             std::to_string(state.capture.identity()->system.system_identifier);
+    for (const StandbyState& standby : state.standbys)
+        body["hosts"].push_back(json_of(standby));
     if (state.slot) {
         body["slot_active"] = state.slot->active;
         body["slot_retained_bytes"] = state.slot->retained_bytes;

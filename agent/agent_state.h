@@ -8,6 +8,7 @@
 #include "agent/base_backup_job.h"
 #include "agent/capture.h"
 #include "agent/control.h"
+#include "base/secret.h"
 #include "storage/repository_files.h"
 #include "wal/server_facts.h"
 
@@ -20,6 +21,20 @@ struct BackupState {
     std::optional<pb::BackupInfo> last;
     std::optional<Error> last_error;
     BackupSchedule schedule;
+};
+
+// A server of the conninfo, and the slot on it as of the last look.
+struct StandbyState {
+    std::string name;  // "b:5432"
+    wal::ServerAddress address;
+    bool streamed = false;  // its slot is the stream's
+    bool ready = false;     // a promotion would find there what it needs
+    std::optional<Lsn> restart_lsn;
+    std::uint64_t retained_bytes = 0;
+    std::string problem;  // why it is not ready
+    bool made = false;    // by this process: gone afterwards, somebody removes it
+    Backoff backoff{std::chrono::seconds(5), std::chrono::seconds(60), random_number()};
+    SteadyTime look_at{};
 };
 
 struct AgentState {
@@ -40,6 +55,8 @@ struct AgentState {
     BackupState backup;
     std::optional<wal::SlotFacts> slot;
     wal::Hangup watch_hangup;             // of the connection that looks at the slot
+    std::vector<StandbyState> standbys;   // all servers of the conninfo, where it names several
+    wal::Hangup standby_hangup;           // of the connections to them
     std::vector<pb::BackupInfo> backups;  // complete ones, as of the last look
     std::vector<storage::HistoryRecord> histories;
     std::vector<pb::GapFound> gaps;
@@ -71,6 +88,14 @@ Task<> keep_facts(AgentState& state);
 // Looks at the slot every few seconds, until stopping. A server that does not answer is given up
 // and asked again over a new connection.
 Task<> keep_slot_facts(AgentState& state);
+// Keeps the slot ready on those servers of the conninfo that are not streamed from, until stopping.
+Task<> keep_standby_slots(AgentState& state);
+// Until a stream begins, or the slot is to be looked at again, or stopping.
+Task<> wait_for_slot_news(AgentState& state);
+// Pulls `hangup` after `patience` unless the timer is cancelled before.
+std::shared_ptr<asio::steady_timer> hang_up_after(const asio::any_io_executor& executor,
+                                                  wal::Hangup hangup,
+                                                  std::chrono::seconds patience);
 // Reads what the index knows of backups, gaps and sizes.
 Task<> refresh_facts(AgentState& state);
 

@@ -85,24 +85,14 @@ void publish_slot(AgentState& state) {
     state.metrics.set_slot_safe_wal_bytes(state.slot->safe_wal_bytes);
 }
 
-// The handler may be queued when the wait is over: it owns what it touches.
-std::shared_ptr<asio::steady_timer> hang_up_after(const asio::any_io_executor& executor,
-                                                  wal::Hangup hangup,
-                                                  std::chrono::seconds patience) {
-    auto timer = std::make_shared<asio::steady_timer>(executor);
-    timer->expires_after(patience);
-    timer->async_wait([timer, hangup](boost::system::error_code error) mutable {
-        if (!error) hangup.hang_up();
-    });
-    return timer;
-}
-
 Task<Result<wal::SlotFacts>> look_at_slot(AgentState& state,
                                           std::unique_ptr<wal::Connection>& sql) {
     if (!sql) {
         state.watch_hangup = wal::Hangup();
         wal::Connection::Options options;
         options.conninfo = state.server.conninfo;
+        // With several servers in conninfo another one could answer than the one that is streamed.
+        if (state.capture.connected()) options.only = state.capture.identity()->address;
         options.application_name = "walvault watch";
         options.hangup = state.watch_hangup;
         WV_CO_TRY(sql, co_await wal::Connection::connect(std::move(options)));
@@ -176,6 +166,20 @@ Task<> wait_for_next_look(AgentState& state) {
         co_await wait_for(state.changed, next - state.clock.steady_now());
 }
 
+}  // namespace
+
+// The handler may be queued when the wait is over: it owns what it touches.
+std::shared_ptr<asio::steady_timer> hang_up_after(const asio::any_io_executor& executor,
+                                                  wal::Hangup hangup,
+                                                  std::chrono::seconds patience) {
+    auto timer = std::make_shared<asio::steady_timer>(executor);
+    timer->expires_after(patience);
+    timer->async_wait([timer, hangup](boost::system::error_code error) mutable {
+        if (!error) hangup.hang_up();
+    });
+    return timer;
+}
+
 // A stream that has just begun may be one that commits wait for: then the next look is at once.
 Task<> wait_for_slot_news(AgentState& state) {
     const SteadyTime next = state.clock.steady_now() + kWatchEvery;
@@ -184,8 +188,6 @@ Task<> wait_for_slot_news(AgentState& state) {
            state.capture.attachment_count() == attachments)
         co_await wait_for(state.changed, 250ms);
 }
-
-}  // namespace
 
 Result<> start_backup(AgentState& state, BackupRequest request) {
     if (state.stopping) return fail(Errc::unavailable, "the agent is ending");
@@ -205,7 +207,8 @@ Result<> start_backup(AgentState& state, BackupRequest request) {
     ++state.backup.started_count;
     state.backup.running = std::make_unique<BaseBackupJob>(
         state.executor, state.pools, *state.repository, state.progress, state.metrics, state.clock,
-        state.server, state.config.repo, *state.capture.cluster());
+        state.server, state.config.repo, *state.capture.cluster(),
+        state.capture.identity()->address);
     state.tasks.spawn(run_backup(state, std::move(request)));
     return {};
 }

@@ -54,7 +54,7 @@ Result<> require_backup_space(const DiskSpace& space, std::uint64_t expected_byt
 struct BaseBackupJob::State : wal::BackupConsumer {
     State(asio::any_io_executor loop, Pools& p, storage::Repository& r, Progress& pr,
           AgentMetrics& m, const Clock& c, const ServerConfig& s, const RepoConfig& rc,
-          const storage::ClusterRecord& cl)
+          const storage::ClusterRecord& cl, const wal::ServerAddress& from)
         : executor(loop),
           pools(p),
           repository(r),
@@ -63,7 +63,8 @@ struct BaseBackupJob::State : wal::BackupConsumer {
           clock(c),
           server(s),
           repo(rc),
-          cluster(cl) {}
+          cluster(cl),
+          streamed(from) {}
 
     // A file whose chunks are not all named yet.
     struct OpenFile {
@@ -100,6 +101,7 @@ struct BaseBackupJob::State : wal::BackupConsumer {
     ServerConfig server;
     RepoConfig repo;
     storage::ClusterRecord cluster;
+    wal::ServerAddress streamed;
 
     std::unique_ptr<ChunkStore> chunks;
     std::unique_ptr<storage::PackWriter> manifest;
@@ -119,9 +121,10 @@ struct BaseBackupJob::State : wal::BackupConsumer {
 BaseBackupJob::BaseBackupJob(asio::any_io_executor executor, Pools& pools,
                              storage::Repository& repository, Progress& progress,
                              AgentMetrics& metrics, const Clock& clock, const ServerConfig& server,
-                             const RepoConfig& repo, const storage::ClusterRecord& cluster)
+                             const RepoConfig& repo, const storage::ClusterRecord& cluster,
+                             const wal::ServerAddress& streamed)
     : state_(std::make_unique<State>(executor, pools, repository, progress, metrics, clock, server,
-                                     repo, cluster)) {}
+                                     repo, cluster, streamed)) {}
 BaseBackupJob::~BaseBackupJob() = default;
 
 void BaseBackupJob::cancel() {
@@ -240,6 +243,7 @@ Task<Result<>> BaseBackupJob::State::require_space(std::uint64_t expected) {
 Task<Result<>> BaseBackupJob::State::read_configuration() {
     wal::Connection::Options options;
     options.conninfo = server.conninfo;
+    options.only = streamed;
     options.application_name = "walvault backup";
     options.hangup = hangup;
     WV_CO_TRY(auto sql, co_await wal::Connection::connect(std::move(options)));
@@ -266,6 +270,7 @@ std::int64_t BaseBackupJob::State::server_now_us() const {
 Task<Result<>> BaseBackupJob::State::stream_files(const BackupRequest& request) {
     wal::Connection::Options options;
     options.conninfo = server.conninfo;
+    options.only = streamed;
     options.mode = wal::Connection::Mode::physical_replication;
     options.application_name = "walvault backup";
     options.hangup = hangup;
@@ -275,8 +280,7 @@ Task<Result<>> BaseBackupJob::State::stream_files(const BackupRequest& request) 
     wanted.fast_checkpoint = request.fast_checkpoint;
     wanted.max_rate_bytes = server.backup.max_rate_bytes;
     wanted.system_identifier = cluster.system_identifier;
-    // Before 17 no manifest names the system, and with several hosts in conninfo another may
-    // answer.
+    // Before 17 no manifest names the system, and behind one address may be another server by now.
     WV_CO_TRY(wal::SystemIdentity identity, co_await wal::identify_system(*connection));
     if (identity.system_identifier != cluster.system_identifier)
         co_return fail(Errc::refused,

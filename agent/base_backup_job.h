@@ -10,6 +10,7 @@
 #include "agent/progress.h"
 #include "storage/repository.h"
 #include "storage/repository_files.h"
+#include "wal/connection.h"
 
 namespace walvault::agent {
 
@@ -26,7 +27,7 @@ struct DiskSpace {
 Result<> require_backup_space(const DiskSpace& space, std::uint64_t expected_bytes,
                               double reserve_ratio);
 
-// Takes one while the WAL stream runs. Complete only when the server's last result came without
+// Takes one from `streamed`, the server whose WAL is streamed. Complete only when the server's last result came without
 // error, its manifest matched every file, and WAL from start to stop is flushed in one history;
 // otherwise a BackupFailed entry says why, and nothing of it counts as a backup. Chunks that were
 // stored stay and are shared by the next one. On the loop; memory: about 24 MiB whatever the
@@ -36,7 +37,7 @@ public:
     BaseBackupJob(asio::any_io_executor executor, Pools& pools, storage::Repository& repository,
                   Progress& progress, AgentMetrics& metrics, const Clock& clock,
                   const ServerConfig& server, const RepoConfig& repo,
-                  const storage::ClusterRecord& cluster);
+                  const storage::ClusterRecord& cluster, const wal::ServerAddress& streamed);
     ~BaseBackupJob();
 
     // Errors: no_space (as require_backup_space), corrupt (the server's checksums or

@@ -61,6 +61,12 @@ Result<> set_conninfo(Config&, ServerConfig* server, const std::string& text) {
     return {};
 }
 
+Result<> set_standby_slots(Config&, ServerConfig* server, const std::string& text) {
+    if (text != "on" && text != "off") return wrong(fmt::format("\"{}\" is neither on nor off", printable(text)));
+    server->standby_slots = text == "on";
+    return {};
+}
+
 Result<> set_slot(Config&, ServerConfig* server, const std::string& text) {
     bool good =
         !text.empty() && text.size() <= 63 &&
@@ -250,11 +256,16 @@ constexpr std::array kKeys{
     ConfigKey{"server.*.conninfo", kText, "", true,
               "host=/run/postgresql user=postgres dbname=postgres",
               "a libpq connection string without a password",
-              "How to reach the server. Passwords come from peer, a .pgpass or a service file.",
+              "How to reach the server, or all servers of a cluster: host=a,b,c "
+              "target_session_attrs=read-write. Passwords come from peer, a .pgpass or a service file.",
               set_conninfo},
     ConfigKey{"server.*.slot", kText, "walvault", false, "", "1 to 63 of a-z, 0-9 and _",
               "The physical replication slot: made when missing, dropped only by walvault detach.",
               set_slot},
+    ConfigKey{"server.*.standby_slots", kText, "on", false, "", "on or off",
+              "With several hosts in conninfo: keep the slot on all of them, so that whichever is "
+              "promoted has the WAL that is needed next.",
+              set_standby_slots},
     ConfigKey{"server.*.time_zone", kText, "", false, "",
               "a name such as Europe/Berlin; empty: TZ, else the system's",
               "The zone of times written without one, as in --to 14:02.", set_time_zone},

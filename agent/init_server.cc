@@ -153,6 +153,8 @@ Task<Result<ServerSetup>> set_up(ServerRequest request) {
     wal::Connection::Options options;
     options.conninfo = request.conninfo;
     options.application_name = "walvault init";
+    // No role is made on a standby.
+    options.writable = true;
     WV_CO_TRY(std::unique_ptr<wal::Connection> sql,
               co_await wal::Connection::connect(std::move(options)));
     WV_CO_CHECK(wal::server_version_of(*sql));
@@ -217,9 +219,28 @@ Result<std::string> agent_conninfo(const std::string& conninfo, const std::strin
         return fail(Errc::invalid_argument, "the connection string holds a password",
                     "use peer authentication, passfile=/path, a .pgpass file or a service file");
     // What says where the server is and how to trust it; who connects to what is the agent's own.
-    static constexpr std::array<std::string_view, 13> kKept{
-        "service", "host",        "hostaddr", "port",      "passfile", "sslmode",        "sslcert",
-        "sslkey",  "sslrootcert", "sslcrl",   "sslcrldir", "sslsni",   "channel_binding"};
+    static constexpr std::array<std::string_view, 21> kKept{
+        "service",
+        "host",
+        "hostaddr",
+        "port",
+        "target_session_attrs",
+        "load_balance_hosts",
+        "connect_timeout",
+        "passfile",
+        "sslmode",
+        "sslcert",
+        "sslkey",
+        "sslrootcert",
+        "sslcrl",
+        "sslcrldir",
+        "sslsni",
+        "ssl_min_protocol_version",
+        "ssl_max_protocol_version",
+        "gssencmode",
+        "krbsrvname",
+        "requirepeer",
+        "channel_binding"};
     wal::Connection::Options options;
     options.conninfo = conninfo;
     WV_TRY(wal::ConnectSettings settings, wal::connect_settings(options));

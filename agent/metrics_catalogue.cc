@@ -299,6 +299,21 @@ void AgentMetrics::set_slot_safe_wal_bytes(std::optional<std::int64_t> bytes) {
                                    : std::numeric_limits<double>::quiet_NaN());
 }
 
+void AgentMetrics::set_standby_slot(const std::string& host, bool ready,
+                                    std::uint64_t retained_bytes) {
+    Labels labels = with(slot_, "host", host);
+    metrics_
+        ->gauge("walvault_standby_slot_ready",
+                "1 if the slot on this host of the conninfo is where a promotion needs it, or the "
+                "stream's own.",
+                labels)
+        .set(ready ? 1 : 0);
+    metrics_
+        ->gauge("walvault_standby_slot_retained_bytes",
+                "WAL that the slot holds back on this host while it is not streamed from.", labels)
+        .set(static_cast<double>(retained_bytes));
+}
+
 void AgentMetrics::sync_log_counts() {
     for (auto& [level, counter] : log_messages_total_) {
         std::uint64_t written = log::written_count(level);

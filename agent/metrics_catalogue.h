@@ -43,6 +43,8 @@ struct AgentMetrics {
     void set_slot_status(const std::string& status);
     // NaN when the server sets no limit.
     void set_slot_safe_wal_bytes(std::optional<std::int64_t> bytes);
+    // Series per server of a conninfo that names several; made when it is first looked at.
+    void set_standby_slot(const std::string& host, bool ready, std::uint64_t retained_bytes);
     // Adds the lines written since the last call; call before each scrape.
     void sync_log_counts();
 

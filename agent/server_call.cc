@@ -5,12 +5,9 @@
 namespace walvault::agent {
 namespace {
 
-Task<> converse(const ServerConfig& server, wal::Connection::Mode mode,
+Task<> converse(const wal::Connection::Options& options,
                 const std::function<Task<Result<>>(wal::Connection&)>& talk, Result<>& result) {
-    wal::Connection::Options options;
-    options.conninfo = server.conninfo;
-    options.mode = mode;
-    auto connection = co_await wal::Connection::connect(std::move(options));
+    auto connection = co_await wal::Connection::connect(options);
     if (!connection) {
         result = fail(connection.error());
         co_return;
@@ -20,11 +17,11 @@ Task<> converse(const ServerConfig& server, wal::Connection::Mode mode,
 
 }  // namespace
 
-Result<> call_server(const ServerConfig& server, wal::Connection::Mode mode,
+Result<> call_server(const wal::Connection::Options& options,
                      std::function<Task<Result<>>(wal::Connection&)> talk) {
     asio::io_context loop(1);
     Result<> result;
-    asio::co_spawn(loop, converse(server, mode, talk, result), [](std::exception_ptr failed) {
+    asio::co_spawn(loop, converse(options, talk, result), [](std::exception_ptr failed) {
         if (failed) std::terminate();
     });
     loop.run();

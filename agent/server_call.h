@@ -4,14 +4,13 @@
 #include <functional>
 #include <optional>
 
-#include "agent/config.h"
 #include "wal/connection.h"
 
 namespace walvault::agent {
 
-// Connects as `server.conninfo` says and runs `talk` to its end. Blocking. Errors: those of
-// connecting, or what `talk` returned.
-Result<> call_server(const ServerConfig& server, wal::Connection::Mode mode,
+// Connects as `options` say and runs `talk` to its end. Blocking. Errors: those of connecting, or
+// what `talk` returned.
+Result<> call_server(const wal::Connection::Options& options,
                      std::function<Task<Result<>>(wal::Connection&)> talk);
 
 }  // namespace walvault::agent

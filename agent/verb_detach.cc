@@ -10,6 +10,7 @@
 #include "agent/server_call.h"
 #include "storage/repository.h"
 #include "storage/repository_files.h"
+#include "wal/conninfo.h"
 #include "wal/walsender.h"
 
 namespace walvault::agent {
@@ -30,13 +31,14 @@ public:
         WV_CHECK(ask());
         WV_TRY(const storage::MasterKey master, read_master_key(config_));
         if (!arguments_.keep_slot) {
-            WV_CHECK(drop_slot());
-            WV_CHECK(record(master));
+            WV_CHECK(drop_slots(master));
         }
         return tell_done();
     }
 
 private:
+    using HostErrors = std::vector<std::pair<std::string, Error>>;
+
     // Without the slot the server forgets where walvault was: off a terminal that takes a --yes.
     Result<> ask() const {
         if (globals_.yes || arguments_.keep_slot) return {};
@@ -52,17 +54,54 @@ private:
         return fail(Errc::refused, "the answer was no; nothing was changed");
     }
 
-    Result<> drop_slot() {
+    // On every server of the conninfo: each may have been streamed from, or have a slot kept ready.
+    Result<> drop_slots(const storage::MasterKey& master) {
+        wal::Connection::Options options;
+        options.conninfo = server_.conninfo;
+        options.mode = wal::Connection::Mode::physical_replication;
+        WV_TRY(const wal::ConnectSettings settings, wal::connect_settings(options));
+        const std::vector<wal::ServerAddress> servers = wal::servers_of(settings);
+        WV_TRY(const HostErrors left, drop_on(servers, options));
+        if (left.size() < servers.size()) WV_CHECK(record(master));
+        if (left.empty()) return {};
+        if (servers.size() == 1) return fail(left.front().second);
+        return fail(still_there(left, servers.size()));
+    }
+
+    // The servers where it may still be.
+    Result<HostErrors> drop_on(const std::vector<wal::ServerAddress>& servers,
+                               wal::Connection::Options options) const {
         // Shows that no agent streams, and keeps one from starting meanwhile.
         auto lock = posix_file_system().lock(config_.repo.root + "/" + storage::kLockName);
         if (!lock) return fail(as_repository_error(std::move(lock).error()));
-        return call_server(server_, wal::Connection::Mode::physical_replication,
-                           [&](wal::Connection& connection) -> Task<Result<>> {
-                               auto done = co_await wal::drop_slot(connection, server_.slot);
-                               if (!done && done.error().code == Errc::not_found)
-                                   co_return Result<>();
-                               co_return done;
-                           });
+        HostErrors left;
+        for (const wal::ServerAddress& server : servers) {
+            if (servers.size() > 1) options.only = server;
+            if (auto dropped = drop_slot(options); !dropped)
+                left.emplace_back(wal::to_string(server), std::move(dropped).error());
+        }
+        return left;
+    }
+
+    Result<> drop_slot(const wal::Connection::Options& options) const {
+        return call_server(options, [&](wal::Connection& connection) -> Task<Result<>> {
+            auto done = co_await wal::drop_slot(connection, server_.slot);
+            if (!done && done.error().code == Errc::not_found) co_return Result<>();
+            co_return done;
+        });
+    }
+
+    Error still_there(const HostErrors& left, std::size_t count) const {
+        std::string hosts, reasons;
+        for (const auto& [host, error] : left) {
+            hosts += (hosts.empty() ? "" : ", ") + host;
+            reasons += (reasons.empty() ? "" : "; ") + error.message;
+        }
+        Error error = left.front().second;
+        error.message = "the slot \"" + server_.slot + "\" may still be on " + hosts + " (of " +
+                        std::to_string(count) + " servers): " + reasons;
+        error.hint = "a slot that is left holds WAL there for ever: repeat detach when they answer";
+        return error;
     }
 
     Result<> record(const storage::MasterKey& master) const {

@@ -49,11 +49,14 @@ int verb_point(const Globals& globals, const PointArguments& arguments) {
         return kExitDone;
     }
     Lsn at;
-    auto created = call_server(
-        **server, wal::Connection::Mode::sql, [&](wal::Connection& sql) -> Task<Result<>> {
-            WV_CO_TRY(at, co_await wal::create_restore_point(sql, arguments.name));
-            co_return Result<>();
-        });
+    wal::Connection::Options options;
+    options.conninfo = (*server)->conninfo;
+    // A standby makes none.
+    options.writable = true;
+    auto created = call_server(options, [&](wal::Connection& sql) -> Task<Result<>> {
+        WV_CO_TRY(at, co_await wal::create_restore_point(sql, arguments.name));
+        co_return Result<>();
+    });
     if (!created) return report(globals, created.error());
     if (globals.output != Output::text) {
         print_answer(globals, nlohmann::json{{"name", arguments.name}, {"lsn", to_string(at)}});

@@ -47,6 +47,16 @@ std::string stream_line(const json& status) {
            ", retains " + format_size(status.value("slot_retained_bytes", std::uint64_t{0}));
 }
 
+std::string host_line(const json& host) {
+    std::string text = printable(host.value("host", ""));
+    if (host.value("streamed", false)) return text + "   streamed from";
+    if (host.value("slot_ready", false)) text += "   slot ready";
+    else text += "   slot not ready: " + printable(host.value("problem", ""));
+    if (auto retained = host.value("slot_retained_bytes", std::uint64_t{0}); retained > 0)
+        text += ", retains " + format_size(retained);
+    return text;
+}
+
 std::string text_of(const json& status, const std::string& zone, const Style& style) {
     std::string name = printable(status.value("server", ""));
     auto line = [&](const char* label, const std::string& text) {
@@ -61,6 +71,8 @@ std::string text_of(const json& status, const std::string& zone, const Style& st
                         format_local(time_of(status, "recoverable_until"), zone, 1) +
                         (status.value("gap_count", 0) > 0 ? ", with gaps" : ", no gaps"));
     out += line("stream", stream_line(status));
+    for (const json& host : status.value("hosts", json::array()))
+        out += line("host", host_line(host));
     out += line("repository",
                 format_size(status.value("wal_stored_bytes", std::uint64_t{0})) + " for " +
                     format_size(status.value("wal_plain_bytes", std::uint64_t{0})) + " of WAL, " +

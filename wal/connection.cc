@@ -100,6 +100,7 @@ public:
     Task<Result<std::vector<QueryResult>>> results_after_copy() override { return collect(); }
 
     int server_version_num() const override { return conn_ ? PQserverVersion(conn_.get()) : 0; }
+    ServerAddress address() const override;
     std::string sqlstate() const override { return sqlstate_; }
     void close() override;
 
@@ -363,34 +364,71 @@ Error connect_timed_out(PGconn* conn, std::chrono::seconds timeout) {
                  hint_of_sqlstate("", ""), Origin::server};
 }
 
-}  // namespace
+ServerAddress address_of(const PGconn* conn) {
+    auto text = [](const char* value) { return std::string(value == nullptr ? "" : value); };
+    return {text(PQhost(conn)), text(PQhostaddr(conn)), text(PQport(conn))};
+}
 
-Task<Result<std::unique_ptr<Connection>>> Connection::connect(Options options) {
+// libpq goes on to the next server by itself when one refuses, but leaves it to the caller to give up one
+// that says nothing. `silent` is set to that one.
+Task<Result<std::unique_ptr<Connection>>> connect_to_any(const ConnectSettings& settings,
+                                                         std::chrono::seconds timeout, Hangup hangup,
+                                                         std::optional<ServerAddress>& silent) {
     auto executor = co_await asio::this_coro::executor;
-    WV_CO_TRY(auto settings, connect_settings(options));
-    auto timeout = connect_timeout_of(settings, options.connect_timeout);
-    SteadyTime deadline = std::chrono::steady_clock::now() + timeout;
-
     PgConn conn = start_connecting(settings);
     if (!conn) co_return fail(Errc::unavailable, "connect to PostgreSQL: libpq has no memory");
     if (PQstatus(conn.get()) == CONNECTION_BAD) co_return fail(error_of_connect(conn.get()));
+    SteadyTime deadline = std::chrono::steady_clock::now() + timeout;
+    ServerAddress tried = address_of(conn.get());
     std::shared_ptr<Socket> socket;
     auto polled = PGRES_POLLING_WRITING;
     while (polled != PGRES_POLLING_OK) {
         if (polled == PGRES_POLLING_FAILED) co_return fail(error_of_connect(conn.get()));
+        if (ServerAddress now = address_of(conn.get()); now != tried) {
+            tried = std::move(now);
+            deadline = std::chrono::steady_clock::now() + timeout;
+        }
         // With several hosts or addresses libpq closes one socket and opens the next, which often has the
         // same number: only a fresh duplicate is sure to watch the right one.
-        WV_CO_TRY(socket, open_socket(executor, conn.get(), options.hangup));
+        WV_CO_TRY(socket, open_socket(executor, conn.get(), hangup));
         auto type = polled == PGRES_POLLING_READING ? Socket::wait_read : Socket::wait_write;
         bool woken = co_await wait_socket(socket, type, deadline - std::chrono::steady_clock::now());
-        if (!woken) co_return fail(connect_timed_out(conn.get(), timeout));
-        if (options.hangup.hung_up()) continue;  // open_socket() says so
+        if (!woken) {
+            silent = tried;
+            co_return fail(connect_timed_out(conn.get(), timeout));
+        }
+        if (hangup.hung_up()) continue;  // open_socket() says so
         polled = PQconnectPoll(conn.get());
     }
-    WV_CO_TRY(socket, open_socket(executor, conn.get(), options.hangup));
+    WV_CO_TRY(socket, open_socket(executor, conn.get(), hangup));
     if (PQsetnonblocking(conn.get(), 1) != 0)
         co_return fail(Errc::unavailable, "connect to PostgreSQL: the socket cannot be made non-blocking");
-    co_return std::make_unique<PqConnection>(std::move(conn), std::move(socket), options.hangup);
+    co_return std::make_unique<PqConnection>(std::move(conn), std::move(socket), hangup);
+}
+
+}  // namespace
+
+ServerAddress PqConnection::address() const {
+    return conn_ ? address_of(conn_.get()) : ServerAddress{};
+}
+
+Task<Result<std::unique_ptr<Connection>>> Connection::connect(Options options) {
+    WV_CO_TRY(auto settings, connect_settings(options));
+    auto timeout = connect_timeout_of(settings, options.connect_timeout);
+    for (;;) {
+        std::optional<ServerAddress> silent;
+        auto connected = co_await connect_to_any(settings, timeout, options.hangup, silent);
+        std::vector<ServerAddress> others = servers_of(settings);
+        if (connected || !silent || others.size() == 1) co_return connected;
+        // The roles of the others are looked at once more, since what was asked of them may be what they are
+        // only in comparison ("prefer-standby").
+        auto gone = std::find_if(others.begin(), others.end(),
+                                 [&](const auto& each) { return same_server(each, *silent); });
+        if (gone == others.end()) co_return connected;
+        others.erase(gone);
+        log::debug("server.silent", connected.error().message, {{"servers_left", others.size()}});
+        set_servers(settings, others);
+    }
 }
 
 static std::string quoted(const std::string& text, char quote) {

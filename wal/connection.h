@@ -34,6 +34,14 @@ private:
     std::size_t size_;
 };
 
+// One of the servers that a conninfo can lead to, in libpq's words.
+struct ServerAddress {
+    std::string host;      // name, address or directory of the socket; empty: libpq's default
+    std::string hostaddr;  // where `host` is; empty: as it resolves
+    std::string port;      // empty: libpq's default
+    bool operator==(const ServerAddress&) const = default;
+};
+
 class Connection {
 public:
     enum class Mode { sql, physical_replication };
@@ -41,7 +49,11 @@ public:
         std::string conninfo;  // libpq's; passwords come from where libpq finds them
         Mode mode = Mode::sql;
         std::string application_name = "walvault";
-        std::chrono::seconds connect_timeout{10};
+        std::chrono::seconds connect_timeout{10};  // for each server that is tried
+        // Of the conninfo's servers this one alone, whatever its role.
+        std::optional<ServerAddress> only;
+        // Of several servers, one that takes writes, whatever the conninfo says of roles.
+        bool writable = false;
         Hangup hangup;  // ends the connecting and the connection
     };
     // Errors: unavailable (nothing answers, starting up, too many connections), refused (role, pg_hba,
@@ -72,6 +84,8 @@ public:
     virtual Task<Result<std::vector<QueryResult>>> results_after_copy() = 0;
 
     virtual int server_version_num() const = 0;            // 150020
+    // The one of the conninfo's servers that answered.
+    virtual ServerAddress address() const = 0;
     virtual std::string sqlstate() const = 0;              // of the last error, or empty
     // Every pending and later operation returns cancelled. Does not block.
     virtual void close() = 0;

@@ -23,6 +23,7 @@ Task<Result<std::optional<SlotPosition>>> find_slot(Connection& connection, Rece
     if (version->has_read_slot_command) co_return co_await read_slot(connection, options.slot);
     Connection::Options wanted;
     wanted.conninfo = options.conninfo;
+    wanted.only = connection.address();
     wanted.application_name = options.application_name;
     wanted.hangup = options.hangup;
     WV_CO_TRY(auto sql, co_await Connection::connect(std::move(wanted)));
@@ -222,6 +223,7 @@ Task<> PhysicalReceiver::stop() {
 Task<Result<ServerIdentity>> identify(Connection& connection, Receiver::Options options) {
     ServerIdentity identity;
     identity.server_version_num = connection.server_version_num();
+    identity.address = connection.address();
     WV_CO_CHECK(server_version_of(connection));
     WV_CO_TRY(identity.segment_bytes, co_await wal_segment_bytes(connection));
     WV_CO_TRY(auto timeout, co_await show(connection, "wal_sender_timeout"));

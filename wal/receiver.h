@@ -36,6 +36,7 @@ struct ServerIdentity {
     std::chrono::milliseconds wal_sender_timeout{60000};  // zero: none
     std::optional<SlotPosition> slot;  // as found, before it was created
     bool in_recovery = false;          // a standby
+    ServerAddress address;             // the one of the conninfo's servers that is streamed from
 };
 
 class Receiver {

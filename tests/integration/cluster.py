@@ -137,7 +137,8 @@ class Postgres:
         return lsn_number(self.sql("select pg_current_wal_flush_lsn()"))
 
     def session(self):
-        return Session(self)
+        return Session(self.stage, ["-h", self.socket_directory, "-p", self.port, "-U", "postgres",
+                                    "-d", "postgres"])
 
     def wal_file(self, name):
         return self.data / "pg_wal" / name
@@ -164,10 +165,10 @@ class Session:
 
     MARK = "--done--"
 
-    def __init__(self, server):
-        self.process = server.stage.start(
-            ["stdbuf", "-oL", PG_BIN / "psql", "-X", "-q", "-A", "-t", "-F", "\t",
-             "-h", server.socket_directory, "-p", server.port, "-U", "postgres", "-d", "postgres"],
+    def __init__(self, stage, where):
+        """`where`: psql's arguments that name server, role and database."""
+        self.process = stage.start(
+            ["stdbuf", "-oL", PG_BIN / "psql", "-X", "-q", "-A", "-t", "-F", "\t", *where],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1)
 
     def execute(self, sql):

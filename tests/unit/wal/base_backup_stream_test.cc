@@ -63,6 +63,7 @@ public:
         co_return next;
     }
     int server_version_num() const override { return version_num; }
+    ServerAddress address() const override { return {}; }
     std::string sqlstate() const override { return {}; }
     void close() override {}
 };
