@@ -33,6 +33,8 @@ struct StandbyState {
     std::uint64_t retained_bytes = 0;
     std::string problem;  // why it is not ready
     bool made = false;    // by this process: gone afterwards, somebody removes it
+    int failures = 0;     // looks in a row at which it was not ready
+    std::string warned_of;
     Backoff backoff{std::chrono::seconds(5), std::chrono::seconds(60), random_number()};
     SteadyTime look_at{};
 };

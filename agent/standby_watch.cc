@@ -62,6 +62,14 @@ void note_made(const AgentState& state, StandbyState& standby) {
                 {"hint", again ? kRemovedHint : std::string_view()}});
 }
 
+// A server that restarts, or changes its role, is not there for a moment: only what lasts is worth a
+// warning, and once.
+void note_problem(StandbyState& standby, const std::string& problem, const std::string& hint) {
+    if (problem.empty() || ++standby.failures < 2 || problem == standby.warned_of) return;
+    log::warn("standby.not_ready", problem, {{"host", standby.name}, {"hint", hint}});
+    standby.warned_of = problem;
+}
+
 // Does what the standby needs; the answer is why it is not ready, or nothing.
 Task<Result<std::string>> bring_up(AgentState& state, StandbyState& standby,
                                    const StoredPosition& stored) {
@@ -107,13 +115,15 @@ Task<> look_after(AgentState& state, StandbyState& standby, const StoredPosition
         if (state.stopping) co_return;
         if (state.standby_hangup.hung_up()) state.standby_hangup = wal::Hangup();
         problem = done ? *done : done.error().message;
-        if (!done && problem != standby.problem)
-            log::warn("standby.not_ready", problem,
-                      {{"host", standby.name}, {"hint", done.error().hint}});
+        note_problem(standby, problem, done ? std::string() : done.error().hint);
     }
     standby.ready = problem.empty();
     standby.problem = std::move(problem);
-    if (standby.ready) standby.backoff.reset();
+    if (standby.ready) {
+        standby.backoff.reset();
+        standby.failures = 0;
+        standby.warned_of.clear();
+    }
     standby.look_at = state.clock.steady_now() +
                       (standby.ready ? Backoff::Duration(kLookEvery) : standby.backoff.next());
     state.metrics.set_standby_slot(standby.name, standby.ready, standby.retained_bytes);
