@@ -35,7 +35,8 @@ std::optional<WallTime> newest_base_started(const HistoryRecord& current,
         if (newest) return WallTime(Micros(newest->started_at_us()));
         if (barrier != Lsn{} || history.cause != pb::HistoryOpened::PROMOTION || !history.parent)
             return std::nullopt;
-        end = history.start_lsn;
+        // The segment that a history begins in is stored again; up to the fork it is the parent's.
+        end = std::min(end, history.fork_lsn);
         auto parent = std::find_if(known.begin(), known.end(), [&](const HistoryRecord& each) {
             return each.id == *history.parent;
         });

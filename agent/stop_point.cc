@@ -410,15 +410,28 @@ private:
 
 namespace {
 
-// Complete bases of the lineage that are consistent before the history leaves them.
-Result<std::vector<pb::BackupInfo>> bases_of(RepositoryView& view, const HistoryRecord& history,
-                                             const std::vector<pb::BackupInfo>& backups) {
-    WV_TRY(auto stretches, view.lineage(history.id));
+const HistoryRecord* find(const std::vector<HistoryRecord>& histories, const Id16& id) {
+    auto found = std::find_if(histories.begin(), histories.end(),
+                              [&](const HistoryRecord& each) { return each.id == id; });
+    return found == histories.end() ? nullptr : &*found;
+}
+
+// Complete bases of the history and its ancestors that are consistent before their path is left. A
+// history stores the whole segment that it begins in: up to the fork those bytes are its parent's, and
+// so is a base in them.
+std::vector<pb::BackupInfo> bases_of(const HistoryRecord& history,
+                                     const std::vector<HistoryRecord>& histories,
+                                     const std::vector<pb::BackupInfo>& backups) {
     std::vector<pb::BackupInfo> bases;
-    for (const auto& backup : backups)
-        for (const storage::Stretch& stretch : stretches)
-            if (is_of_history(backup.history_id(), stretch.history) && stop_of(backup) <= stretch.to)
+    Lsn left_at = storage::kOpenEndLsn;
+    for (const HistoryRecord* on_path = &history; on_path != nullptr;) {
+        for (const auto& backup : backups)
+            if (is_of_history(backup.history_id(), on_path->id) && stop_of(backup) <= left_at)
                 bases.push_back(backup);
+        if (!on_path->parent) break;
+        left_at = std::min(left_at, on_path->fork_lsn);
+        on_path = find(histories, *on_path->parent);
+    }
     std::sort(bases.begin(), bases.end(),
               [](const auto& a, const auto& b) { return a.stop_lsn() < b.stop_lsn(); });
     return bases;
@@ -442,7 +455,7 @@ Result<std::vector<Window>> restore_windows(RepositoryView& view, const std::str
     for (const auto& history : histories) {
         Window window;
         window.history = history;
-        WV_TRY(window.bases, bases_of(view, history, backups));
+        window.bases = bases_of(history, histories, backups);
         if (window.bases.empty()) continue;
         WV_TRY(window.from, window_start(view, history, window.bases.front()));
         window.until = std::max({history.covered_until, history.last_commit_at, window.from});

@@ -61,6 +61,7 @@ storage::HistoryRecord history(int number, std::optional<int> parent = {},
     if (parent) {
         record.parent.emplace();
         (*record.parent)[0] = static_cast<std::byte>(*parent);
+        record.fork_lsn = record.start_lsn + 100;
     }
     return record;
 }
@@ -86,6 +87,12 @@ TEST_CASE("a promotion goes on with its parent's bases; a fork and a gap want a 
     CHECK(started(history(3, 2, pb::HistoryOpened::PROMOTION)) == WallTime(Micros(22)));
     CHECK_FALSE(started(history(2, 1, pb::HistoryOpened::FORK)));
     CHECK_FALSE(started(history(2, {}, pb::HistoryOpened::GAP)));
+
+    // Taken in the segment that the promotion begins in, before it.
+    backups.push_back(base(1, 2050, 44));
+    CHECK(started(history(2, 1, pb::HistoryOpened::PROMOTION)) == WallTime(Micros(44)));
+    CHECK(started(history(3, 2, pb::HistoryOpened::PROMOTION)) == WallTime(Micros(44)));
+    backups.pop_back();
 
     pb::GapFound barrier;
     barrier.set_history_id(std::string(as_text(first.id)));

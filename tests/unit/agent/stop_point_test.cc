@@ -362,6 +362,38 @@ TEST_CASE("what ran at once with the first transaction behind a step is ambiguou
     CHECK(twice.error().code == Errc::ambiguous);
 }
 
+TEST_CASE("a base in the segment of a promotion serves the timeline that continues it") {
+    Cluster cluster;
+    // Timeline 1 was left behind the base, in its segment.
+    cluster.view.history_records.push_back({.cluster = "main",
+                                            .id = history_id(2),
+                                            .timeline = 2,
+                                            .start_lsn = Lsn{0x2000000},
+                                            .end_lsn = Lsn{0x3000000},
+                                            .last_commit_at = {},
+                                            .covered_until = at(250),
+                                            .parent = history_id(1),
+                                            .fork_lsn = Lsn{0x2000800}});
+    auto windows = restore_windows(cluster.view, "main");
+    REQUIRE(windows);
+    REQUIRE(windows->size() == 2);
+    CHECK((*windows)[1].history.id == history_id(2));
+    CHECK((*windows)[1].bases.size() == 1);
+
+    // One that ended behind the fork is of what was left behind, for those after it, too.
+    cluster.add_base("base2", 0x2000700, 0x2000900, 120);
+    auto third = cluster.view.history_records.back();
+    third.id = history_id(3);
+    third.timeline = 3;
+    third.parent = history_id(2);
+    third.fork_lsn = Lsn{0x2000A00};
+    cluster.view.history_records.push_back(third);
+    windows = restore_windows(cluster.view, "main");
+    REQUIRE(windows);
+    for (const auto& window : *windows)
+        CHECK(window.bases.size() == (window.history.timeline == 1 ? 2 : 1));
+}
+
 TEST_CASE("without a complete base nothing can be restored") {
     Cluster cluster;
     cluster.ten_commits();
