@@ -27,11 +27,11 @@ struct DiskSpace {
 Result<> require_backup_space(const DiskSpace& space, std::uint64_t expected_bytes,
                               double reserve_ratio);
 
-// Takes one from `streamed`, the server whose WAL is streamed. Complete only when the server's last result came without
-// error, its manifest matched every file, and WAL from start to stop is flushed in one history;
-// otherwise a BackupFailed entry says why, and nothing of it counts as a backup. Chunks that were
-// stored stay and are shared by the next one. On the loop; memory: about 24 MiB whatever the
-// cluster's size, plus 24 bytes a file while it runs.
+// Takes one from `streamed`, the server whose WAL is streamed. Complete only when the server's last
+// result came without error, its manifest matched every file, and WAL from start to stop is flushed
+// in one history; otherwise a BackupFailed entry says why, and nothing of it counts as a backup.
+// Chunks that were stored stay and are shared by the next one. On the loop; memory: about 24 MiB
+// whatever the cluster's size, plus 24 bytes a file while it runs.
 class BaseBackupJob {
 public:
     BaseBackupJob(asio::any_io_executor executor, Pools& pools, storage::Repository& repository,

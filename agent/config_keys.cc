@@ -62,7 +62,8 @@ Result<> set_conninfo(Config&, ServerConfig* server, const std::string& text) {
 }
 
 Result<> set_standby_slots(Config&, ServerConfig* server, const std::string& text) {
-    if (text != "on" && text != "off") return wrong(fmt::format("\"{}\" is neither on nor off", printable(text)));
+    if (text != "on" && text != "off")
+        return wrong(fmt::format("\"{}\" is neither on nor off", printable(text)));
     server->standby_slots = text == "on";
     return {};
 }
@@ -253,12 +254,12 @@ constexpr auto kInteger = ConfigKey::Kind::integer;
 constexpr std::array kKeys{
     ConfigKey{"config_version", kInteger, "1", false, "", "1", "The form of this file.",
               set_version},
-    ConfigKey{"server.*.conninfo", kText, "", true,
-              "host=/run/postgresql user=postgres dbname=postgres",
-              "a libpq connection string without a password",
-              "How to reach the server, or all servers of a cluster: host=a,b,c "
-              "target_session_attrs=read-write. Passwords come from peer, a .pgpass or a service file.",
-              set_conninfo},
+    ConfigKey{
+        "server.*.conninfo", kText, "", true, "host=/run/postgresql user=postgres dbname=postgres",
+        "a libpq connection string without a password",
+        "How to reach the server, or all servers of a cluster: host=a,b,c "
+        "target_session_attrs=read-write. Passwords come from peer, a .pgpass or a service file.",
+        set_conninfo},
     ConfigKey{"server.*.slot", kText, "walvault", false, "", "1 to 63 of a-z, 0-9 and _",
               "The physical replication slot: made when missing, dropped only by walvault detach.",
               set_slot},

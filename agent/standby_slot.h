@@ -1,5 +1,6 @@
-// What is done with the agent's slot on a server that is not streamed from, so that it is ready when
-// the stream moves there; pure.
+// StandbyStep: what is done with the slot on a server that is not streamed from; pure.
+//
+// It is to be ready there when the stream moves to it.
 #pragma once
 
 #include <string>
@@ -15,11 +16,12 @@ struct StoredPosition {
     TimelineId timeline = 0;
     Lsn acknowledged_lsn;
     std::uint64_t segment_bytes = 0;
-    bool from_standby = false;  // the streamed server is one; a primary beside it is as it should be
+    bool from_standby =
+        false;  // the streamed server is one; a primary beside it is as it should be
 };
 
-// Makes the slot, reserving WAL from the last restart point of that server on. `renew`: one that is there
-// holds nothing, and is dropped first.
+// Makes the slot, reserving WAL from the last restart point of that server on. `renew`: one that is
+// there holds nothing, and is dropped first.
 struct MakeSlot {
     bool renew = false;
 };
@@ -40,8 +42,8 @@ using StandbyStep = std::variant<MakeSlot, AdvanceSlot, SlotIsReady, LeaveSlot>;
 Lsn needed_from(const StoredPosition& stored);
 
 // A slot is moved only on a server of the same system and timeline, only forward, and never beyond
-// needed_from() or what that server had replayed: WAL that a promotion from there continues is kept.
-// One that somebody uses is left alone.
+// needed_from() or what that server had replayed: WAL that a promotion from there continues is
+// kept. One that somebody uses is left alone.
 StandbyStep next_step(const StoredPosition& stored, const wal::StandbyFacts& standby);
 
 }  // namespace walvault::agent

@@ -1,4 +1,5 @@
-// The slot on the servers of the conninfo that are not streamed from: looked after every few seconds.
+// The slot on the servers of the conninfo that are not streamed from: looked after every few
+// seconds.
 #include "agent/agent_state.h"
 #include "agent/standby_slot.h"
 #include "base/log.h"
@@ -16,7 +17,8 @@ constexpr std::string_view kRemovedHint =
 
 // Nothing while no server has been found to continue what is stored.
 std::optional<StoredPosition> stored_position(const AgentState& state) {
-    if (!state.capture.connected() || !state.progress.history() || !state.progress.acknowledged_lsn())
+    if (!state.capture.connected() || !state.progress.history() ||
+        !state.progress.acknowledged_lsn())
         return std::nullopt;
     const wal::ServerIdentity& identity = *state.capture.identity();
     return StoredPosition{.system_identifier = identity.system.system_identifier,
@@ -62,8 +64,8 @@ void note_made(const AgentState& state, StandbyState& standby) {
                 {"hint", again ? kRemovedHint : std::string_view()}});
 }
 
-// A server that restarts, or changes its role, is not there for a moment: only what lasts is worth a
-// warning, and once.
+// A server that restarts, or changes its role, is not there for a moment: only what lasts is worth
+// a warning, and once.
 void note_problem(StandbyState& standby, const std::string& problem, const std::string& hint) {
     if (problem.empty() || ++standby.failures < 2 || problem == standby.warned_of) return;
     log::warn("standby.not_ready", problem, {{"host", standby.name}, {"hint", hint}});
@@ -87,16 +89,16 @@ Task<Result<std::string>> bring_up(AgentState& state, StandbyState& standby,
         WV_CO_TRY(standby.restart_lsn,
                   co_await wal::advance_slot(*there.sql, there.slot, advance->to));
     }
-    standby.retained_bytes =
-        standby.restart_lsn && facts.replayed_lsn > *standby.restart_lsn
-            ? facts.replayed_lsn - *standby.restart_lsn
-            : 0;
+    standby.retained_bytes = standby.restart_lsn && facts.replayed_lsn > *standby.restart_lsn
+                                 ? facts.replayed_lsn - *standby.restart_lsn
+                                 : 0;
     auto* leave = std::get_if<LeaveSlot>(&step);
     if (leave && leave->second_primary && leave->reason != standby.problem)
-        log::error("server.two_primaries",
-                   "two servers of the conninfo are primaries: what one of them commits is not stored",
-                   {{"streamed", wal::to_string(state.capture.identity()->address)},
-                    {"other", standby.name}});
+        log::error(
+            "server.two_primaries",
+            "two servers of the conninfo are primaries: what one of them commits is not stored",
+            {{"streamed", wal::to_string(state.capture.identity()->address)},
+             {"other", standby.name}});
     co_return leave ? leave->reason : std::string();
 }
 

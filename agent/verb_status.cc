@@ -50,8 +50,10 @@ std::string stream_line(const json& status) {
 std::string host_line(const json& host) {
     std::string text = printable(host.value("host", ""));
     if (host.value("streamed", false)) return text + "   streamed from";
-    if (host.value("slot_ready", false)) text += "   slot ready";
-    else text += "   slot not ready: " + printable(host.value("problem", ""));
+    if (host.value("slot_ready", false))
+        text += "   slot ready";
+    else
+        text += "   slot not ready: " + printable(host.value("problem", ""));
     if (auto retained = host.value("slot_retained_bytes", std::uint64_t{0}); retained > 0)
         text += ", retains " + format_size(retained);
     return text;

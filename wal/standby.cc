@@ -10,7 +10,8 @@ bool is_true(const std::optional<std::string>& value) { return value == "t"; }
 Task<Result<StandbyFacts>> standby_facts(Connection& sql, Connection& walsender, std::string slot) {
     std::string query =
         "SELECT pg_catalog.pg_is_in_recovery(), "
-        "coalesce(CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() "
+        "coalesce(CASE WHEN pg_catalog.pg_is_in_recovery() THEN "
+        "pg_catalog.pg_last_wal_replay_lsn() "
         "ELSE pg_catalog.pg_current_wal_flush_lsn() END, '0/0'::pg_catalog.pg_lsn), "
         "s.slot_name IS NOT NULL, s.slot_type = 'physical', s.active, s.wal_status = 'lost', "
         "s.restart_lsn FROM (SELECT 1) AS always LEFT JOIN pg_catalog.pg_replication_slots s ON "

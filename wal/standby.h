@@ -12,7 +12,8 @@ struct StandbyFacts {
     bool in_recovery = false;  // false: it is a primary
     std::uint64_t system_identifier = 0;
     TimelineId timeline = 0;
-    // Replayed, or a primary's own, before the timeline was asked for: on that one or one it came from.
+    // Replayed, or a primary's own, before the timeline was asked for: on that one or one it came
+    // from.
     Lsn replayed_lsn;
     struct Slot {
         bool physical = false;
@@ -25,8 +26,8 @@ struct StandbyFacts {
 // Two connections to one server: SQL tells of the slot, a walsender of the timeline.
 Task<Result<StandbyFacts>> standby_facts(Connection& sql, Connection& walsender, std::string slot);
 
-// pg_replication_slot_advance: a standby moves it no further than what it has replayed. Returns where the slot
-// is then. Errors: busy if somebody uses it.
+// pg_replication_slot_advance: a standby moves it no further than what it has replayed. Returns
+// where the slot is then. Errors: busy if somebody uses it.
 Task<Result<Lsn>> advance_slot(Connection& sql, std::string slot, Lsn to);
 
 }  // namespace walvault::wal

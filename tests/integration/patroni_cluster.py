@@ -2,14 +2,12 @@
 
 import json
 import pathlib
-import re
-import shutil
 import signal
 import subprocess
 import urllib.error
 import urllib.request
 
-from cluster import SETTINGS, Session
+from cluster import Session
 from harness import PG_BIN, free_tcp_port, wait_until
 
 # The smallest that Patroni accepts: a dead leader's key lasts `ttl` seconds.

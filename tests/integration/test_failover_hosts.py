@@ -6,6 +6,7 @@ import socket
 import unittest
 
 from agent_process import Agent
+from cluster import Postgres
 from harness import lsn_number, wait_until
 from test_histories import HistoryCase
 
@@ -228,6 +229,50 @@ class StandbySlots(HostsCase):
         self.assertIn("primary", self.host(standby)["problem"])
         self.note(self.server, 1)
         self.agent.wait_until_flushed()
+
+
+class Majors(HostsCase):
+    """The functions that move a slot on a standby, as each server has them."""
+
+    def check(self, major):
+        programs = self.stage.postgres_programs(major)
+        if programs is None:
+            self.skipTest(f"PostgreSQL {major} is not installed: tests/install-postgres")
+        primary = Postgres.create(self.stage, "of-major", segment_mb=1, programs=programs, settings={
+            "max_wal_size": "2MB", "min_wal_size": "2MB", "wal_keep_size": "64MB", "hot_standby": "on"})
+        standby = self.clone("standby", primary)
+        standby.programs = programs
+        standby.configure({"primary_conninfo": f"'host={primary.socket_directory} port={primary.port} user=postgres'"})
+        self.stage.write(standby.data / "standby.signal", "")
+        self.server = primary.start()
+        standby.start()
+        self.protect(primary, standby)
+        self.wait_ready(standby)
+        before = lsn_number(self.slot_of(standby)[0][0])
+        primary.sql("create table t (n int, filler text)")
+        self.note(primary, 1)
+        self.churn(primary, 6)
+        self.agent.wait_until_flushed()
+        wait_until(lambda: lsn_number(self.slot_of(standby)[0][0]) > before + (2 << 20), "the slot to follow")
+        primary.stop("immediate")
+        self.promote(standby)
+        self.note(standby, 2)
+        self.agent.wait_until_flushed(standby.current_lsn())
+        self.assertEqual([h["timeline"] for h in self.info()["histories"]], [1, 2])
+        self.assertEqual(self.info()["gaps"], [])
+        self.assertEqual(self.agent.events("slot.made"), [])
+
+    def test_14(self):
+        self.check(14)
+
+    def test_16(self):
+        self.check(16)
+
+    def test_17(self):
+        self.check(17)
+
+    def test_18(self):
+        self.check(18)
 
 
 if __name__ == "__main__":

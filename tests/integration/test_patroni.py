@@ -9,11 +9,10 @@ import shutil
 import unittest
 
 from agent_process import Agent
-from harness import StageCase, lsn_number, lsn_text, now_micros, seeded_random, wait_until
+from harness import PG_BIN, StageCase, lsn_number, lsn_text, now_micros, seeded_random, wait_until
 from oracle import (Rule, Writers, broken_promises, difference, parse_waldump, rows_by_xid, time_text,
                     wait_for_commits)
 from patroni_cluster import PatroniCluster
-from harness import PG_BIN
 
 SECOND = 1_000_000
 SEGMENT_BYTES = 16 << 20
@@ -96,6 +95,14 @@ class ChosenTimeline:
         return first
 
 
+def why_not():
+    """What is missing for the test, or None."""
+    missing = [program for program in ("/usr/bin/patroni", "/usr/bin/patronictl", "/usr/bin/etcd")
+               if not pathlib.Path(program).exists()]
+    return f"{', '.join(missing)}: not installed" if missing else None
+
+
+@unittest.skipIf(why_not(), why_not())
 class PatroniTest(StageCase):
     def setUp(self):
         super().setUp()
@@ -243,13 +250,6 @@ class PatroniTest(StageCase):
         self.agent.stop()
         self.agent.cli("--yes", "detach")
         self.assertEqual([node.sql(count) for node in self.cluster.nodes], ["0", "0", "0"])
-
-
-def why_not():
-    """What is missing for the test, or None."""
-    missing = [program for program in ("/usr/bin/patroni", "/usr/bin/patronictl", "/usr/bin/etcd")
-               if not pathlib.Path(program).exists()]
-    return f"{', '.join(missing)}: not installed" if missing else None
 
 
 if __name__ == "__main__":

@@ -102,7 +102,8 @@ def executables(directory, pattern):
 
 # The longest first, so that none of them is left running alone at the end.
 LONGEST_FIRST = [
-    "simulation", "patroni", "oracle", "nth_fault", "damage", "wal_shapes", "refusals", "power_cut",
+    "simulation", "patroni", "failover_hosts", "oracle", "nth_fault", "damage", "wal_shapes",
+    "refusals", "power_cut", "missing_wal", "governor",
     "lifecycle", "versions",
 ]
 # They wait for the clock and need no processor: beside the others, from the beginning on.

@@ -25,7 +25,9 @@ wal::StandbyFacts standby_with(std::optional<Lsn> restart, Lsn replayed) {
     return facts;
 }
 
-Lsn in_segment(std::uint64_t number, std::uint64_t offset) { return Lsn{number * kSegment + offset}; }
+Lsn in_segment(std::uint64_t number, std::uint64_t offset) {
+    return Lsn{number * kSegment + offset};
+}
 
 std::optional<Lsn> advanced_to(const StandbyStep& step) {
     const auto* advance = std::get_if<AdvanceSlot>(&step);

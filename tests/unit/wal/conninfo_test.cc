@@ -24,8 +24,10 @@ TEST_CASE("the servers of a conninfo are found as libpq finds them") {
     CHECK(servers_of(settings_of("user=x")) == Servers{{}});
     CHECK(servers_of(settings_of("host=a,b,c port=1,2,3")) ==
           Servers{{"a", "", "1"}, {"b", "", "2"}, {"c", "", "3"}});
-    CHECK(servers_of(settings_of("host=a,b port=5433")) == Servers{{"a", "", "5433"}, {"b", "", "5433"}});
-    CHECK(servers_of(settings_of("host=a,b port=5433,")) == Servers{{"a", "", "5433"}, {"b", "", ""}});
+    CHECK(servers_of(settings_of("host=a,b port=5433")) ==
+          Servers{{"a", "", "5433"}, {"b", "", "5433"}});
+    CHECK(servers_of(settings_of("host=a,b port=5433,")) ==
+          Servers{{"a", "", "5433"}, {"b", "", ""}});
     CHECK(servers_of(settings_of("hostaddr=10.0.0.1,10.0.0.2")) ==
           Servers{{"", "10.0.0.1", ""}, {"", "10.0.0.2", ""}});
     CHECK(servers_of(settings_of("postgresql://u@a:1,b:2/db?target_session_attrs=any")) ==
@@ -37,7 +39,8 @@ TEST_CASE("one of several servers is reached whatever its role, with all else of
     options.only = ServerAddress{"b", "10.0.0.2", "2"};
     options.application_name = "walvault watch";
     auto settings = settings_of(
-        "host=a,b hostaddr=10.0.0.1,10.0.0.2 port=1,2 target_session_attrs=read-write passfile=/p sslmode=require",
+        "host=a,b hostaddr=10.0.0.1,10.0.0.2 port=1,2 target_session_attrs=read-write passfile=/p "
+        "sslmode=require",
         options);
     CHECK(value_of(settings, "host") == "b");
     CHECK(value_of(settings, "hostaddr") == "10.0.0.2");
