@@ -35,7 +35,7 @@ struct StandbyState {
     bool made = false;    // by this process: gone afterwards, somebody removes it
     int failures = 0;     // looks in a row at which it was not ready
     std::string warned_of;
-    Backoff backoff{std::chrono::seconds(5), std::chrono::seconds(60), random_number()};
+    Backoff backoff{std::chrono::seconds(5), std::chrono::seconds(15), random_number()};
     SteadyTime look_at{};
 };
 

@@ -1,5 +1,6 @@
 """PostgreSQL servers of a test: made from a cached initdb, reached over a unix socket only."""
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -200,5 +201,7 @@ class Session:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        self.process.stdin.close()
+        # What the last statement left in the buffer has nowhere to go.
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
         self.process.stdout.close()

@@ -1,6 +1,7 @@
 """Three PostgreSQL nodes under Debian's Patroni, with an etcd of their own, all on loopback."""
 
 import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -215,10 +216,24 @@ class PatroniCluster:
             raise AssertionError(f"patronictl: {done.stdout}\n{done.stderr}")
         wait_until(candidate.is_leader, f"{candidate.name} to lead")
 
-    def kill_leader(self):
-        """kill -9, until Patroni by itself has made another one the leader. Returns the killed node."""
+    def cut_replicas_off(self):
+        """Stops what receives WAL on them, without anybody noticing; for kill_leader()."""
+        receivers = [int(node.sql("select pid from pg_stat_wal_receiver"))
+                     for node in self.nodes if not node.is_leader()]
+        for pid in receivers:
+            os.kill(pid, signal.SIGSTOP)
+        return receivers
+
+    def kill_leader(self, cut_off=()):
+        """kill -9, until Patroni by itself has made another one the leader. Returns the killed node.
+
+        `cut_off`: the receivers that then go, without a look at what the dead leader had sent them.
+        """
         victim = self.leader()
         victim.kill9()
+        for pid in cut_off:
+            os.kill(pid, signal.SIGTERM)
+            os.kill(pid, signal.SIGCONT)
         wait_until(lambda: next((node for node in self.nodes if node is not victim and node.is_leader()), None),
                    "Patroni to promote another node", 120, 0.2)
         return victim
