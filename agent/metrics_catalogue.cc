@@ -299,19 +299,30 @@ void AgentMetrics::set_slot_safe_wal_bytes(std::optional<std::int64_t> bytes) {
                                    : std::numeric_limits<double>::quiet_NaN());
 }
 
+AgentMetrics::StandbySlot AgentMetrics::standby_slot(const std::string& host) {
+    Labels labels = with(slot_, "host", host);
+    StandbySlot slot;
+    slot.ready = metrics_->gauge("walvault_standby_slot_ready",
+                                 "1 if the slot on this host of the conninfo is where a promotion "
+                                 "needs it, or the stream's own.",
+                                 labels);
+    slot.retained_bytes = metrics_->gauge(
+        "walvault_standby_slot_retained_bytes",
+        "WAL that the slot holds back on this host while it is not streamed from.", labels);
+    return slot;
+}
+
 void AgentMetrics::set_standby_slot(const std::string& host, bool ready,
                                     std::uint64_t retained_bytes) {
-    Labels labels = with(slot_, "host", host);
-    metrics_
-        ->gauge("walvault_standby_slot_ready",
-                "1 if the slot on this host of the conninfo is where a promotion needs it, or the "
-                "stream's own.",
-                labels)
-        .set(ready ? 1 : 0);
-    metrics_
-        ->gauge("walvault_standby_slot_retained_bytes",
-                "WAL that the slot holds back on this host while it is not streamed from.", labels)
-        .set(static_cast<double>(retained_bytes));
+    StandbySlot slot = standby_slot(host);
+    slot.ready.set(ready ? 1 : 0);
+    slot.retained_bytes.set(static_cast<double>(retained_bytes));
+}
+
+void AgentMetrics::forget_standby_slot(const std::string& host) {
+    StandbySlot slot = standby_slot(host);
+    slot.ready.set(std::numeric_limits<double>::quiet_NaN());
+    slot.retained_bytes.set(std::numeric_limits<double>::quiet_NaN());
 }
 
 void AgentMetrics::sync_log_counts() {

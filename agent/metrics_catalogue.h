@@ -45,6 +45,8 @@ struct AgentMetrics {
     void set_slot_safe_wal_bytes(std::optional<std::int64_t> bytes);
     // Series per server of a conninfo that names several; made when it is first looked at.
     void set_standby_slot(const std::string& host, bool ready, std::uint64_t retained_bytes);
+    // NaN from now on: nobody looks.
+    void forget_standby_slot(const std::string& host);
     // Adds the lines written since the last call; call before each scrape.
     void sync_log_counts();
 
@@ -118,6 +120,11 @@ private:
     Metrics* metrics_;
     Labels server_;
     Labels slot_;
+    struct StandbySlot {
+        Gauge ready;
+        Gauge retained_bytes;
+    };
+    StandbySlot standby_slot(const std::string& host);
     Gauge slot_safe_wal_bytes_;
     std::map<std::string, Gauge> slot_wal_status_;
     std::map<log::Level, Counter> log_messages_total_;

@@ -156,6 +156,8 @@ Task<> keep_standby_slots(AgentState& state) {
     std::uint64_t attachments = 0;
     while (!state.stopping) {
         if (!state.server.standby_slots) {
+            for (const StandbyState& standby : state.standbys)
+                state.metrics.forget_standby_slot(standby.name);
             state.standbys.clear();
         } else if (state.standbys.empty()) {
             state.standbys = servers;

@@ -1,15 +1,18 @@
 """Three PostgreSQL nodes under Debian's Patroni, with an etcd of their own, all on loopback."""
 
+import contextlib
 import json
 import os
 import pathlib
+import random
 import signal
+import socket
 import subprocess
 import urllib.error
 import urllib.request
 
 from cluster import Session
-from harness import PG_BIN, free_tcp_port, wait_until
+from harness import PG_BIN, lsn_number, wait_until
 
 # The smallest that Patroni accepts: a dead leader's key lasts `ttl` seconds.
 TIMING = {"ttl": 20, "loop_wait": 1, "retry_timeout": 3}
@@ -73,6 +76,15 @@ postgresql:
 """
 
 
+def lasting_port():
+    """One that no outgoing connection is given while its owner is down: those come from a range above."""
+    while True:
+        port = random.randrange(15000, 30000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
 class PatroniNode:
     """A Patroni and the postmaster it has started."""
 
@@ -80,8 +92,8 @@ class PatroniNode:
         self.cluster = cluster
         self.stage = cluster.stage
         self.name = name
-        self.port = free_tcp_port()
-        self.rest_port = free_tcp_port()
+        self.port = lasting_port()
+        self.rest_port = lasting_port()
         self.directory = self.stage.make_directory("patroni", name)
         self.data = self.directory / "data"
         self.sockets = self.stage.make_directory("s", name)
@@ -166,13 +178,13 @@ class PatroniCluster:
 
     def __init__(self, stage, names=("a", "b", "c")):
         self.stage = stage
-        self.etcd_port = free_tcp_port()
+        self.etcd_port = lasting_port()
         self.etcd = None
         self.nodes = [PatroniNode(self, name) for name in names]
         stage.closers.append(self.close)
 
     def start(self):
-        peer = free_tcp_port()
+        peer = lasting_port()
         client_url = f"http://127.0.0.1:{self.etcd_port}"
         self.etcd = self.stage.start(
             ["/usr/bin/etcd", "--name", "one", "--data-dir", self.stage.make_directory("etcd"),
@@ -261,5 +273,4 @@ class PatroniCluster:
         return [tuple(line.split("\t")) for line in self.sql(query).splitlines()]
 
     def current_lsn(self):
-        high, low = self.sql("select pg_current_wal_flush_lsn()").split("/")
-        return (int(high, 16) << 32) + int(low, 16)
+        return lsn_number(self.sql("select pg_current_wal_flush_lsn()"))

@@ -2,6 +2,7 @@
 on the others."""
 
 import contextlib
+import math
 import socket
 import unittest
 
@@ -186,6 +187,9 @@ class StandbySlots(HostsCase):
         wait_until(lambda: self.slot_of(standby), "the slot to be made again")
         wait_until(lambda: [e for e in self.agent.events("standby.slot_made") if e["level"] == "warn"], "the warning")
         self.assertIn("ignore_slots", self.agent.events("standby.slot_made")[-1]["hint"])
+        self.agent.reload('slot = "walvault"', 'slot = "walvault"\nstandby_slots = "off"')
+        wait_until(lambda: "hosts" not in self.agent.status(), "the standbys to be left alone")
+        self.assertTrue(math.isnan(self.agent.metrics()[f"walvault_standby_slot_ready{labels}"]))
         self.agent.stop()
         # A standby that is away keeps its slot, and detach says so.
         standby.stop()
