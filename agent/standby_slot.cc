@@ -27,6 +27,12 @@ StandbyStep next_step(const StoredPosition& stored, const wal::StandbyFacts& sta
         return LeaveSlot{"it is on timeline " + std::to_string(standby.timeline) +
                              ", what is streamed on " + std::to_string(stored.timeline),
                          false};
+    // As where it was made while the agent was far behind.
+    if (*slot.restart_lsn > stored.acknowledged_lsn)
+        return LeaveSlot{"its slot holds WAL from " + to_string(*slot.restart_lsn) +
+                             " on only, and what is stored ends at " +
+                             to_string(stored.acknowledged_lsn),
+                         false};
     const Lsn to = std::min(needed_from(stored), standby.replayed_lsn);
     if (to > *slot.restart_lsn) return AdvanceSlot{to};
     return SlotIsReady{};

@@ -43,7 +43,7 @@ Lsn needed_from(const StoredPosition& stored);
 
 // A slot is moved only on a server of the same system and timeline, only forward, and never beyond
 // needed_from() or what that server had replayed: WAL that a promotion from there continues is
-// kept. One that somebody uses is left alone.
+// kept. One that somebody uses is left alone; one that begins behind what is stored is not ready.
 StandbyStep next_step(const StoredPosition& stored, const wal::StandbyFacts& standby);
 
 }  // namespace walvault::agent

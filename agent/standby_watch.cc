@@ -10,7 +10,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr std::chrono::seconds kLookEvery{5};
+constexpr std::chrono::seconds kLookEvery{10};
 constexpr std::chrono::seconds kPatience{15};  // for all that one look asks
 constexpr std::string_view kRemovedHint =
     "Patroni removes slots that it does not know: name this one in ignore_slots";

@@ -56,9 +56,15 @@ TEST_CASE("a slot on a standby never passes what the standby has replayed") {
 
 TEST_CASE("a slot on a standby moves forward only") {
     const StoredPosition stored = stored_up_to(in_segment(9, 1 << 20));
-    for (Lsn restart : {in_segment(9, 0), in_segment(9, 5000), in_segment(11, 0)})
+    for (Lsn restart : {in_segment(9, 0), in_segment(9, 5000), in_segment(9, 1 << 20)})
         CHECK(std::holds_alternative<SlotIsReady>(
             next_step(stored, standby_with(restart, in_segment(12, 0)))));
+}
+
+TEST_CASE("a slot that begins behind what is stored is not ready") {
+    const StoredPosition stored = stored_up_to(in_segment(9, 1 << 20));
+    CHECK(std::holds_alternative<LeaveSlot>(
+        next_step(stored, standby_with(in_segment(11, 0), in_segment(12, 0)))));
 }
 
 TEST_CASE("a slot that is missing is made, one that holds nothing is made anew") {
