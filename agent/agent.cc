@@ -6,6 +6,7 @@
 
 #include "agent/agent_state.h"
 #include "agent/open_view.h"
+#include "agent/slot_guard.h"
 #include "agent/version.h"
 #include "base/blocking.h"
 #include "base/log.h"
@@ -53,6 +54,9 @@ void apply(AgentState& state, const Config& loaded, const ServerConfig& server) 
     state.server.backup = server.backup;
     state.server.rpo_target = server.rpo_target;
     state.server.slot_limit_bytes = server.slot_limit_bytes;
+    state.server.slot_give_up_bytes = server.slot_give_up_bytes;
+    state.server.wal_fetch = server.wal_fetch;
+    state.server.wal_fetch_timeout = server.wal_fetch_timeout;
     state.server.flush_interval = server.flush_interval;
     state.server.standby_slots = server.standby_slots;
     state.server.time_zone = server.time_zone;
@@ -115,9 +119,21 @@ Task<> watch_signals(AgentState& state, asio::signal_set& signals, int& ended_by
     }
 }
 
-Task<> capture_until_done(AgentState& state, bool catch_up, Result<>& result) {
-    auto captured = co_await state.capture.run(catch_up);
+// A store that fails ends the agent, and the next one may end as soon: the governor would never see
+// for long enough that the slot becomes no smaller.
+Task<> wait_for_governor(AgentState& state) {
+    const SteadyTime first_look = state.clock.steady_now() + 15s;
+    while (!state.stopping && state.server.slot_give_up_bytes &&
+           (state.governor.is_above_last_limit() ||
+            (!state.slot && state.clock.steady_now() < first_look)))
+        co_await wait_for(state.changed, 1s);
+}
+
+Task<> capture_until_done(AgentState& state, AgentMode mode, Result<>& result) {
+    auto captured = co_await state.capture.run(mode == AgentMode::catch_up);
     if (!captured) result = captured;
+    const bool may_begin_again = !captured && captured.error().code == Errc::io;
+    if (may_begin_again && mode == AgentMode::serve) co_await wait_for_governor(state);
     stop(state);
 }
 
@@ -167,7 +183,7 @@ Task<> serve(AgentState& state, AgentRequest request, asio::signal_set& signals,
     if (request.mode == AgentMode::catch_up) state.tasks.spawn(reach_the_server(state, result));
     if (request.mode == AgentMode::backup)
         state.tasks.spawn(one_backup(state, request, result, ended_by));
-    co_await capture_until_done(state, request.mode == AgentMode::catch_up, result);
+    co_await capture_until_done(state, request.mode, result);
     co_await state.tasks.join();
     signals.cancel();
     co_await outer.join();
@@ -230,7 +246,11 @@ Result<int> run_agent(const Globals& globals, const AgentRequest& request) {
         log::warn("config.unknown_variable", warning);
     WV_TRY(const ServerConfig* found, config.server(globals.server));
     ServerConfig server = *found;
-    WV_TRY(auto repository, open_repository(config));
+    const OpenRepository open = [&config] { return open_repository(config); };
+    auto opened = request.mode == AgentMode::serve ? open_and_guard_slot(open, server) : open();
+    if (!opened && opened.error().code == Errc::cancelled) return 0;
+    if (!opened) return fail(std::move(opened).error());
+    std::unique_ptr<storage::Repository> repository = std::move(*opened);
     asio::io_context loop(1);
     AgentState state(loop, globals, std::move(config), server, std::move(repository));
     asio::signal_set signals(loop, SIGTERM, SIGINT, SIGHUP);

@@ -8,6 +8,7 @@
 #include "agent/base_backup_job.h"
 #include "agent/capture.h"
 #include "agent/control.h"
+#include "agent/slot_governor.h"
 #include "base/secret.h"
 #include "storage/repository_files.h"
 #include "wal/server_facts.h"
@@ -56,6 +57,8 @@ struct AgentState {
     Capture capture;
     BackupState backup;
     std::optional<wal::SlotFacts> slot;
+    SlotGovernor governor;
+    GovernorStep governor_step = GovernorStep::fine;
     wal::Hangup watch_hangup;             // of the connection that looks at the slot
     std::vector<StandbyState> standbys;   // all servers of the conninfo, where it names several
     wal::Hangup standby_hangup;           // of the connections to them
@@ -63,6 +66,8 @@ struct AgentState {
     std::vector<storage::HistoryRecord> histories;
     std::vector<pb::GapFound> gaps;
     storage::RepositoryView::Totals totals;
+    std::uint64_t store_available_bytes = 0;  // of its file system, as of the last look
+    std::uint64_t store_size_bytes = 0;
     bool stopping = false;
     Event changed;  // stopping, or a backup was asked for or ended
     TaskGroup tasks;
@@ -87,8 +92,8 @@ Task<> keep_backups(AgentState& state);
 Task<> keep_alive(AgentState& state);
 // Looks at the store every few seconds, until stopping.
 Task<> keep_facts(AgentState& state);
-// Looks at the slot every few seconds, until stopping. A server that does not answer is given up
-// and asked again over a new connection.
+// Looks at the slot every few seconds, until stopping, and does what SlotGovernor decides. A server
+// that does not answer is given up and asked again over a new connection.
 Task<> keep_slot_facts(AgentState& state);
 // Keeps the slot ready on those servers of the conninfo that are not streamed from, until stopping.
 Task<> keep_standby_slots(AgentState& state);

@@ -10,7 +10,6 @@
 #include "agent/agent_state.h"
 #include "base/blocking.h"
 #include "base/log.h"
-#include "wal/walsender.h"
 
 namespace walvault::agent {
 namespace {
@@ -18,7 +17,6 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr std::chrono::seconds kWatchEvery{5};
-constexpr std::chrono::seconds kSlotAnswer{10};
 
 struct StoreFacts {
     std::vector<pb::BackupInfo> backups;
@@ -45,6 +43,26 @@ Result<StoreFacts> look_at_store(storage::Repository& repository, const std::str
     return facts;
 }
 
+// As a promotion leaves commits behind that only the old primary had sent.
+bool left_something_behind(const storage::HistoryRecord& record,
+                           const std::vector<storage::HistoryRecord>& known) {
+    if (record.cause != pb::HistoryOpened::PROMOTION || !record.parent) return false;
+    return std::any_of(known.begin(), known.end(), [&](const storage::HistoryRecord& each) {
+        return each.id == *record.parent && each.end_lsn > record.fork_lsn;
+    });
+}
+
+std::map<HistoryIncident, std::uint64_t> incidents_of(const StoreFacts& facts) {
+    std::map<HistoryIncident, std::uint64_t> counts;
+    counts[HistoryIncident::gap] = facts.gaps.size();
+    for (const storage::HistoryRecord& record : facts.histories) {
+        if (record.cause == pb::HistoryOpened::FORK) ++counts[HistoryIncident::fork];
+        if (record.cause == pb::HistoryOpened::UNRELATED) ++counts[HistoryIncident::unrelated];
+        if (left_something_behind(record, facts.histories)) ++counts[HistoryIncident::orphan];
+    }
+    return counts;
+}
+
 void publish_store(AgentState& state, const StoreFacts& facts) {
     AgentMetrics& metrics = state.metrics;
     metrics.store_wal.logical_bytes.set(static_cast<double>(facts.totals.wal_plain_bytes));
@@ -57,6 +75,8 @@ void publish_store(AgentState& state, const StoreFacts& facts) {
     metrics.store_chunks.set(static_cast<double>(facts.totals.chunk_count));
     metrics.store_avail_bytes.set(static_cast<double>(facts.available_bytes));
     metrics.store_size_bytes.set(static_cast<double>(facts.size_bytes));
+    metrics.histories.set(static_cast<double>(facts.histories.size()));
+    metrics.set_history_incidents(incidents_of(facts));
     metrics.recoverable_gaps.set(static_cast<double>(facts.gaps.size()));
     metrics.backups_complete.set(static_cast<double>(facts.backups.size()));
     metrics.backups_failed.set(static_cast<double>(facts.troubles.failed_backups));
@@ -75,63 +95,6 @@ void publish_store(AgentState& state, const StoreFacts& facts) {
         static_cast<double>(last.stopped_at_us() - last.started_at_us()) / 1e6);
     metrics.backup_last_logical_bytes.set(static_cast<double>(last.plain_bytes()));
     metrics.backup_last_stored_bytes.set(static_cast<double>(last.stored_bytes()));
-}
-
-void publish_slot(AgentState& state) {
-    if (!state.slot) return;
-    state.metrics.slot_active.set(state.slot->active ? 1 : 0);
-    state.metrics.slot_retained_bytes.set(static_cast<double>(state.slot->retained_bytes));
-    state.metrics.set_slot_status(state.slot->exists ? state.slot->wal_status : "");
-    state.metrics.set_slot_safe_wal_bytes(state.slot->safe_wal_bytes);
-}
-
-Task<Result<wal::SlotFacts>> look_at_slot(AgentState& state,
-                                          std::unique_ptr<wal::Connection>& sql) {
-    if (!sql) {
-        state.watch_hangup = wal::Hangup();
-        wal::Connection::Options options;
-        options.conninfo = state.server.conninfo;
-        // With several servers in conninfo another one could answer than the one that is streamed.
-        if (state.capture.connected()) options.only = state.capture.identity()->address;
-        options.application_name = "walvault watch";
-        options.hangup = state.watch_hangup;
-        WV_CO_TRY(sql, co_await wal::Connection::connect(std::move(options)));
-    }
-    WV_CO_CHECK(wal::server_version_of(*sql));
-    auto timer = hang_up_after(state.executor, state.watch_hangup, kSlotAnswer);
-    auto facts = co_await wal::slot_facts(*sql, state.server.slot);
-    timer->cancel();
-    co_return facts;
-}
-
-// A commit that waits must not wait for a timer here; one that waits for "apply" waits for ever.
-void heed_waiting_commits(AgentState& state, const wal::SlotFacts& now) {
-    state.capture.set_synchronous(now.is_waited_for());
-    state.metrics.stream_synchronous.set(now.is_waited_for() ? 1 : 0);
-    const bool never = now.is_waited_for() && now.synchronous_commit == "remote_apply";
-    const bool was = state.slot && state.slot->is_waited_for() &&
-                     state.slot->synchronous_commit == "remote_apply";
-    if (never && !was)
-        log::error(
-            "server.remote_apply",
-            "synchronous_commit is remote_apply and the server waits for this agent, which applies "
-            "nothing: commits hang",
-            {{"hint", "ALTER SYSTEM SET synchronous_commit = 'on'; SELECT pg_reload_conf();"}});
-}
-
-// What the last look at the slot says that somebody must hear of; once for each change.
-void warn_of_slot(const wal::SlotFacts& now, const std::optional<wal::SlotFacts>& before,
-                  const ServerConfig& server) {
-    if (now.wal_status == "lost" && (!before || before->wal_status != "lost"))
-        log::error("slot.lost", "the server has invalidated the slot; WAL may be missing",
-                   {{"slot", server.slot}});
-    bool over = now.retained_bytes > server.slot_limit_bytes;
-    bool was_over = before && before->retained_bytes > server.slot_limit_bytes;
-    if (over && !was_over)
-        log::warn("slot.retains_wal", "the slot holds more WAL on the primary than slot_limit",
-                  {{"slot", server.slot},
-                   {"retained_bytes", now.retained_bytes},
-                   {"limit_bytes", server.slot_limit_bytes}});
 }
 
 bool backup_due(const AgentState& state) {
@@ -167,27 +130,6 @@ Task<> wait_for_next_look(AgentState& state) {
 }
 
 }  // namespace
-
-// The handler may be queued when the wait is over: it owns what it touches.
-std::shared_ptr<asio::steady_timer> hang_up_after(const asio::any_io_executor& executor,
-                                                  wal::Hangup hangup,
-                                                  std::chrono::seconds patience) {
-    auto timer = std::make_shared<asio::steady_timer>(executor);
-    timer->expires_after(patience);
-    timer->async_wait([timer, hangup](boost::system::error_code error) mutable {
-        if (!error) hangup.hang_up();
-    });
-    return timer;
-}
-
-// A stream that has just begun may be one that commits wait for: then the next look is at once.
-Task<> wait_for_slot_news(AgentState& state) {
-    const SteadyTime next = state.clock.steady_now() + kWatchEvery;
-    const std::uint64_t attachments = state.capture.attachment_count();
-    while (!state.stopping && state.clock.steady_now() < next &&
-           state.capture.attachment_count() == attachments)
-        co_await wait_for(state.changed, 250ms);
-}
 
 Result<> start_backup(AgentState& state, BackupRequest request) {
     if (state.stopping) return fail(Errc::unavailable, "the agent is ending");
@@ -238,6 +180,8 @@ Task<> refresh_facts(AgentState& state) {
     state.gaps = facts->gaps;
     state.histories = facts->histories;
     state.totals = facts->totals;
+    state.store_available_bytes = facts->available_bytes;
+    state.store_size_bytes = facts->size_bytes;
     publish_store(state, *facts);
 }
 
@@ -260,22 +204,6 @@ Task<> keep_facts(AgentState& state) {
     while (!state.stopping) {
         co_await refresh_facts(state);
         co_await wait_for_next_look(state);
-    }
-}
-
-Task<> keep_slot_facts(AgentState& state) {
-    std::unique_ptr<wal::Connection> sql;
-    while (!state.stopping) {
-        auto slot = co_await look_at_slot(state, sql);
-        if (slot) {
-            warn_of_slot(*slot, state.slot, state.server);
-            heed_waiting_commits(state, *slot);
-            state.slot = *slot;
-            publish_slot(state);
-        }
-        // Not kept open: a smart shutdown of the server waits for ordinary sessions.
-        sql.reset();
-        co_await wait_for_slot_news(state);
     }
 }
 

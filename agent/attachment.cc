@@ -25,18 +25,11 @@ public:
     }
 
 private:
-    // Where `timeline` ends on the server's path; nothing if it is not on it.
     std::optional<Lsn> end_on_path(TimelineId timeline) const {
-        if (timeline == server_.timeline) return kNoEnd;
-        for (const TimelineSwitch& ended : server_.ancestors)
-            if (ended.timeline == timeline) return ended.end_lsn;
-        return std::nullopt;
+        return agent::end_on_path(server_, timeline);
     }
     TimelineId successor_of(TimelineId timeline) const {
-        for (std::size_t i = 0; i < server_.ancestors.size(); ++i)
-            if (server_.ancestors[i].timeline == timeline && i + 1 < server_.ancestors.size())
-                return server_.ancestors[i + 1].timeline;
-        return server_.timeline;
+        return agent::successor_of(server_, timeline);
     }
     const Difference* difference_of(const Id16& history) const {
         for (auto each = differences_.rbegin(); each != differences_.rend(); ++each)
@@ -190,6 +183,20 @@ Lsn first_streamable(const ServerSide& server) {
     Lsn first = server.reserved_lsn;
     if (!server.ancestors.empty()) first = std::max(first, server.ancestors.back().end_lsn);
     return first.round_down(server.segment_bytes);
+}
+
+std::optional<Lsn> end_on_path(const ServerSide& server, TimelineId timeline) {
+    if (timeline == server.timeline) return kNoEnd;
+    for (const TimelineSwitch& ended : server.ancestors)
+        if (ended.timeline == timeline) return ended.end_lsn;
+    return std::nullopt;
+}
+
+TimelineId successor_of(const ServerSide& server, TimelineId timeline) {
+    for (std::size_t i = 0; i < server.ancestors.size(); ++i)
+        if (server.ancestors[i].timeline == timeline && i + 1 < server.ancestors.size())
+            return server.ancestors[i + 1].timeline;
+    return server.timeline;
 }
 
 Attachment choose_attachment(const ServerSide& server, const std::vector<HistoryRecord>& histories,

@@ -25,6 +25,12 @@ struct ServerSide {
     bool keeps_older_segments = true;  // false: it was asked and had recycled them
 };
 
+// Where `timeline` ends on the server's path; kOpenEndLsn for the server's own; nothing if it is
+// not on it.
+std::optional<Lsn> end_on_path(const ServerSide& server, TimelineId timeline);
+// The timeline that continues `timeline` on the server's path.
+TimelineId successor_of(const ServerSide& server, TimelineId timeline);
+
 // A stored history was compared with the server from `from_lsn` on, and `at_lsn` is the first byte
 // that differs. The server may have had no WAL to compare with: then both are equal.
 struct Difference {

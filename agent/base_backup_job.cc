@@ -114,6 +114,7 @@ struct BaseBackupJob::State : wal::BackupConsumer {
     std::uint64_t done_bytes = 0;
     std::uint64_t expected_bytes = 0;
     wal::Hangup hangup;
+    std::string gave_way;  // why; empty: it did not
     WallTime server_at{};  // what the server's clock said after asked_at
     SteadyTime asked_at{};
 };
@@ -134,6 +135,12 @@ void BaseBackupJob::cancel() {
 
 std::uint64_t BaseBackupJob::done_bytes() const { return state_->done_bytes; }
 std::uint64_t BaseBackupJob::expected_bytes() const { return state_->expected_bytes; }
+
+void BaseBackupJob::give_way(const std::string& reason) {
+    if (state_->hangup.hung_up()) return;
+    state_->gave_way = reason;
+    cancel();
+}
 
 Task<Result<>> BaseBackupJob::State::on_entry(const Entry& entry) {
     pb::ManifestFile described;
@@ -403,7 +410,11 @@ Task<Result<pb::BackupInfo>> BaseBackupJob::run(BackupRequest request) {
         co_return taken;
     }
     Error error = taken.error();
-    const bool cancelled = state.hangup.hung_up();
+    const bool gave_way = !state.gave_way.empty();
+    const bool cancelled = state.hangup.hung_up() && !gave_way;
+    if (gave_way)
+        error = {Errc::no_space, "the base backup was stopped, WAL goes first: " + state.gave_way,
+                 "free space there, or lower repo.primary.reserve"};
     if (cancelled) error = {Errc::cancelled, "the base backup was stopped before it was complete"};
     if (state.chunks) co_await state.chunks->abandon();
     state.metrics.backup_last_failure_timestamp_seconds.set(to_seconds(state.clock.now()));

@@ -46,6 +46,8 @@ public:
     Task<Result<pb::BackupInfo>> run(BackupRequest request);
     // From anywhere on the loop: run() soon returns cancelled, unless it is complete already.
     void cancel();
+    // The same for want of space, which `reason` tells: run() soon returns no_space.
+    void give_way(const std::string& reason);
 
     std::uint64_t done_bytes() const;
     std::uint64_t expected_bytes() const;

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <utility>
 
+#include "agent/primed_tracker.h"
 #include "base/blocking.h"
 #include "base/log.h"
 #include "base/secret.h"
-#include "proto/server_version.h"
 
 namespace walvault::agent {
 namespace {
@@ -78,13 +78,17 @@ Capture::Capture(asio::any_io_executor executor, Pools& pools, storage::Reposito
                 pipeline_options(server, repo),
                 [this](Lsn flushed) { tasks_.spawn(acknowledge(flushed)); }),
       choice_(pools, repository, clock, server.slot),
+      missing_wal_(pools, repository, pipeline_, progress, metrics),
       backoff_(100ms, 10s, random_number()),
       stopped_(executor),
-      tasks_(executor) {}
+      tasks_(executor) {
+    missing_wal_.configure(server);
+}
 
 void Capture::stop() {
     stopping_ = true;
     stopped_.notify();
+    missing_wal_.cancel();
     // A live stream ends by itself at the server's next answer, with everything flushed and
     // acknowledged.
     if (streaming_)
@@ -95,8 +99,18 @@ void Capture::stop() {
 
 void Capture::reconfigure(const ServerConfig& server, const RepoConfig& repo) {
     server_.flush_interval = server.flush_interval;
+    server_.wal_fetch_timeout = server.wal_fetch_timeout;
+    missing_wal_.configure(server);
     if (receiver_ && !synchronous_) receiver_->set_gather_interval(gather_interval(server));
     pipeline_.set_options(pipeline_options(server, repo));
+}
+
+void Capture::stay_away(bool away) {
+    away_ = away;
+    if (away && receiver_)
+        receiver_->close();
+    else
+        stopped_.notify();
 }
 
 void Capture::set_synchronous(bool synchronous) {
@@ -115,6 +129,10 @@ Task<Result<>> Capture::run(bool until_caught_up) {
     until_caught_up_ = until_caught_up;
     int store_failures = 0;
     while (!stopping_) {
+        if (away_) {
+            co_await wait_for(stopped_, 1s);
+            continue;
+        }
         const Lsn flushed_before = progress_.flushed_lsn();
         Ended ended = co_await attach_and_stream();
         Result<> streamed = std::move(ended.result);
@@ -183,10 +201,22 @@ Task<Capture::Ended> Capture::attach_and_stream() {
     }
     if (stopping_) co_return ended;
     start_ = std::move(*start);
+    if (start_->fetch) co_return co_await fetch_missing();
     ended.result = co_await begin(*start_);
     if (ended.result) ended.result = co_await stream();
     if (!ended.result) ended.again = note_what_was_learned(ended.result.error());
     if (receiver_) receiver_->close();
+    co_return ended;
+}
+
+// The server is not kept waiting meanwhile: the slot holds what comes behind.
+Task<Capture::Ended> Capture::fetch_missing() {
+    receiver_->close();
+    Ended ended;
+    ended.result = co_await missing_wal_.fetch(*start_, *cluster_);
+    ended.again = choice_.note_fetched(*start_, ended.result);
+    // What is settled is no failure of this attachment: the next one enters the gap.
+    if (ended.again) ended.result = Result<>();
     co_return ended;
 }
 
@@ -214,6 +244,7 @@ Task<Result<StreamStart>> Capture::attach() {
     WV_CO_TRY(cluster_, co_await run_on(pools_.store, std::move(settle_cluster)));
     metrics_.set_server_info(std::to_string(wanted.system_identifier),
                              std::to_string(identity_->server_version_num));
+    choice_.set_fetching(missing_wal_.is_configured(), server_.wal_fetch_timeout);
     co_return co_await choice_.choose(*receiver_, *cluster_);
 }
 
@@ -221,7 +252,8 @@ Task<Result<>> Capture::begin(const StreamStart& start) {
     metrics_.server_timeline.set(start.timeline);
     progress_.reset(start.history, start.history.end_lsn);
     if (!goal_) goal_ = identity_->system.flushed_lsn;
-    WV_CO_TRY(storage::WalTracker tracker, co_await primed_tracker(start.history));
+    WV_CO_TRY(storage::WalTracker tracker,
+              co_await primed_tracker(pools_, repository_, *cluster_, start.history));
     comparison_.emplace(pools_, repository_, start.history, start.from_lsn);
     WV_CO_CHECK(co_await receiver_->start(start.from_lsn, start.timeline));
     connected_ = true;
@@ -247,24 +279,6 @@ void Capture::note_same_history() {
     immediate_ = 0;
     backoff_.reset();
     tasks_.spawn(acknowledge(progress_.flushed_lsn()));
-}
-
-// The record that the stream continues may have begun long before: decoding starts where it did.
-Task<Result<storage::WalTracker>> Capture::primed_tracker(const storage::HistoryRecord& history) {
-    auto prime = [this, history]() -> Result<storage::WalTracker> {
-        WV_TRY(Lsn from, repository_.wal().decode_start(history.id, history.end_lsn));
-        WalDecoderOptions options{.server_major = server_major_of(cluster_->server_version_num),
-                                  .system_identifier = cluster_->system_identifier,
-                                  .segment_bytes = cluster_->segment_bytes,
-                                  .timeline = history.timeline};
-        WV_TRY(std::int64_t largest, repository_.wal().largest_at_us(history.id));
-        WV_TRY(storage::WalTracker tracker,
-               storage::WalTracker::open(options, from, largest, history.end_lsn));
-        WV_CHECK(repository_.wal().read(history.id, from, history.end_lsn,
-                                        [&](ByteSpan wal) { return tracker.prime(wal); }));
-        return tracker;
-    };
-    co_return co_await run_on(pools_.store, std::move(prime));
 }
 
 Task<Result<>> Capture::stream() {

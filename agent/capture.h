@@ -6,6 +6,7 @@
 
 #include "agent/config.h"
 #include "agent/history_choice.h"
+#include "agent/missing_wal.h"
 #include "agent/wal_comparison.h"
 #include "agent/wal_pipeline.h"
 #include "base/backoff.h"
@@ -37,6 +38,12 @@ public:
     // Flush interval, level and pack size; the rest needs a new Capture.
     void reconfigure(const ServerConfig& server, const RepoConfig& repo);
 
+    // While `away` the server is left alone: the stream ends, and none begins. For whoever drops
+    // the slot, which must not be in use.
+    void stay_away(bool away);
+    // The slot was dropped, and why: for the ledger, when it is made anew or WAL is missing then.
+    void note_given_up(const std::string& reason) { choice_.note_given_up(reason); }
+
     // Whether the server waits for this agent's flush before a commit returns.
     void set_synchronous(bool synchronous);
     bool synchronous() const { return synchronous_; }
@@ -57,7 +64,7 @@ private:
     };
     Task<Ended> attach_and_stream();
     Task<Result<StreamStart>> attach();
-    Task<Result<storage::WalTracker>> primed_tracker(const storage::HistoryRecord& history);
+    Task<Ended> fetch_missing();
     Task<Result<>> begin(const StreamStart& start);
     Task<Result<>> stream();
     Task<Result<>> take_slice(const wal::WalSlice& slice);
@@ -80,8 +87,9 @@ private:
     AttachReceiver attach_;
     WalPipeline pipeline_;
     HistoryChoice choice_;
+    MissingWal missing_wal_;
     Backoff backoff_;
-    Event stopped_;
+    Event stopped_;  // or to stay away no longer
     wal::Hangup hangup_;
     TaskGroup tasks_;
 
@@ -98,6 +106,7 @@ private:
     int immediate_ = 0;  // attachments in a row that followed one another at once
     bool until_caught_up_ = false;
     bool stopping_ = false;
+    bool away_ = false;
     bool streaming_ = false;  // until all that was received is flushed
     bool receiving_ = false;
     bool connected_ = false;

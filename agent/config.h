@@ -17,8 +17,8 @@ namespace walvault::agent {
 struct BackupConfig {
     std::chrono::seconds every{
         24 * 3600};  // [server.X.backup] every; 0 ("off"): the first, then only on request
-    bool fast_checkpoint = false;           // checkpoint = "fast" | "spread"
-    std::uint64_t max_rate_bytes = 0;       // per second; 0: unlimited
+    bool fast_checkpoint = false;      // checkpoint = "fast" | "spread"
+    std::uint64_t max_rate_bytes = 0;  // per second; 0: unlimited
 };
 
 struct ServerConfig {
@@ -29,6 +29,9 @@ struct ServerConfig {
     std::string time_zone;  // IANA name; empty: TZ, else the system's
     std::chrono::milliseconds rpo_target{5000};
     std::uint64_t slot_limit_bytes = 20ull << 30;
+    std::optional<std::uint64_t> slot_give_up_bytes;  // nothing: the slot is never given up
+    std::vector<std::string> wal_fetch;               // a command in words; empty: none
+    std::chrono::milliseconds wal_fetch_timeout{60000};
     std::chrono::milliseconds flush_interval{200};  // 10ms..10s
     BackupConfig backup;
 };

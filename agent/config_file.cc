@@ -207,6 +207,18 @@ Result<> apply_settings(const Settings& settings, Config& config) {
     return {};
 }
 
+// The warning comes before what it warns of.
+Result<> check_limits(const Config& config, const std::string& path) {
+    for (const ServerConfig& server : config.servers)
+        if (server.slot_give_up_bytes && *server.slot_give_up_bytes < server.slot_limit_bytes)
+            return fail(Errc::invalid_argument,
+                        fmt::format("{}: server.{}.slot_give_up is {}, below slot_limit, {}", path,
+                                    server.name, format_size(*server.slot_give_up_bytes),
+                                    format_size(server.slot_limit_bytes)),
+                        "the alert has to come before the slot goes: lower slot_limit too");
+    return {};
+}
+
 // Completes `origins` with what no file and no variable set; a required key without value is an
 // error.
 Result<> fill_origins(const Settings& settings, const std::string& path, Config& config) {
@@ -259,6 +271,7 @@ Result<Config> load_config(FileSystem& files, const std::string& path,
     if (config.servers.empty())
         return fail(Errc::invalid_argument, fmt::format("{}: no server is configured", path),
                     "add [server.main] with conninfo = \"…\"");
+    WV_CHECK(check_limits(config, path));
     WV_CHECK(fill_origins(settings, path, config));
     resolve_paths(path, environment, config);
     if (config.web.socket.size() > 107)

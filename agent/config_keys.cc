@@ -6,6 +6,7 @@
 #include <array>
 #include <charconv>
 
+#include "agent/fetch_command.h"
 #include "agent/render.h"
 
 namespace walvault::agent {
@@ -94,6 +95,25 @@ Result<> set_rpo_target(Config&, ServerConfig* server, const std::string& text) 
 
 Result<> set_slot_limit(Config&, ServerConfig* server, const std::string& text) {
     WV_TRY(server->slot_limit_bytes, size_between(text, 64ull << 20, 1ull << 50));
+    return {};
+}
+
+Result<> set_slot_give_up(Config&, ServerConfig* server, const std::string& text) {
+    server->slot_give_up_bytes.reset();
+    if (text == "off") return {};
+    WV_TRY(server->slot_give_up_bytes, size_between(text, 64ull << 20, 1ull << 50));
+    return {};
+}
+
+Result<> set_wal_fetch(Config&, ServerConfig* server, const std::string& text) {
+    server->wal_fetch.clear();
+    if (text.empty()) return {};
+    WV_TRY(server->wal_fetch, parse_fetch_command(text));
+    return {};
+}
+
+Result<> set_wal_fetch_timeout(Config&, ServerConfig* server, const std::string& text) {
+    WV_TRY(server->wal_fetch_timeout, duration_between(text, seconds(1), hours(1)));
     return {};
 }
 
@@ -261,7 +281,8 @@ constexpr std::array kKeys{
         "target_session_attrs=read-write. Passwords come from peer, a .pgpass or a service file.",
         set_conninfo},
     ConfigKey{"server.*.slot", kText, "walvault", false, "", "1 to 63 of a-z, 0-9 and _",
-              "The physical replication slot: made when missing, dropped only by walvault detach.",
+              "The physical replication slot: made when missing, dropped only by detach and "
+              "slot_give_up.",
               set_slot},
     ConfigKey{"server.*.standby_slots", kText, "on", false, "", "on or off",
               "With several hosts in conninfo: keep the slot on all of them, so that whichever is "
@@ -276,6 +297,18 @@ constexpr std::array kKeys{
     ConfigKey{"server.*.slot_limit", kText, "20GiB", false, "", "a size, 64MiB to 1024TiB",
               "Alert when the slot holds back more WAL than this on the server's disk.",
               set_slot_limit},
+    ConfigKey{"server.*.slot_give_up", kText, "off", false, "", "a size, 64MiB to 1024TiB, or off",
+              "Drop the slot, and record a gap, when it holds more than this and no less for a "
+              "minute.",
+              set_slot_give_up},
+    ConfigKey{"server.*.wal_fetch", kText, "", false, "",
+              "a command with %f and %p, run without a shell; empty: none",
+              "Gets WAL that the server has removed: segment %f into the file %p. Exit 0: done; 1: "
+              "not there.",
+              set_wal_fetch},
+    ConfigKey{"server.*.wal_fetch_timeout", kText, "60s", false, "", "a duration, 1s to 1h",
+              "How long one call may take, and how long a failing one is tried again before a gap.",
+              set_wal_fetch_timeout},
     ConfigKey{"server.*.flush_interval", kText, "200ms", false, "", "a duration, 10ms to 10s",
               "The longest that received WAL waits before it is made durable.", set_flush_interval},
     ConfigKey{"server.*.backup.every", kText, "24h", false, "", "a duration, 1m to 365d, or off",

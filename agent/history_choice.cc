@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "agent/render.h"
 #include "base/blocking.h"
 #include "base/log.h"
 #include "storage/repository_files.h"
@@ -13,6 +14,21 @@ using storage::HistoryRecord;
 
 // A chain of promotions opens a history for each; more than this many at once is a mistake.
 constexpr int kStepsMax = 64;
+
+// A slot is made anew only where the WAL that it then holds back can be stored.
+constexpr std::uint64_t kRoomBytes = 64ull << 20;
+
+// The first byte after the WAL of `history` that its server should have and has not.
+Lsn missing_up_to(const HistoryRecord& history, const ServerSide& server) {
+    const Lsn reserved = server.reserved_lsn.round_down(server.segment_bytes);
+    const auto ends = end_on_path(server, history.timeline);
+    return ends ? std::min(reserved, *ends) : reserved;
+}
+
+// Only where nothing was ever stored is nothing missing.
+bool is_untouched(const HistoryRecord& history) {
+    return history.end_lsn == history.start_lsn && history.cause == pb::HistoryOpened::FIRST;
+}
 
 std::string short_id(const Id16& id) { return to_hex(id).substr(0, 8); }
 
@@ -39,7 +55,8 @@ Task<Result<StreamStart>> HistoryChoice::choose(wal::Receiver& receiver,
         const HistoryRecord* behind = missing_ ? find(*missing_) : nullptr;
         missing_.reset();
         // The new slot may reserve more than the old one did: then nothing is missing after all.
-        if (behind && server.reserved_lsn.round_down(cluster.segment_bytes) > behind->end_lsn) {
+        if (behind && missing_up_to(*behind, server) > behind->end_lsn) {
+            if (auto fetching = fetching_start(*behind, server)) co_return std::move(*fetching);
             WV_CO_CHECK(co_await begin_behind_gap(*behind, server, cluster));
             continue;
         }
@@ -69,19 +86,37 @@ Task<Result<ServerSide>> HistoryChoice::server_side(wal::Receiver& receiver,
     co_return server;
 }
 
+Result<> HistoryChoice::require_room() const {
+    auto available = posix_file_system().available_bytes(repository_.root());
+    if (!available || *available >= kRoomBytes) return {};
+    return fail(Errc::no_space,
+                "the slot is not made anew while the repository's disk has only " +
+                    format_size(*available) + " free",
+                "free space there: at least " + format_size(kRoomBytes));
+}
+
 // A slot that is gone says nothing about WAL that is gone: only streaming shows that.
 Task<Result<wal::SlotPosition>> HistoryChoice::settle_slot(wal::Receiver& receiver,
                                                            const storage::ClusterRecord& cluster) {
+    const wal::ServerIdentity& identity = receiver.identity();
     std::string reason;
-    if (renew_slot_ || missing_) {
-        reason = missing_ ? "the server has removed WAL that was needed next"
-                          : "the server had invalidated the slot";
+    // One that was made since then and reserves what comes behind the missing WAL stays: a new one
+    // may reserve less.
+    const bool renewed =
+        missing_ && identity.slot && identity.slot->restart_lsn &&
+        identity.slot->restart_lsn->round_down(cluster.segment_bytes) > missing_from_ &&
+        *identity.slot->restart_lsn <= identity.system.flushed_lsn;
+    if (!identity.slot)
+        reason = given_up_.empty() ? "the slot was not there" : given_up_;
+    else if (!renewed)
+        reason = renew_slot_;
+    if (!reason.empty()) {
+        auto look = [this] { return require_room(); };
+        WV_CO_CHECK(co_await run_on(pools_.store, look));
         WV_CO_CHECK(co_await receiver.drop_slot());
-    } else if (!receiver.identity().slot) {
-        reason = "the slot was not there";
     }
     WV_CO_TRY(wal::SlotPosition slot, co_await receiver.ensure_slot());
-    renew_slot_ = false;
+    renew_slot_.clear();
     if (reason.empty()) co_return slot;
     auto note = [this, name = cluster.name, slot, reason]() -> Result<bool> {
         WV_TRY(auto current, repository_.current_history(name));
@@ -93,9 +128,14 @@ Task<Result<wal::SlotPosition>> HistoryChoice::settle_slot(wal::Receiver& receiv
         WV_CHECK(repository_.append_to_ledger(std::move(entry)));
         return current.has_value();
     };
-    WV_CO_TRY(bool known, co_await run_on(pools_.store, std::move(note)));
-    slot_was_made_ = known;
-    if (known) log::warn("slot.made", "the slot was made anew: " + reason, {{"slot", slot_}});
+    auto noted = co_await run_on(pools_.store, std::move(note));
+    if (!noted) {
+        // It would hold back WAL that nobody can store.
+        (void)co_await receiver.drop_slot();
+        co_return fail(noted.error());
+    }
+    slot_was_made_ = *noted;
+    if (*noted) log::warn("slot.made", "the slot was made anew: " + reason, {{"slot", slot_}});
     co_return slot;
 }
 
@@ -200,6 +240,27 @@ Task<Result<>> HistoryChoice::open_beginning(Begin beginning,
     co_return Result<>();
 }
 
+// There is a gap only where no other place has the bytes.
+std::optional<StreamStart> HistoryChoice::fetching_start(const HistoryRecord& history,
+                                                         const ServerSide& server) const {
+    const auto ends = end_on_path(server, history.timeline);
+    if (!can_fetch_ || !ends || is_untouched(history) || fetch_ended_ == history.id)
+        return std::nullopt;
+    StreamStart start;
+    start.history = history;
+    start.timeline = history.timeline;
+    start.segment_bytes = server.segment_bytes;
+    start.from_lsn = history.end_lsn.round_down(server.segment_bytes);
+    if (history.end_lsn - start.from_lsn < kProofBytes &&
+        start.from_lsn >= history.start_lsn + server.segment_bytes)
+        start.from_lsn = Lsn{start.from_lsn.value - server.segment_bytes};
+    start.fetch.emplace();
+    start.fetch->to = missing_up_to(history, server);
+    if (start.fetch->to == *ends)
+        start.fetch->next_timeline = successor_of(server, history.timeline);
+    return start;
+}
+
 Task<Result<>> HistoryChoice::begin_behind_gap(const HistoryRecord& history,
                                                const ServerSide& server,
                                                const storage::ClusterRecord& cluster) {
@@ -211,9 +272,11 @@ Task<Result<>> HistoryChoice::begin_behind_gap(const HistoryRecord& history,
     opened.set_cause(pb::HistoryOpened::GAP);
     opened.set_reason("WAL from " + to_string(history.end_lsn) + " to " + to_string(start) +
                       " was never received");
+    std::string cause = missing_message_;
+    if (!given_up_.empty()) cause += "; " + given_up_;
+    if (fetch_ended_ == history.id) cause += "; " + fetch_message_;
     std::optional<pb::GapFound> gap;
-    // Only where nothing was ever stored is nothing missing.
-    if (history.end_lsn > history.start_lsn || history.cause != pb::HistoryOpened::FIRST) {
+    if (!is_untouched(history)) {
         gap.emplace();
         gap->set_cluster(cluster.name);
         gap->set_history_id(storage::text_of(history.id));
@@ -222,13 +285,13 @@ Task<Result<>> HistoryChoice::begin_behind_gap(const HistoryRecord& history,
         gap->set_to_lsn(start.value);
         gap->set_from_at_us(history.covered_until.time_since_epoch().count());
         gap->set_to_at_us(clock_.now().time_since_epoch().count());
-        gap->set_cause(missing_message_);
+        gap->set_cause(cause);
     }
     log::error("gap.found", opened.reason(),
                {{"history", short_id(history.id)},
                 {"from_lsn", to_string(history.end_lsn)},
                 {"to_lsn", to_string(start)},
-                {"server", missing_message_}});
+                {"cause", cause}});
     auto open = [this, opened, gap]() -> Result<> {
         WV_TRY(Id16 id, repository_.open_history(opened, gap));
         (void)id;
@@ -236,7 +299,10 @@ Task<Result<>> HistoryChoice::begin_behind_gap(const HistoryRecord& history,
     };
     differences_.clear();
     slot_was_made_ = false;
-    co_return co_await run_on(pools_.store, std::move(open));
+    WV_CO_CHECK(co_await run_on(pools_.store, std::move(open)));
+    given_up_.clear();
+    fetch_ended_.reset();
+    co_return Result<>();
 }
 
 // No byte of a timeline is streamed before its history file is stored and was understood.
@@ -275,7 +341,32 @@ void HistoryChoice::note_missing_wal(const StreamStart& start, const std::string
         return;
     }
     missing_ = start.history.id;
+    missing_from_ = end;
     missing_message_ = server_message;
+    renew_slot_ = "the server has removed WAL that was needed next";
+}
+
+bool HistoryChoice::note_fetched(const StreamStart& start, const Result<>& fetched) {
+    missing_ = start.history.id;
+    if (fetched) {
+        fetch_fails_since_.reset();
+        return true;
+    }
+    const Error& error = fetched.error();
+    bool is_settled = error.code == Errc::not_found || error.code == Errc::refused;
+    if (error.code == Errc::unavailable) {
+        const SteadyTime now = clock_.steady_now();
+        // What came in between shows that the other place works.
+        if (!fetch_fails_since_ || fetch_fails_at_ != start.history.end_lsn)
+            fetch_fails_since_ = now;
+        fetch_fails_at_ = start.history.end_lsn;
+        is_settled = now - *fetch_fails_since_ >= fetch_patience_;
+    }
+    if (!is_settled) return false;
+    fetch_fails_since_.reset();
+    fetch_ended_ = start.history.id;
+    fetch_message_ = error.message;
+    return true;
 }
 
 void HistoryChoice::note_followed() {
@@ -286,6 +377,8 @@ void HistoryChoice::note_followed() {
                   "the stream goes on where it ended, although the slot was new",
                   {{"slot", slot_}});
     slot_was_made_ = false;
+    given_up_.clear();
+    fetch_ended_.reset();
 }
 
 }  // namespace walvault::agent

@@ -20,6 +20,12 @@ struct StreamStart {
     Lsn from_lsn;  // at or before the history's end: the bytes between are compared
     std::uint64_t segment_bytes = 0;
     bool behind = false;  // Follow::behind
+    // The server has removed what comes next: nothing is streamed, it is fetched from elsewhere.
+    struct Fetch {
+        Lsn to;                        // what the server has begins here, or the timeline ends
+        TimelineId next_timeline = 0;  // that continues at `to`; zero: none
+    };
+    std::optional<Fetch> fetch = {};
 };
 
 // On the loop thread. Remembers from one attachment to the next what comparing showed, until one
@@ -36,13 +42,23 @@ public:
     // as server and repository give them.
     Task<Result<StreamStart>> choose(wal::Receiver& receiver,
                                      const storage::ClusterRecord& cluster);
+    // Whether missing WAL can be fetched, and how long that may fail before there is a gap.
+    void set_fetching(bool possible, std::chrono::milliseconds patience) {
+        can_fetch_ = possible;
+        fetch_patience_ = patience;
+    }
 
     // The server's bytes differ from the stored ones; the next choice takes it into account.
     void note_difference(const StreamStart& start, Lsn at);
     // The server said that it has removed the WAL that was asked for (SQLSTATE 58P01).
     void note_missing_wal(const StreamStart& start, const std::string& server_message);
     // The slot cannot be used any more: it is made anew.
-    void note_unusable_slot() { renew_slot_ = true; }
+    void note_unusable_slot() { renew_slot_ = "the server had invalidated the slot"; }
+    // The slot was dropped by this agent, and why.
+    void note_given_up(std::string reason) { given_up_ = std::move(reason); }
+    // How fetching ended that choose() asked for. True when the next choice need not wait: all was
+    // fetched, or it is settled that the rest is not to be had.
+    bool note_fetched(const StreamStart& start, const Result<>& fetched);
     // Everything stored was found equal.
     void note_followed();
 
@@ -54,6 +70,9 @@ private:
     Task<Result<std::optional<StreamStart>>> carry_out(Attachment attachment,
                                                        wal::Receiver& receiver,
                                                        const storage::ClusterRecord& cluster);
+    Result<> require_room() const;
+    std::optional<StreamStart> fetching_start(const storage::HistoryRecord& history,
+                                              const ServerSide& server) const;
     Task<Result<>> open_branch(Branch branch, wal::Receiver& receiver,
                                const storage::ClusterRecord& cluster);
     Task<Result<>> open_beginning(Begin beginning, const storage::ClusterRecord& cluster);
@@ -72,10 +91,18 @@ private:
     std::optional<Id16> current_;
     std::vector<Difference> differences_;
     bool keeps_older_segments_ = true;
-    bool renew_slot_ = false;
+    std::string renew_slot_;       // why; empty: it is not to be made anew
     std::optional<Id16> missing_;  // the history whose continuation the server does not have
+    Lsn missing_from_;
     std::string missing_message_;
     bool slot_was_made_ = false;
+    std::string given_up_;  // why; empty: it was not
+    bool can_fetch_ = false;
+    std::chrono::milliseconds fetch_patience_{};
+    std::optional<SteadyTime> fetch_fails_since_;
+    Lsn fetch_fails_at_;
+    std::optional<Id16> fetch_ended_;  // the history for which no more is to be had
+    std::string fetch_message_;        // why
 };
 
 }  // namespace walvault::agent

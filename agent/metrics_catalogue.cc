@@ -26,6 +26,10 @@ constexpr std::array kOperations{StoreOperation::append, StoreOperation::flush,
 constexpr std::array kFailures{BackupFailure::connection, BackupFailure::corrupt,
                                BackupFailure::no_space, BackupFailure::store,
                                BackupFailure::cancelled};
+constexpr std::array kFetchResults{FetchResult::found, FetchResult::absent, FetchResult::refused,
+                                   FetchResult::failed};
+constexpr std::array kIncidents{HistoryIncident::gap, HistoryIncident::fork,
+                                HistoryIncident::orphan, HistoryIncident::unrelated};
 constexpr std::array<std::string_view, 4> kSlotStatuses{"reserved", "extended", "unreserved",
                                                         "lost"};
 
@@ -105,6 +109,34 @@ std::string_view to_string(BackupFailure failure) {
     return "unknown";
 }
 
+std::string_view to_string(FetchResult result) {
+    switch (result) {
+        case FetchResult::found:
+            return "found";
+        case FetchResult::absent:
+            return "absent";
+        case FetchResult::refused:
+            return "refused";
+        case FetchResult::failed:
+            return "failed";
+    }
+    return "unknown";
+}
+
+std::string_view to_string(HistoryIncident incident) {
+    switch (incident) {
+        case HistoryIncident::gap:
+            return "gap";
+        case HistoryIncident::fork:
+            return "fork";
+        case HistoryIncident::orphan:
+            return "orphan";
+        case HistoryIncident::unrelated:
+            return "unrelated";
+    }
+    return "unknown";
+}
+
 AgentMetrics::AgentMetrics(Metrics& metrics, const ServerConfig& server, const std::string& repo)
     : metrics_(&metrics),
       server_{{"server", server.name}},
@@ -145,6 +177,15 @@ void AgentMetrics::make_recovery(const Labels& with_repo) {
     recoverable_gaps =
         metrics_->gauge("walvault_recoverable_gaps",
                         "Intervals inside the window that cannot be restored.", with_repo);
+    histories = metrics_->gauge("walvault_histories",
+                                "Lineages of WAL in the repository, all of them.", with_repo);
+    for (HistoryIncident incident : kIncidents)
+        history_incidents_total_[incident] =
+            metrics_->counter("walvault_history_incidents_total",
+                              "Breaks in the line of histories since the repository began: a gap, "
+                              "a fork, commits left "
+                              "behind at a promotion, a server related to nothing stored.",
+                              with(with_repo, "kind", to_string(incident)));
     rpo_target_seconds = metrics_->gauge("walvault_rpo_target_seconds",
                                          "What a crash may lose, from the configuration.", server_);
     commit_durable_seconds = metrics_->histogram(
@@ -195,6 +236,18 @@ void AgentMetrics::make_slot(const ServerConfig& server) {
     slot_retained_limit_bytes = metrics_->gauge("walvault_slot_retained_limit_bytes",
                                                 "The slot_limit of the configuration.", server_);
     slot_retained_limit_bytes.set(static_cast<double>(server.slot_limit_bytes));
+    for (GovernorStep step : kGovernorSteps)
+        slot_governor_[step] = metrics_->gauge(
+            "walvault_slot_governor", "1 for what the agent does about slot and disk at present.",
+            with(server_, "step", to_string(step)));
+    set_governor_step(GovernorStep::fine);
+    slot_given_up_total = metrics_->counter("walvault_slot_given_up_total",
+                                            "Slots dropped because of slot_give_up.", server_);
+    for (FetchResult result : kFetchResults)
+        wal_fetches_total[result] =
+            metrics_->counter("walvault_wal_fetches_total",
+                              "Segments that wal_fetch was asked for, by how that ended.",
+                              with(server_, "result", to_string(result)));
     slot_safe_wal_bytes_ = metrics_->gauge(
         "walvault_slot_safe_wal_bytes",
         "WAL the server may write before the slot is lost; NaN when there is no limit.", slot_);
@@ -323,6 +376,19 @@ void AgentMetrics::forget_standby_slot(const std::string& host) {
     StandbySlot slot = standby_slot(host);
     slot.ready.set(std::numeric_limits<double>::quiet_NaN());
     slot.retained_bytes.set(std::numeric_limits<double>::quiet_NaN());
+}
+
+void AgentMetrics::set_governor_step(GovernorStep step) {
+    for (auto& [each, gauge] : slot_governor_)
+        gauge.set(each == step ? 1 : 0);
+}
+
+void AgentMetrics::set_history_incidents(const std::map<HistoryIncident, std::uint64_t>& counts) {
+    for (const auto& [incident, count] : counts) {
+        std::uint64_t& seen = history_incidents_[incident];
+        if (count > seen) history_incidents_total_[incident].add(static_cast<double>(count - seen));
+        seen = std::max(seen, count);
+    }
 }
 
 void AgentMetrics::sync_log_counts() {

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "agent/config.h"
+#include "agent/slot_governor.h"
 #include "base/log.h"
 #include "base/metrics.h"
 
@@ -29,10 +30,17 @@ enum class StoreOperation { append, flush, read, close, ledger, index };
 // Why a base backup failed; the label of walvault_backup_failures_total.
 enum class BackupFailure { connection, corrupt, no_space, store, cancelled };
 
+// How one call of wal_fetch ended; the label of walvault_wal_fetches_total.
+enum class FetchResult { found, absent, refused, failed };
+// What happened to the line of histories; the label of walvault_history_incidents_total.
+enum class HistoryIncident { gap, fork, orphan, unrelated };
+
 // The label values.
 std::string_view to_string(DisconnectReason reason);
 std::string_view to_string(StoreOperation operation);
 std::string_view to_string(BackupFailure failure);
+std::string_view to_string(FetchResult result);
+std::string_view to_string(HistoryIncident incident);
 
 struct AgentMetrics {
     AgentMetrics(Metrics& metrics, const ServerConfig& server, const std::string& repo);
@@ -47,6 +55,10 @@ struct AgentMetrics {
     void set_standby_slot(const std::string& host, bool ready, std::uint64_t retained_bytes);
     // NaN from now on: nobody looks.
     void forget_standby_slot(const std::string& host);
+    // 1 for `step`, 0 for the others.
+    void set_governor_step(GovernorStep step);
+    // `counts` is what the ledger tells of all time: the counters never fall behind it.
+    void set_history_incidents(const std::map<HistoryIncident, std::uint64_t>& counts);
     // Adds the lines written since the last call; call before each scrape.
     void sync_log_counts();
 
@@ -57,6 +69,7 @@ struct AgentMetrics {
     Gauge recoverable_until_timestamp_seconds;
     Gauge recoverable_from_timestamp_seconds;
     Gauge recoverable_gaps;
+    Gauge histories;
     Gauge rpo_target_seconds;
     Histogram commit_durable_seconds;
 
@@ -79,6 +92,8 @@ struct AgentMetrics {
     Gauge slot_active;
     Gauge slot_retained_bytes;
     Gauge slot_retained_limit_bytes;
+    Counter slot_given_up_total;
+    std::map<FetchResult, Counter> wal_fetches_total;
 
     struct Kind {
         Gauge logical_bytes;
@@ -127,6 +142,9 @@ private:
     StandbySlot standby_slot(const std::string& host);
     Gauge slot_safe_wal_bytes_;
     std::map<std::string, Gauge> slot_wal_status_;
+    std::map<GovernorStep, Gauge> slot_governor_;
+    std::map<HistoryIncident, Counter> history_incidents_total_;
+    std::map<HistoryIncident, std::uint64_t> history_incidents_;
     std::map<log::Level, Counter> log_messages_total_;
     std::map<log::Level, std::uint64_t> log_counts_;
 };

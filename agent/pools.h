@@ -10,9 +10,10 @@ namespace walvault::agent {
 
 struct Pools {
     Pool cpu{std::max(2u, std::thread::hardware_concurrency())};  // zstd, AEAD, hashing
-    Pool tail{1};    // writes and syncs of the tail: nothing else may stand before them
-    Pool store{1};   // the repository: ledger, index, closing
-    Pool backup{1};  // writes of base backup packs
+    Pool tail{1};     // writes and syncs of the tail: nothing else may stand before them
+    Pool store{1};    // the repository: ledger, index, closing
+    Pool backup{1};   // writes of base backup packs
+    Pool command{1};  // wal_fetch, which may take minutes
 };
 
 }  // namespace walvault::agent

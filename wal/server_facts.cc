@@ -84,6 +84,15 @@ Task<Result<SlotFacts>> slot_facts(Connection& sql, std::string slot) {
     co_return facts;
 }
 
+Task<Result<>> drop_slot_by_sql(Connection& sql, std::string slot) {
+    auto result = co_await sql.query_one(
+        "SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM "
+        "pg_catalog.pg_replication_slots WHERE slot_name = " +
+        quote_literal(slot));
+    if (!result) co_return fail_while("drop the slot \"" + slot + "\"", result.error());
+    co_return Result<>();
+}
+
 Task<Result<ConfigurationFacts>> configuration_facts(Connection& sql) {
     ConfigurationFacts facts;
     // Connection strings and commands of the old server have no place in a restored one's settings, and

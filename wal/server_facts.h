@@ -29,6 +29,9 @@ struct SlotFacts {
 };
 Task<Result<SlotFacts>> slot_facts(Connection& sql, std::string slot);
 
+// Drops the slot if it is there. Errors: busy while somebody uses it.
+Task<Result<>> drop_slot_by_sql(Connection& sql, std::string slot);
+
 struct ConfigurationFacts {
     std::map<std::string, std::string> settings;  // pg_settings whose source is a file or the command line
     std::string data_directory;

@@ -20,6 +20,7 @@ conninfo = "{conninfo}"
 slot = "{slot}"
 time_zone = "Etc/UTC"
 flush_interval = "{flush_interval}"
+{server_lines}
 
 [server.main.backup]
 every = "{every}"
@@ -27,7 +28,7 @@ checkpoint = "fast"
 
 [repo.primary]
 url = "file://{repo}"
-reserve = "0%"
+reserve = "{reserve}"
 pack_size = "{pack_size}"
 
 [encryption]
@@ -71,7 +72,8 @@ class Agent:
         self.log = stage.directory / f"{name}.log"
         self.settings = dict(conninfo=server.conninfo if server else "host=/nowhere", slot="walvault",
                              flush_interval="50ms", every="365d", pack_size="1MiB",
-                             port=free_tcp_port(), log_level="info")
+                             port=free_tcp_port(), log_level="info", reserve="0%",
+                             server_lines="")  # more of [server.main]
         self.settings.update(settings)
         self.process = None
         self.allowed_events = set(EXPECTED_EVENTS)

@@ -102,6 +102,8 @@ TEST_CASE("Every default written in the table of keys is the default in force") 
                        a.backup.fast_checkpoint, a.backup.max_rate_bytes) ==
               std::tie(b.slot, b.rpo_target, b.slot_limit_bytes, b.flush_interval, b.backup.every,
                        b.backup.fast_checkpoint, b.backup.max_rate_bytes));
+        CHECK(std::tie(a.slot_give_up_bytes, a.wal_fetch, a.wal_fetch_timeout) ==
+              std::tie(b.slot_give_up_bytes, b.wal_fetch, b.wal_fetch_timeout));
         CHECK(std::tie(config.repo.reserve_ratio, config.repo.wal_level, config.repo.base_level,
                        config.repo.pack_bytes, config.web.port, config.log_level,
                        config.log_format) == std::tie(least->repo.reserve_ratio,

@@ -33,7 +33,9 @@ TEST_CASE("Every series exists from the start, thresholds with their value") {
 // here.
 constexpr std::string_view kMeant = R"(counter walvault_backup_failures_total reason,server
 counter walvault_base_page_checksum_failures_total server
+counter walvault_history_incidents_total kind,repo,server
 counter walvault_log_messages_total level
+counter walvault_slot_given_up_total server
 counter walvault_store_chunk_lookups_total repo,result,server
 counter walvault_store_errors_total op,repo,server
 counter walvault_store_read_bytes_total repo,server
@@ -41,6 +43,7 @@ counter walvault_store_written_bytes_total repo,server
 counter walvault_stream_connects_total server
 counter walvault_stream_disconnects_total reason,server
 counter walvault_stream_received_bytes_total server
+counter walvault_wal_fetches_total result,server
 gauge walvault_acknowledged_lsn_bytes server
 gauge walvault_backup_done_bytes server
 gauge walvault_backup_expected_bytes server
@@ -59,6 +62,7 @@ gauge walvault_config_last_reload_success_timestamp_seconds
 gauge walvault_config_last_reload_successful
 gauge walvault_durable_lag_bytes server
 gauge walvault_durable_lsn_bytes server
+gauge walvault_histories repo,server
 gauge walvault_received_lsn_bytes server
 gauge walvault_recoverable_from_timestamp_seconds repo,server
 gauge walvault_recoverable_gaps repo,server
@@ -67,6 +71,7 @@ gauge walvault_rpo_target_seconds server
 gauge walvault_server_info pg_version,server,system_identifier
 gauge walvault_server_timeline server
 gauge walvault_slot_active server,slot
+gauge walvault_slot_governor server,step
 gauge walvault_slot_retained_bytes server,slot
 gauge walvault_slot_retained_limit_bytes server
 gauge walvault_slot_safe_wal_bytes server,slot
