@@ -6,6 +6,7 @@
 
 #include "agent/agent_state.h"
 #include "agent/open_view.h"
+#include "agent/render.h"
 #include "agent/slot_guard.h"
 #include "agent/version.h"
 #include "base/blocking.h"
@@ -190,7 +191,19 @@ Task<> serve(AgentState& state, AgentRequest request, asio::signal_set& signals,
     if (state.http) co_await state.http->stop();
 }
 
+// Debian's RocksDB ends the process when it cannot write while it opens.
+Result<> require_room_to_open(const std::string& root) {
+    constexpr std::uint64_t kRoomBytes = 4ull << 20;
+    auto available = posix_file_system().available_bytes(root);
+    if (!available || *available >= kRoomBytes) return {};
+    return fail(
+        Errc::no_space,
+        "the repository is not opened: its disk has only " + format_size(*available) + " free",
+        "free space there: at least " + format_size(kRoomBytes));
+}
+
 Result<std::unique_ptr<storage::Repository>> open_repository(const Config& config) {
+    WV_CHECK(require_room_to_open(config.repo.root));
     WV_TRY(storage::MasterKey master, read_master_key(config));
     storage::RepositoryOptions options;
     options.host = host_name();
