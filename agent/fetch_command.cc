@@ -95,6 +95,8 @@ Result<pid_t> spawn(const std::vector<std::string>& arguments, int output) {
     ::posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
     ::posix_spawn_file_actions_adddup2(&files, output, 1);
     ::posix_spawn_file_actions_adddup2(&files, output, 2);
+    // Listening sockets and locks of the agent are not the command's.
+    ::posix_spawn_file_actions_addclosefrom_np(&files, 3);
     sigset_t none;
     sigset_t all;
     ::sigemptyset(&none);

@@ -20,9 +20,26 @@ namespace {
 namespace fs = std::filesystem;
 constexpr std::uint64_t kPieceBytes = 1 << 20;
 
-Result<std::string> make_private_directory() {
+// Of one repository, whose only writer this is.
+std::string directory_prefix(const Id16& repository) {
+    return "walvault-fetch-" + to_hex(repository) + "-";
+}
+
+// What an agent that was killed left.
+void remove_leftovers(const std::string& prefix) {
+    std::error_code ignored;
+    const fs::path place = fs::temp_directory_path(ignored);
+    std::vector<fs::path> left;
+    for (fs::directory_iterator each(place, ignored), end; !ignored && each != end;
+         each.increment(ignored))
+        if (each->path().filename().string().starts_with(prefix)) left.push_back(each->path());
+    for (const fs::path& path : left)
+        fs::remove_all(path, ignored);
+}
+
+Result<std::string> make_private_directory(const std::string& prefix) {
     std::error_code error;
-    std::string name = fs::temp_directory_path(error).string() + "/walvault-fetch-XXXXXX";
+    std::string name = fs::temp_directory_path(error).string() + "/" + prefix + "XXXXXX";
     if (error || ::mkdtemp(name.data()) == nullptr)
         return fail(Errc::unavailable,
                     "make a directory for a fetched segment, " + name + ": " +
@@ -84,6 +101,11 @@ Task<Result<>> MissingWal::fetch(const StreamStart& start, const storage::Cluste
               {{"history", to_hex(history.id).substr(0, 8)},
                {"from_lsn", to_string(history.end_lsn)},
                {"to_lsn", to_string(run.fetch.to)}});
+    auto clean = [prefix = directory_prefix(repository_.repository_id())]() -> Result<> {
+        remove_leftovers(prefix);
+        return {};
+    };
+    (void)co_await run_on(pools_.command, clean);
     progress_.reset(history, history.end_lsn);
     pipeline_.begin(history, cluster, std::move(tracker));
     auto taken = co_await take_all(run);
@@ -130,9 +152,11 @@ Task<Result<std::shared_ptr<MissingWal::Segment>>> MissingWal::get(const Run& ru
     if (run.fetch.next_timeline != 0 && run.end_of(at) == run.fetch.to)
         names.push_back(segment_file_name(run.fetch.next_timeline, number, run.segment_bytes));
     auto work = [names, words = words_, timeout = timeout_, cancelled = cancelled_,
-                 bytes = run.segment_bytes]() -> Result<std::shared_ptr<Segment>> {
+                 bytes = run.segment_bytes,
+                 prefix = directory_prefix(
+                     repository_.repository_id())]() -> Result<std::shared_ptr<Segment>> {
         auto segment = std::make_shared<Segment>();
-        WV_TRY(segment->directory, make_private_directory());
+        WV_TRY(segment->directory, make_private_directory(prefix));
         Result<> fetched;
         for (const std::string& name : names) {
             segment->name = name;
