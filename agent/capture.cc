@@ -199,7 +199,8 @@ Task<Capture::Ended> Capture::attach_and_stream() {
         ended.result = fail(start.error());
         co_return ended;
     }
-    if (stopping_) co_return ended;
+    if (away_) receiver_->close();
+    if (stopping_ || away_) co_return ended;
     start_ = std::move(*start);
     if (start_->fetch) co_return co_await fetch_missing();
     ended.result = co_await begin(*start_);

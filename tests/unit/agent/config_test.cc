@@ -155,6 +155,31 @@ TEST_CASE("Bounds hold at both ends") {
     CHECK(load(kLeast + "[server.main.backup]\nevery = \"off\"\n")->servers[0].backup.every == 0s);
 }
 
+TEST_CASE("A slot is given up only at a size that is named, and not before the warning") {
+    auto with = [](const std::string& lines) {
+        return std::string(kLeast).replace(kLeast.find("[repo"), 0, lines);
+    };
+    CHECK_FALSE(load(kLeast)->servers.at(0).slot_give_up_bytes);
+    CHECK_FALSE(load(with("slot_give_up = \"off\"\n"))->servers.at(0).slot_give_up_bytes);
+    CHECK(load(with("slot_give_up = \"64GiB\"\n"))->servers.at(0).slot_give_up_bytes == 64ull
+                                                                                            << 30);
+    CHECK(load(with("slot_give_up = \"20GiB\"\n")));
+    const std::string early = message_of(with("slot_give_up = \"19GiB\"\n"));
+    CHECK(contains(early, "server.main.slot_give_up is 19 GiB, below slot_limit, 20 GiB"));
+    CHECK(contains(message_of(with("slot_give_up = \"1MiB\"\n")), "slot_give_up"));
+}
+
+TEST_CASE("wal_fetch is a command in words") {
+    auto with = [](const std::string& value) {
+        return std::string(kLeast).replace(kLeast.find("[repo"), 0, "wal_fetch = " + value + "\n");
+    };
+    CHECK(load(kLeast)->servers.at(0).wal_fetch.empty());
+    CHECK(load(with("\"cp '/a b/%f' %p\""))->servers.at(0).wal_fetch ==
+          std::vector<std::string>{"cp", "/a b/%f", "%p"});
+    CHECK(contains(message_of(with("\"cp /a/%f\"")), "%p"));
+    CHECK(contains(message_of(with("\"cp /a/%f %p")), "walvault.toml:3"));
+}
+
 TEST_CASE("A key or a password in the configuration is refused and not repeated") {
     std::string secret = "walvault-key-1 c2VjcmV0c2VjcmV0c2VjcmV0";
     std::string message = message_of(
