@@ -26,7 +26,7 @@ struct ServerConfig {
     std::string conninfo;
     std::string slot = "walvault";
     bool standby_slots = true;  // the slot is kept on every other server of conninfo, too
-    std::string time_zone;  // IANA name; empty: TZ, else the system's
+    std::string time_zone;      // IANA name; empty: TZ, else the system's
     std::chrono::milliseconds rpo_target{5000};
     std::uint64_t slot_limit_bytes = 20ull << 30;
     std::optional<std::uint64_t> slot_give_up_bytes;  // nothing: the slot is never given up

@@ -371,7 +371,8 @@ def time_starts(context, tool):
     return result
 
 
-CASES = {"drain": drain, "live": live, "synchronous": synchronous, "backup": backup_and_restore, "replay": replay, "index": large_index}
+CASES = {"drain": drain, "live": live, "synchronous": synchronous, "backup": backup_and_restore,
+         "replay": replay, "index": large_index}
 
 
 def median(values):

@@ -88,7 +88,8 @@ def synchronous_rows(case):
                         f"pg_receivewal --synchronous {show(of(peer, field), 'ms')}", show(of(ours, field), "ms"),
                         median(paired), 1.05))
     paired = [ratio(mine["tps"], theirs["tps"]) for mine, theirs in zip(ours, peer)]
-    rows.append(Row("TPS with a synchronous standby", f"pg_receivewal --synchronous {show(of(peer, 'tps'), 'TPS', 0)}",
+    rows.append(Row("TPS with a synchronous standby",
+                    f"pg_receivewal --synchronous {show(of(peer, 'tps'), 'TPS', 0)}",
                     show(of(ours, "tps"), "TPS", 0), median(paired), 0.95, at_least=True))
     return rows
 
@@ -138,8 +139,8 @@ def show(value, unit, digits=2):
     return "–" if value is None else f"{value:.{digits}f} {unit}".strip()
 
 
-MAKERS = {"drain": drain_rows, "live": live_rows, "synchronous": synchronous_rows, "backup": backup_rows, "replay": replay_rows,
-          "index": index_rows}
+MAKERS = {"drain": drain_rows, "live": live_rows, "synchronous": synchronous_rows,
+          "backup": backup_rows, "replay": replay_rows, "index": index_rows}
 
 
 def rows_of(results):
