@@ -48,7 +48,7 @@ private:
 constexpr std::size_t kBlockBytes = 4096;
 constexpr std::uint64_t kDirectBytesMin = 1_MiB;
 
-// One per thread, as large as the largest write it was used for.
+// Of whole blocks. One per thread, as large as the largest write it was used for.
 class AlignedBuffer {
 public:
     ByteSpan copy_of(ByteSpan bytes) {
@@ -117,12 +117,13 @@ RestoredFile& RestoredFile::operator=(RestoredFile&& other) noexcept {
 
 Result<> RestoredFile::write_at(std::uint64_t offset, ByteSpan bytes) {
     thread_local AlignedBuffer buffer;
-    if (is_direct_) bytes = buffer.copy_of(bytes);
+    const bool is_whole_blocks = offset % kBlockBytes == 0 && bytes.size() % kBlockBytes == 0;
+    if (is_direct_ && is_whole_blocks) bytes = buffer.copy_of(bytes);
     while (!bytes.empty()) {
         const ssize_t count =
             ::pwrite(descriptor_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
         if (count < 0 && errno == EINTR) continue;
-        // Blocks larger than these, or a write that went on inside a block.
+        // Parts of a block, or blocks larger than these: this file goes through the cache from now on.
         if (count < 0 && errno == EINVAL && use_page_cache(descriptor_)) continue;
         if (count < 0) return system_failure("write", path_, errno);
         offset += static_cast<std::uint64_t>(count);
