@@ -36,9 +36,14 @@ void publish_positions(AgentState& state) {
     metrics.durable_lsn_bytes.set(number(progress.flushed_lsn()));
     metrics.acknowledged_lsn_bytes.set(number(progress.acknowledged_lsn()));
     metrics.closed_lsn_bytes.set(number(progress.closed_lsn()));
-    bool behind = progress.upstream_lsn() > progress.flushed_lsn();
-    metrics.durable_lag_bytes.set(
-        behind ? static_cast<double>(progress.upstream_lsn() - progress.flushed_lsn()) : 0);
+    const SteadyTime now = state.clock.steady_now();
+    for (auto& [lag, position] : {std::pair(&metrics.durable_lag, progress.flushed_lsn()),
+                                  std::pair(&metrics.acknowledged_lag, progress.acknowledged_lsn()),
+                                  std::pair(&metrics.closed_lag, progress.closed_lsn())}) {
+        const Lsn upstream = std::max(progress.upstream_lsn(), position);
+        lag->bytes.set(static_cast<double>(upstream - position));
+        lag->seconds.set(std::chrono::duration<double>(progress.behind(position, now)).count());
+    }
     metrics.recoverable_until_timestamp_seconds.set(to_seconds(progress.recoverable_until()));
     metrics.sync_log_counts();
     const storage::Repository::Counts counts = state.repository->counts();

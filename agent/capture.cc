@@ -341,7 +341,7 @@ bool Capture::nothing_continues(const Error& error) {
 
 Task<Result<>> Capture::take_slice(const wal::WalSlice& slice) {
     last_position_.reset();
-    progress_.set_upstream(slice.server_end_lsn);
+    progress_.set_upstream(slice.server_end_lsn, clock_.steady_now());
     metrics_.stream_received_bytes_total.add(static_cast<double>(slice.wal.size()));
     metrics_.stream_last_message_timestamp_seconds.set(to_seconds(clock_.now()));
     if (!comparison_->is_complete()) {
@@ -361,7 +361,7 @@ Task<Result<>> Capture::take_slice(const wal::WalSlice& slice) {
 }
 
 Result<> Capture::take_position(const wal::ServerPosition& position) {
-    progress_.set_upstream(position.server_end_lsn);
+    progress_.set_upstream(position.server_end_lsn, clock_.steady_now());
     metrics_.clock_offset_seconds.set(to_seconds(position.sent_at) - to_seconds(clock_.now()));
     metrics_.stream_last_message_timestamp_seconds.set(to_seconds(clock_.now()));
     const Lsn compared = comparison_->next_lsn();

@@ -221,8 +221,19 @@ void AgentMetrics::make_stream(const Labels& with_repo) {
     acknowledged_lsn_bytes =
         position("acknowledged", "End of the WAL reported to the server as flushed");
     closed_lsn_bytes = position("closed", "End of the WAL in closed packs");
-    durable_lag_bytes = metrics_->gauge(
-        "walvault_durable_lag_bytes", "Upstream minus durable position, taken together.", server_);
+    auto lag = [&](const std::string& name, const std::string& what) {
+        Lag made;
+        made.bytes = metrics_->gauge("walvault_" + name + "_lag_bytes",
+                                     "Upstream minus " + what + " position, taken together.", server_);
+        made.seconds = metrics_->gauge("walvault_" + name + "_lag_seconds",
+                                       "How long the first byte that is not " + what +
+                                           " has been known of; 0 where there is none.",
+                                       server_);
+        return made;
+    };
+    durable_lag = lag("durable", "durable");
+    acknowledged_lag = lag("acknowledged", "acknowledged");
+    closed_lag = lag("closed", "closed");
     flush_duration_seconds = metrics_->histogram(
         "walvault_flush_duration_seconds", "One flush to the disk.", with_repo, kFlushBuckets);
     clock_offset_seconds = metrics_->gauge("walvault_clock_offset_seconds",

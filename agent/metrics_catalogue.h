@@ -85,7 +85,14 @@ struct AgentMetrics {
     Gauge durable_lsn_bytes;  // flushed_lsn
     Gauge acknowledged_lsn_bytes;
     Gauge closed_lsn_bytes;
-    Gauge durable_lag_bytes;
+    // Of a position behind the server.
+    struct Lag {
+        Gauge bytes;
+        Gauge seconds;
+    };
+    Lag durable_lag;
+    Lag acknowledged_lag;
+    Lag closed_lag;
     Histogram flush_duration_seconds;
     Gauge clock_offset_seconds;
 

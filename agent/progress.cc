@@ -12,6 +12,8 @@ void Progress::check_order() const {
 }
 
 void Progress::reset(const storage::HistoryRecord& history, Lsn stored) {
+    // Another server may have less.
+    if (!history_ || history_->id != history.id) upstream_ = stored;
     history_ = history;
     received_ = written_ = flushed_ = closed_ = stored;
     acknowledged_ = std::min(acknowledged_, stored);
@@ -20,7 +22,10 @@ void Progress::reset(const storage::HistoryRecord& history, Lsn stored) {
     changed_.notify();
 }
 
-void Progress::set_upstream(Lsn lsn) { upstream_ = std::max(upstream_, lsn); }
+void Progress::set_upstream(Lsn lsn, SteadyTime at) {
+    upstream_ = std::max(upstream_, lsn);
+    upstream_times_.note(upstream_, at);
+}
 
 void Progress::set_received(Lsn lsn) {
     WV_ASSERT(lsn >= received_);

@@ -4,6 +4,7 @@
 
 #include <optional>
 
+#include "agent/upstream_times.h"
 #include "base/event.h"
 #include "proto/lsn.h"
 #include "storage/repository_view.h"
@@ -18,7 +19,8 @@ public:
 
     // Begins again at what is stored, after start or reconnection: [start of history, `stored`).
     void reset(const storage::HistoryRecord& history, Lsn stored);
-    void set_upstream(Lsn lsn);
+    // The server's WAL reaches to `lsn`, known at `at`.
+    void set_upstream(Lsn lsn, SteadyTime at);
     void set_received(Lsn lsn);
     void set_written(Lsn lsn);
     void set_flushed(Lsn lsn);
@@ -34,6 +36,10 @@ public:
     Lsn flushed_lsn() const { return flushed_; }
     Lsn acknowledged_lsn() const { return acknowledged_; }
     Lsn closed_lsn() const { return closed_; }
+    // How long the first byte from `position` on has been known of.
+    SteadyTime::duration behind(Lsn position, SteadyTime now) const {
+        return upstream_times_.behind(position, now);
+    }
     WallTime recoverable_until() const { return recoverable_until_; }
 
     // Wakes whoever waits for a position; re-check after.
@@ -43,6 +49,7 @@ private:
     void check_order() const;
     std::optional<storage::HistoryRecord> history_;
     Lsn upstream_, received_, written_, flushed_, acknowledged_, closed_;
+    UpstreamTimes upstream_times_;
     WallTime recoverable_until_{};
     Event changed_;
 };

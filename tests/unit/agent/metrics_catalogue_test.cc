@@ -44,6 +44,8 @@ counter walvault_stream_connects_total server
 counter walvault_stream_disconnects_total reason,server
 counter walvault_stream_received_bytes_total server
 counter walvault_wal_fetches_total result,server
+gauge walvault_acknowledged_lag_bytes server
+gauge walvault_acknowledged_lag_seconds server
 gauge walvault_acknowledged_lsn_bytes server
 gauge walvault_backup_done_bytes server
 gauge walvault_backup_expected_bytes server
@@ -57,10 +59,13 @@ gauge walvault_backup_running server
 gauge walvault_backups server,state
 gauge walvault_build_info version
 gauge walvault_clock_offset_seconds server
+gauge walvault_closed_lag_bytes server
+gauge walvault_closed_lag_seconds server
 gauge walvault_closed_lsn_bytes server
 gauge walvault_config_last_reload_success_timestamp_seconds
 gauge walvault_config_last_reload_successful
 gauge walvault_durable_lag_bytes server
+gauge walvault_durable_lag_seconds server
 gauge walvault_durable_lsn_bytes server
 gauge walvault_histories repo,server
 gauge walvault_received_lsn_bytes server
