@@ -223,8 +223,9 @@ void AgentMetrics::make_stream(const Labels& with_repo) {
     closed_lsn_bytes = position("closed", "End of the WAL in closed packs");
     auto lag = [&](const std::string& name, const std::string& what) {
         Lag made;
-        made.bytes = metrics_->gauge("walvault_" + name + "_lag_bytes",
-                                     "Upstream minus " + what + " position, taken together.", server_);
+        made.bytes =
+            metrics_->gauge("walvault_" + name + "_lag_bytes",
+                            "Upstream minus " + what + " position, taken together.", server_);
         made.seconds = metrics_->gauge("walvault_" + name + "_lag_seconds",
                                        "How long the first byte that is not " + what +
                                            " has been known of; 0 where there is none.",

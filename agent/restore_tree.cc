@@ -123,7 +123,8 @@ Result<> RestoredFile::write_at(std::uint64_t offset, ByteSpan bytes) {
         const ssize_t count =
             ::pwrite(descriptor_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
         if (count < 0 && errno == EINTR) continue;
-        // Parts of a block, or blocks larger than these: this file goes through the cache from now on.
+        // Parts of a block, or blocks larger than these: this file goes through the cache from now
+        // on.
         if (count < 0 && errno == EINVAL && use_page_cache(descriptor_)) continue;
         if (count < 0) return system_failure("write", path_, errno);
         offset += static_cast<std::uint64_t>(count);

@@ -11,7 +11,8 @@ namespace walvault::agent {
 
 class UpstreamTimes {
 public:
-    // The server's WAL reaches to `lsn`, known at `at`. Where it went back, all before is forgotten.
+    // The server's WAL reaches to `lsn`, known at `at`. Where it went back, all before is
+    // forgotten.
     void note(Lsn lsn, SteadyTime at);
     // How long the first byte from `position` on has been known of; zero where none is. Never too
     // little: of many moves long ago, neighbours count as one, with the older time.
