@@ -93,6 +93,30 @@ TEST_CASE("files come back byte for byte, and zeros as holes") {
     CHECK((status.st_mode & 0777) == 0600);
 }
 
+TEST_CASE("a large file is whole, in whatever pieces it is written") {
+    Scratch scratch;
+    RestoreTree tree = open_tree(scratch);
+    std::string content;
+    for (std::size_t i = 0; i < 2 * 1_MiB; ++i)
+        content += static_cast<char>('a' + i * 7919 % 26);
+    // Whole blocks, parts of blocks, and both after one another.
+    const std::vector<std::vector<std::size_t>> pieces{{1_MiB, 1_MiB},
+                                                       {4'096, 2 * 1_MiB - 4'096},
+                                                       {1, 4'095, 2 * 1_MiB - 4'096},
+                                                       {216, 1_MiB, 1_MiB - 216}};
+    for (std::size_t i = 0; i < pieces.size(); ++i) {
+        auto file = tree.create_file("large" + std::to_string(i), 0600);
+        REQUIRE(file);
+        REQUIRE(file->set_size(content.size()));
+        std::size_t offset = 0;
+        for (std::size_t size : pieces[i]) {
+            REQUIRE(file->write_at(offset, as_bytes(content).subspan(offset, size)));
+            offset += size;
+        }
+        CHECK(scratch.read("large" + std::to_string(i)) == content);
+    }
+}
+
 TEST_CASE("pg_control is kept back and signal files are left out") {
     Scratch scratch;
     Backup backup;
