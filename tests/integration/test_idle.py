@@ -50,7 +50,7 @@ class IdleTest(StageCase):
 
         # What was proved quiet can be restored to: no commit is missing, none came later.
         target = time.strftime("%Y-%m-%d %H:%M:%S+00", time.gmtime(until[-2]))
-        agent.cli("resolve", "--to", f"time:{target}")
+        agent.cli("resolve", f"time:{target}")
 
     @staticmethod
     def stored_bytes(agent):
