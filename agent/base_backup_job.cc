@@ -239,7 +239,7 @@ Task<Result<>> BaseBackupJob::State::write_batch(pb::ManifestBatch full) {
 Task<Result<>> BaseBackupJob::State::require_space(std::uint64_t expected) {
     auto look = [this]() -> Result<DiskSpace> {
         DiskSpace space;
-        WV_TRY(space.available_bytes, posix_file_system().available_bytes(repository.root()));
+        WV_TRY(space.available_bytes, repository.available_bytes());
         WV_TRY(space.size_bytes, posix_file_system().size_bytes(repository.root()));
         return space;
     };

@@ -320,7 +320,7 @@ Result<CommandLine> help_for(CLI::App& app, const std::string& verb) {
         return usage(fmt::format("there is no verb \"{}\"{}", printable(verb),
                                  did_you_mean(verb, verb_names(app))),
                      "walvault help lists them");
-    std::string text = found->help("walvault " + verb);
+    std::string text = found->help("walvault");
     return CommandLine{{}, HelpText{text + "\nFlags for every verb: walvault --help\n"}};
 }
 

@@ -87,11 +87,11 @@ Task<Result<ServerSide>> HistoryChoice::server_side(wal::Receiver& receiver,
 }
 
 Result<> HistoryChoice::require_room() const {
-    auto available = posix_file_system().available_bytes(repository_.root());
-    if (!available || *available >= kRoomBytes) return {};
+    WV_TRY(const std::uint64_t available, repository_.available_bytes());
+    if (available >= kRoomBytes) return {};
     return fail(Errc::no_space,
                 "the slot is not made anew while the repository's disk has only " +
-                    format_size(*available) + " free",
+                    format_size(available) + " free",
                 "free space there: at least " + format_size(kRoomBytes));
 }
 

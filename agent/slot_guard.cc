@@ -10,6 +10,7 @@ namespace walvault::agent {
 namespace {
 
 constexpr std::chrono::seconds kLookEvery{5};
+constexpr std::chrono::seconds kPatience{30};  // for all that one look asks
 
 bool is_the_disks(const Error& error) {
     return error.code == Errc::no_space || error.code == Errc::io;
@@ -53,6 +54,15 @@ private:
     }
 
     Task<Result<>> look() {
+        // Pulled by a server that says nothing: the next look has its own.
+        hangup_ = wal::Hangup();
+        auto timer = hang_up_after(loop_.get_executor(), hangup_, kPatience);
+        auto done = co_await judge_slot();
+        timer->cancel();
+        co_return done;
+    }
+
+    Task<Result<>> judge_slot() {
         wal::Connection::Options options;
         options.conninfo = server_.conninfo;
         options.application_name = "walvault watch";

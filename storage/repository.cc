@@ -280,6 +280,9 @@ Repository::Counts Repository::counts() const {
             .read_errors = reads.errors,
             .ledger_errors = state_->ledger_errors};
 }
+Result<std::uint64_t> Repository::available_bytes() const {
+    return state_->files.available_bytes(state_->root);
+}
 WalStore& Repository::wal() { return *state_->wal; }
 Result<> Repository::sync() { return state_->index->sync(); }
 Result<> Repository::append_to_ledger(pb::LedgerEntry entry) {

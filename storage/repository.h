@@ -55,6 +55,8 @@ public:
     Result<> require_writer() const;
     std::uint64_t index_rebuilds() const;  // of this open: 0 or 1
     const std::string& root() const;
+    // Free on its file system, for an unprivileged user. From any thread. Errors: io.
+    Result<std::uint64_t> available_bytes() const;
 
     // The cluster as it is known, added to the ledger when it is not. Errors: refused if it is
     // known under another system identifier or segment size; invalid_argument for a name that the

@@ -232,6 +232,26 @@ def difference(expected_xids, truth, restored):
             f"different {changed[:5]} ({len(changed)})")
 
 
+def restore_and_compare(agent, item, truth, acknowledged):
+    """Restores one target; a sentence about what is wrong, or None. `item`: its number, and what to expect."""
+    number, (kind, text, expected_xids, told_by, begun_after) = item
+    pgdata = agent.stage.directory / "pg" / f"target-{number}"
+    # One, two or three at a time: what is restored does not depend on it.
+    restored = agent.restore(**{kind: text}, pgdata=pgdata, extra=["--jobs", str(1 + number % 3)])
+    restored.socket_directory = agent.stage.make_directory("s", f"target-{number}")
+    restored.log = agent.stage.directory / f"postgres-target-{number}.log"
+    restored.open()
+    try:
+        rows = rows_by_xid(restored)
+        wrong = difference(expected_xids, truth, rows)
+        if told_by:
+            there = {row[:2] for of_one in rows.values() for row in of_one}
+            wrong = wrong or broken_promises(acknowledged, there, told_by, begun_after)
+    finally:
+        restored.discard()
+    return f"--{kind} {text}: {wrong}" if wrong else None
+
+
 def make_table(server, name="items", rows=1000):
     """A small table with known content."""
     server.sql(f"create table {name} (id int primary key, body text);"

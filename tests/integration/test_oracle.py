@@ -8,7 +8,7 @@ import unittest
 from agent_process import Agent
 from cluster import Postgres
 from harness import StageCase, lsn_number, lsn_text, now_micros, seeded_random, wait_until
-from oracle import (Rule, Writers, broken_promises, difference, read_transactions, rows_by_xid, time_text,
+from oracle import (Rule, Writers, difference, read_transactions, restore_and_compare, rows_by_xid, time_text,
                     wait_for_commits)
 
 SECOND = 1_000_000
@@ -50,7 +50,8 @@ class OracleTest(StageCase):
         targets = self.targets(transactions, point_lsn, quiet)
         self.assertGreaterEqual(len(targets), 20)
         with concurrent.futures.ThreadPoolExecutor(RESTORES_AT_ONCE) as pool:
-            results = list(pool.map(lambda item: self.restore_and_compare(item, truth), enumerate(targets)))
+            check = lambda item: restore_and_compare(self.agent, item, truth, self.writers.acknowledged)
+            results = list(pool.map(check, enumerate(targets)))
         wrong = [result for result in results if result]
         self.assertFalse(wrong, "\n".join(wrong))
         self.agent.stop()
@@ -135,25 +136,6 @@ class OracleTest(StageCase):
         add_time("to", quiet)
         add("to", "latest", rule.latest(), told_by=lambda ack: True)
         return found
-
-    def restore_and_compare(self, item, truth):
-        """A sentence about what is wrong, or None."""
-        number, (kind, text, expected_xids, told_by, begun_after) = item
-        pgdata = self.stage.directory / "pg" / f"target-{number}"
-        # One, two or three at a time: what is restored does not depend on it.
-        restored = self.agent.restore(**{kind: text}, pgdata=pgdata, extra=["--jobs", str(1 + number % 3)])
-        restored.socket_directory = self.stage.make_directory("s", f"target-{number}")
-        restored.log = self.stage.directory / f"postgres-target-{number}.log"
-        restored.open()
-        try:
-            rows = rows_by_xid(restored)
-            wrong = difference(expected_xids, truth, rows)
-            if told_by:
-                there = {row[:2] for of_one in rows.values() for row in of_one}
-                wrong = wrong or broken_promises(self.writers.acknowledged, there, told_by, begun_after)
-        finally:
-            restored.discard()
-        return f"--{kind} {text}: {wrong}" if wrong else None
 
     def test_what_was_acknowledged_is_restored_when_the_agent_does_not_come_back(self):
         wait_for_commits(self.writers, 300)

@@ -10,7 +10,7 @@ import unittest
 
 from agent_process import Agent
 from harness import PG_BIN, StageCase, lsn_number, lsn_text, now_micros, seeded_random, wait_until
-from oracle import (Rule, Writers, broken_promises, difference, parse_waldump, rows_by_xid, time_text,
+from oracle import (Rule, Writers, parse_waldump, restore_and_compare, rows_by_xid, time_text,
                     wait_for_commits)
 from patroni_cluster import PatroniCluster
 
@@ -136,7 +136,8 @@ class PatroniTest(StageCase):
         targets = self.targets(transactions, quiet)
         self.assertGreaterEqual(len(targets), 20)
         with concurrent.futures.ThreadPoolExecutor(RESTORES_AT_ONCE) as pool:
-            results = list(pool.map(lambda item: self.restore_and_compare(item, truth), enumerate(targets)))
+            results = list(pool.map(lambda item: restore_and_compare(self.agent, item, truth, self.owed),
+                                    enumerate(targets)))
         wrong = [result for result in results if result]
         self.assertFalse(wrong, "\n".join(wrong))
         self.check_orphan()
@@ -249,24 +250,6 @@ class PatroniTest(StageCase):
         add_time("to", quiet)
         add("to", "latest", rule.latest(), told_by=lambda ack: True)
         return found
-
-    def restore_and_compare(self, item, truth):
-        """A sentence about what is wrong, or None."""
-        number, (kind, text, expected_xids, told_by, begun_after) = item
-        pgdata = self.stage.directory / "pg" / f"target-{number}"
-        restored = self.agent.restore(**{kind: text}, pgdata=pgdata)
-        restored.socket_directory = self.stage.make_directory("s", f"target-{number}")
-        restored.log = self.stage.directory / f"postgres-target-{number}.log"
-        restored.open()
-        try:
-            rows = rows_by_xid(restored)
-            wrong = difference(expected_xids, truth, rows)
-            if told_by:
-                there = {row[:2] for of_one in rows.values() for row in of_one}
-                wrong = wrong or broken_promises(self.owed, there, told_by, begun_after)
-        finally:
-            restored.discard()
-        return f"--{kind} {text}: {wrong}" if wrong else None
 
     def wait_slots_ready(self):
         leader = self.cluster.leader()

@@ -111,6 +111,7 @@ TEST_CASE("Every verb has help with an example") {
         std::string text = arguments_of<HelpText>({"help", verb}).text;
         CHECK_MESSAGE(text.find("Example:\n") != std::string::npos, verb);
         CHECK(arguments_of<HelpText>({verb, "--help"}).text == text);
+        CHECK(text.find("walvault " + verb + " " + verb) == std::string::npos);
         CHECK(arguments_of<HelpText>({"--help"}).text.find("\n  " + verb) != std::string::npos);
     }
 }
