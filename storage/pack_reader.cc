@@ -1,6 +1,7 @@
 #include "storage/pack_reader.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "proto/server_version.h"
 
@@ -103,6 +104,25 @@ Result<> PackReader::read_frame(ObjectStore& store, int index, ByteBuffer& plain
     return unseal_frame(index, sealed, plain);
 }
 
+Result<> PackReader::read_frames(ObjectStore& store, int first, int last, ByteBuffer& plain) const {
+    plain.clear();
+    if (first == last) return {};
+    const std::uint64_t from = footer_.frames(first).offset();
+    const pb::FrameEntry& end = footer_.frames(last - 1);
+    WV_TRY(ByteBuffer sealed, store.get(path_, from, end.offset() + end.stored_bytes() - from));
+    ByteBuffer piece;
+    for (int i = first; i < last; ++i) {
+        const pb::FrameEntry& entry = footer_.frames(i);
+        const std::uint64_t at = std::min<std::uint64_t>(entry.offset() - from, sealed.size());
+        WV_CHECK(unseal_frame(i,
+                              ByteSpan(sealed).subspan(at).first(std::min<std::uint64_t>(
+                                  entry.stored_bytes(), sealed.size() - at)),
+                              piece));
+        append(plain, piece);
+    }
+    return {};
+}
+
 namespace {
 
 // Reads an object forward through one buffer, so that a tail of small frames is not a read each.
@@ -149,6 +169,8 @@ public:
             if (taken && *taken == Step::footer) break;
             if (taken) continue;
             if (taken.error().code != Errc::corrupt) return fail(taken.error());
+            WV_TRY(const bool ahead, only_zeros_follow());
+            if (ahead && !damage_) break;
             if (!damage_) WV_CHECK(look_behind(taken.error()));
             torn_bytes_ = size_ - offset_;
             break;
@@ -225,6 +247,20 @@ private:
             *footer_.add_marks() = std::move(mark);
         end_lsn_ = end_lsn_ + plain_.size();
         return {};
+    }
+
+    // Space that the writer wrote ahead.
+    Result<bool> only_zeros_follow() {
+        constexpr std::uint64_t kPieceBytes = 64 << 10;
+        for (std::uint64_t at = offset_; at < size_;) {
+            WV_TRY(ByteSpan piece, forward_.view(at, kPieceBytes));
+            if (piece.empty()) break;  // cut off meanwhile
+            const bool zeros = piece[0] == std::byte{} &&
+                               std::memcmp(piece.data(), piece.data() + 1, piece.size() - 1) == 0;
+            if (!zeros) return false;
+            at += piece.size();
+        }
+        return true;
     }
 
     // A frame that does not check is the torn end of a crash unless a whole frame behind it says

@@ -37,7 +37,10 @@ public:
     // The plain bytes of frame `index`. From any thread. Errors: corrupt naming file and frame,
     // not_found, io.
     Result<> read_frame(ObjectStore& store, int index, ByteBuffer& plain) const;
-    // The same for sealed bytes that were read already.
+    // Frames [first, last), which stand in the order of the file, by one read of all that lies from
+    // the first to the last.
+    Result<> read_frames(ObjectStore& store, int first, int last, ByteBuffer& plain) const;
+    // Frame `index` from its sealed bytes, where these were read already.
     Result<> unseal_frame(int index, ByteSpan sealed, ByteBuffer& plain) const;
     // Place of a WAL or base frame as its entry tells it.
     static FramePlace place_of(const pb::FrameEntry& entry, StreamKind stream);
@@ -48,7 +51,8 @@ private:
     pb::PackFooter footer_;
 };
 
-// What a tail holds: the whole frames from its start. `torn_bytes` after them are not a frame.
+// What a tail holds: the whole frames from its start. `torn_bytes` after them are neither a frame
+// nor only zeros, which are space written ahead.
 struct ScannedTail {
     std::shared_ptr<const PackReader> reader;  // footer: frames with summaries, marks
     FileHeader header;

@@ -176,16 +176,11 @@ Result<Repository::State::WrittenPack> Repository::State::write_part(const PackR
         return fail(removed.error());
     WrittenPack pack;
     WV_TRY(pack.writer, PackWriter::create(files, root, path, std::move(cipher)));
-    ByteBuffer piece;
     ByteBuffer plain;
     Lsn end = header.start_lsn;
     for (int first = part.first_frame, last = 0; first < part.last_frame; first = last) {
         last = group_end(footer, first);
-        plain.clear();
-        for (int i = first; i < last; ++i) {
-            WV_CHECK(reader.read_frame(*store, i, piece));
-            append(plain, piece);
-        }
+        WV_CHECK(reader.read_frames(*store, first, last, plain));
         end = end + plain.size();
         pb::FrameEntry entry = merged_entry(footer, first, last);
         entry.set_frame_number(pack.writer->next_frame_number());

@@ -1,6 +1,13 @@
 #include "storage/tail_writer.h"
 
+#include <algorithm>
+
 namespace walvault::storage {
+namespace {
+constexpr std::uint64_t kAheadBytes = 1 << 20;
+// With less left, zeros must not take the place of frames.
+constexpr std::uint64_t kAvailableBytesMin = 64 << 20;
+}  // namespace
 
 std::string pack_path_of_tail(const std::string& tail_path) {
     constexpr std::string_view kTail = ".tail";
@@ -27,8 +34,19 @@ Result<std::unique_ptr<TailWriter>> TailWriter::create(FileSystem& files, const 
 }
 
 Result<> TailWriter::append(ByteSpan sealed_frame) {
-    WV_CHECK(file_->write(sealed_frame));
+    WV_CHECK(file_->write_at(end_offset_, sealed_frame));
     end_offset_ += sealed_frame.size();
+    return {};
+}
+
+Result<> TailWriter::write_ahead(std::uint64_t bytes) {
+    if (end_offset_ + bytes <= ahead_offset_) return {};
+    auto available = files_.available_bytes(root_);
+    if (!available || *available < kAvailableBytesMin) return {};
+    static const ByteBuffer zeros(kAheadBytes);
+    const std::uint64_t from = std::max(end_offset_, ahead_offset_);
+    WV_CHECK(file_->write_at(from, zeros));
+    ahead_offset_ = from + kAheadBytes;
     return {};
 }
 
@@ -37,7 +55,9 @@ Result<> TailWriter::sync() { return file_->sync_data(); }
 Result<pb::PackInfo> TailWriter::close_in_place(const pb::PackFooter& footer,
                                                 std::uint32_t frame_number, pb::PackInfo info) {
     WV_TRY(SealedFooter sealed, seal_footer(plan_->cipher, footer, end_offset_, frame_number));
-    WV_CHECK(file_->write(sealed.bytes));
+    // Before the footer makes it longer again: then its sync says the size too.
+    if (ahead_offset_ > end_offset_) WV_CHECK(file_->truncate(end_offset_));
+    WV_CHECK(file_->write_at(end_offset_, sealed.bytes));
     WV_CHECK(file_->sync_data());
     std::string from = root_ + "/" + plan_->path;
     std::string to = pack_path_of_tail(plan_->path);

@@ -115,6 +115,8 @@ void SimulatedFiles::cut_write(const Change& change, Cut how, Random& random, By
         return;
     }
     if (fate == 2) return;
+    if (change.offset + change.bytes.size() <= bytes.size())
+        return cut_overwrite(change, random, bytes);
     // Whole sectors of it, from its start on; with `fate` 4 the size is that of the whole.
     const std::uint64_t end = change.offset + change.bytes.size();
     const std::uint64_t sectors = (end - change.offset) / kSectorBytes + 1;
@@ -125,6 +127,18 @@ void SimulatedFiles::cut_write(const Change& change, Cut how, Random& random, By
     kept.bytes.resize(stop - change.offset);
     if (!kept.bytes.empty()) apply(kept, bytes);
     if (fate == 4 && bytes.size() < end) bytes.resize(end);
+}
+
+// A disk writes the sectors of what was there already in any order.
+void SimulatedFiles::cut_overwrite(const Change& change, Random& random, ByteBuffer& bytes) {
+    const std::uint64_t end = change.offset + change.bytes.size();
+    for (std::uint64_t at = change.offset; at < end;) {
+        const std::uint64_t stop = std::min(end, (at / kSectorBytes + 1) * kSectorBytes);
+        const auto from = change.bytes.begin() + static_cast<std::ptrdiff_t>(at - change.offset);
+        if (random.one_in(2))
+            std::copy_n(from, stop - at, bytes.begin() + static_cast<std::ptrdiff_t>(at));
+        at = stop;
+    }
 }
 
 std::shared_ptr<SimulatedFiles::Inode> SimulatedFiles::cut(const Inode& inode, Cut how,

@@ -103,6 +103,7 @@ private:
     static std::shared_ptr<Directory> cut(const Directory& directory, Cut how, Random& random);
     static std::shared_ptr<Inode> cut(const Inode& inode, Cut how, Random& random);
     static void cut_write(const Change& change, Cut how, Random& random, ByteBuffer& bytes);
+    static void cut_overwrite(const Change& change, Random& random, ByteBuffer& bytes);
     static std::uint64_t bytes_of(const Directory& directory);
 
     // The directory that `path` lies in, and its last component.

@@ -63,6 +63,7 @@ public:
         return real_.list(path);
     }
     Result<FileInfo> info(const std::string& path) override { return real_.info(path); }
+    Result<bool> exists(const std::string& path) override { return real_.exists(path); }
     Result<> give_to_owner_of(const std::string& path, const std::string& directory) override {
         return real_.give_to_owner_of(path, directory);
     }
@@ -89,7 +90,10 @@ private:
             return real_->write(bytes);
         }
         Result<> write_at(std::uint64_t offset, ByteSpan bytes) override {
-            WV_CHECK(owner_.step());
+            if (auto fine = owner_.step(); !fine) {
+                if (owner_.tear_now()) (void)real_->write_at(offset, bytes.first(bytes.size() / 2));
+                return fine;
+            }
             return real_->write_at(offset, bytes);
         }
         Result<std::size_t> read_at(std::uint64_t offset, MutableByteSpan into) override {

@@ -129,6 +129,7 @@ public:
     const HistoryRecord& history() const { return history_; }
 
     Lsn flushed;
+    bool writes_ahead = false;  // as for commits that wait
 
 private:
     Result<> open() {
@@ -157,6 +158,7 @@ private:
         entry.set_tag(tag_of(sealed));
         merge_summary(summary_, notes.summary);
         *entry.mutable_summary() = std::move(notes.summary);
+        if (writes_ahead) WV_CHECK(tail_->write_ahead(sealed.size()));
         WV_CHECK(tail_->append(sealed));
         WV_CHECK(tail_->sync());
         *footer_.add_frames() = std::move(entry);

@@ -111,13 +111,14 @@ TEST_CASE("a second writer is refused, and a wrong key is told from damage") {
 }
 
 // One scripted life: three tails, closings in place and by rewriting, a reopening.
-Result<> live(Stage& stage, FileSystem& files, MadeWal& wal, Lsn& flushed) {
+Result<> live(Stage& stage, FileSystem& files, MadeWal& wal, bool ahead, Lsn& flushed) {
     for (int life = 0; life < 2; ++life) {
         WV_TRY(auto repository, stage.open(files));
         HistoryWriter writer(*repository, wal);
+        writer.writes_ahead = ahead;
         auto run = [&]() -> Result<> {
             WV_CHECK(writer.begin());
-            WV_CHECK(writer.store(life == 0 ? 12'000 : 280'000, 60'000));
+            WV_CHECK(writer.store(life == 0 ? 12'000 : 280'000, ahead ? 300'000 : 60'000));
             return life == 1 ? writer.close() : Result<>{};
         };
         auto ran = run();
@@ -144,6 +145,8 @@ TEST_CASE("whatever operation fails, everything flushed before it is there after
     bool tear = false;
     SUBCASE("the operation does nothing") {}
     SUBCASE("a failing write leaves half of its bytes") { tear = true; }
+    bool ahead = false;
+    SUBCASE("that, and frames stand on space written ahead") { tear = ahead = true; }
     for (std::uint64_t fail_at = 1;; ++fail_at) {
         CAPTURE(fail_at);
         Stage stage;
@@ -152,7 +155,7 @@ TEST_CASE("whatever operation fails, everything flushed before it is there after
         wal.grow(3, 100'000);
         FaultyFileSystem files(posix_file_system(), fail_at, tear);
         Lsn flushed = wal.builder.start();
-        (void)live(stage, files, wal, flushed);
+        (void)live(stage, files, wal, ahead, flushed);
         check_nothing_is_damaged(*stage.view(false));
         auto repository = stage.open();
         if (!repository) FAIL(std::string(repository.error().message));
@@ -282,6 +285,87 @@ TEST_CASE("a synced frame that is damaged is told from the torn end of a crash")
         REQUIRE(history.damage);
         CHECK(history.damage->message.find("missing") != std::string::npos);
     }
+}
+
+void close_what_was_written_ahead(std::size_t frame_bytes, bool by_a_crash) {
+    CAPTURE(frame_bytes);
+    CAPTURE(by_a_crash);
+    Stage stage;
+    stage.create();
+    MadeWal wal;
+    wal.grow(23, 1'500'000);
+    auto repository = must(stage.open());
+    HistoryWriter writer(*repository, wal);
+    writer.writes_ahead = true;
+    must(writer.begin());
+    must(writer.store(frame_bytes, 1u << 30));
+    const std::string tail = stage.paths_of(".tail").at(0);
+    const ByteBuffer written = raw_file(tail);
+    std::size_t used = written.size();
+    while (used > 0 && written[used - 1] == std::byte{})
+        --used;
+    REQUIRE(written.size() - used > 1000);
+    {
+        auto view = stage.view();
+        HistoryRecord history = must(view->histories("main")).back();
+        CHECK(!history.damage);
+        CHECK(history.end_lsn == wal.builder.end());
+        CHECK(std::ranges::equal(read_all(*view, history), wal.builder.bytes()));
+    }
+    auto scanned = must(repository->wal().scan_continuation(
+        [&] {
+            pb::TailOpened opened;
+            opened.set_path(tail.substr(stage.root.size() + 1));
+            opened.set_history_id(text_of(writer.history().id));
+            opened.set_start_lsn(writer.history().start_lsn.value);
+            return opened;
+        }(),
+        0));
+    CHECK(scanned.torn_bytes == 0);
+    CHECK(!scanned.damage);
+    if (by_a_crash) {
+        writer.drop();
+        repository.reset();
+        repository = must(stage.open());
+    } else {
+        must(writer.close());
+    }
+    auto view = stage.view(false);
+    HistoryRecord history = must(view->histories("main")).back();
+    CHECK(std::ranges::equal(read_all(*view, history), wal.builder.bytes()));
+    REQUIRE(stage.paths_of(".pack").size() == 1);
+    for (const pb::PackInfo& pack : must(view->packs("main"))) {
+        must(view->verify_pack(pack, true));
+        CHECK(pack.stored_bytes() == std::filesystem::file_size(stage.root + "/" + pack.path()));
+    }
+}
+
+TEST_CASE("space written ahead of the frames is neither damage nor torn, and no pack keeps it") {
+    for (std::size_t frame_bytes : {10'000u, 300'000u})  // rewritten, closed in place
+        for (bool by_a_crash : {false, true})
+            close_what_was_written_ahead(frame_bytes, by_a_crash);
+}
+
+TEST_CASE("a synced frame that reads as zeros is damage where a later one vouches for it") {
+    Stage stage;
+    stage.create();
+    MadeWal wal;
+    wal.grow(22, 200'000);
+    {
+        auto repository = must(stage.open());
+        HistoryWriter writer(*repository, wal);
+        writer.writes_ahead = true;
+        must(writer.begin());
+        must(writer.store(20'000, 1u << 30));
+    }
+    const std::string tail = stage.paths_of(".tail").at(0);
+    ByteBuffer bytes = raw_file(tail);
+    std::fill_n(bytes.begin() + 30'000, 9'000, std::byte{});
+    std::ofstream(tail, std::ios::binary | std::ios::trunc) << as_text(bytes);
+    HistoryRecord history = must(stage.view()->histories("main")).back();
+    REQUIRE(history.damage);
+    CHECK(history.damage->code == Errc::corrupt);
+    CHECK(history.end_lsn > history.start_lsn);
 }
 
 TEST_CASE(
