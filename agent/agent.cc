@@ -240,12 +240,13 @@ void take_up_what_is_stored(AgentState& state) {
 
 }  // namespace
 
-AgentState::AgentState(asio::io_context& loop, const Globals& chosen, Config configured,
+AgentState::AgentState(LeaderLoop& loop, const Globals& chosen, Config configured,
                        const ServerConfig& served, std::unique_ptr<storage::Repository> opened)
-    : executor(loop.get_executor()),
+    : executor(loop.context().get_executor()),
       globals(chosen),
       config(std::move(configured)),
       server(served),
+      pools{.waited_for = Pool(loop)},
       repository(std::move(opened)),
       metrics(registry, server, "primary"),
       progress(executor),
@@ -264,9 +265,9 @@ Result<int> run_agent(const Globals& globals, const AgentRequest& request) {
     if (!opened && opened.error().code == Errc::cancelled) return 0;
     if (!opened) return fail(std::move(opened).error());
     std::unique_ptr<storage::Repository> repository = std::move(*opened);
-    asio::io_context loop(1);
+    LeaderLoop loop;
     AgentState state(loop, globals, std::move(config), server, std::move(repository));
-    asio::signal_set signals(loop, SIGTERM, SIGINT, SIGHUP);
+    asio::signal_set signals(loop.context(), SIGTERM, SIGINT, SIGHUP);
     take_up_what_is_stored(state);
     WV_CHECK(listen(state));
     log::info("agent.started", "walvault runs",
@@ -281,7 +282,7 @@ Result<int> run_agent(const Globals& globals, const AgentRequest& request) {
     notify_systemd("READY=1\nSTATUS=attaching to the server");
     Result<> result;
     int ended_by = 0;
-    asio::co_spawn(loop, serve(state, request, signals, result, ended_by),
+    asio::co_spawn(loop.context(), serve(state, request, signals, result, ended_by),
                    [](std::exception_ptr failed) {
                        if (failed) std::terminate();
                    });

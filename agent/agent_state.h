@@ -41,7 +41,7 @@ struct StandbyState {
 };
 
 struct AgentState {
-    AgentState(asio::io_context& loop, const Globals& chosen, Config configured,
+    AgentState(LeaderLoop& loop, const Globals& chosen, Config configured,
                const ServerConfig& served, std::unique_ptr<storage::Repository> opened);
 
     asio::any_io_executor executor;

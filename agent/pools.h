@@ -1,4 +1,4 @@
-// Pools: the threads that block, so that the loop never does.
+// Pools: the threads that block, so that the loop does not.
 #pragma once
 
 #include <algorithm>
@@ -9,6 +9,9 @@
 namespace walvault::agent {
 
 struct Pools {
+    // Small writes and syncs of the tail that a commit waits for: on the loop itself where that is
+    // a LeaderLoop. Never two at a time.
+    Pool waited_for{1};
     Pool cpu{std::max(2u, std::thread::hardware_concurrency())};  // zstd, AEAD, hashing
     Pool tail{1};     // writes and syncs of the tail: nothing else may stand before them
     Pool store{1};    // the repository: ledger, index, closing

@@ -12,6 +12,9 @@ namespace {
 constexpr std::size_t kBatchFramesMax = 16;
 // So little is sealed where it is written: a way to another thread and back takes longer.
 constexpr std::size_t kSmallFrameBytes = 64_KiB;
+// Smaller than what the disk writes at least: zstd would take as long as the rest and save nothing
+// until the tail is closed, when all is compressed together.
+constexpr std::size_t kUncompressedFrameBytes = 4_KiB;
 // After WAL stops, one proof of quiet soon, then few: an idle server costs less than 1 kB a minute.
 constexpr std::chrono::seconds kQuietAfter{1};
 constexpr std::chrono::seconds kQuietEvery{15};
@@ -97,18 +100,14 @@ Task<Result<>> WalPipeline::append(ByteSpan wal) {
         co_await room_.wait();
     if (error_) co_return fail(*error_);
     auto fed = feed(wal);
-    flush_now();
+    if (flush_at_once_) work_.notify();
     co_return fed;
 }
 
 void WalPipeline::set_flush_at_once(bool at_once) {
     flush_at_once_ = at_once;
-    if (running_) flush_now();
-}
-
-// With one flush on its way, what comes is gathered for the next.
-void WalPipeline::flush_now() {
-    if (flush_at_once_ && !writing_ && queue_.empty()) cut_frame();
+    work_.notify();
+    filled_.notify();
 }
 
 SteadyTime::duration WalPipeline::unflushed_for() const {
@@ -130,7 +129,7 @@ Result<> WalPipeline::feed(ByteSpan wal) {
             }
             open_.reserve(kFrameBytes);
             open_since_ = last_wal_at_;
-            filled_.notify();
+            if (!flush_at_once_) filled_.notify();
         }
         walvault::append(open_, piece);
         progress_.set_received(tracker_->end_lsn());
@@ -225,7 +224,7 @@ void WalPipeline::note_quiet(Lsn lsn, WallTime at) {
 
 Task<> WalPipeline::flush_timer() {
     while (!finishing_ && !error_) {
-        if (open_.empty()) {
+        if (open_.empty() || flush_at_once_) {
             co_await filled_.wait();
             continue;
         }
@@ -250,6 +249,9 @@ std::vector<std::shared_ptr<WalPipeline::Frame>> WalPipeline::next_batch() {
 
 Task<> WalPipeline::write_loop() {
     while (!error_) {
+        // Here, and not as it comes: one sync is for all that the socket had and for what came
+        // during the sync before.
+        if (flush_at_once_ && queue_.empty()) cut_frame();
         auto batch = next_batch();
         if (batch.empty()) {
             if (finishing_ && queue_.empty()) co_return;
@@ -261,7 +263,6 @@ Task<> WalPipeline::write_loop() {
         writing_since_ = batch.front()->cut_at;
         auto written = co_await write_batch(std::move(batch));
         writing_ = false;
-        if (written) flush_now();
         if (!written) {
             break_with(written.error());
             co_return;
@@ -326,11 +327,16 @@ Task<Result<>> WalPipeline::enter_barriers(const std::vector<std::shared_ptr<Fra
 
 Task<Result<>> WalPipeline::sync_frames(const std::vector<std::shared_ptr<Frame>>& batch) {
     SteadyTime start = clock_.steady_now();
-    auto append = [&batch, level = options_.level]() -> Result<> {
+    auto append = [&batch, level = options_.level, waited_for = flush_at_once_]() -> Result<> {
         for (const auto& frame : batch) {
-            if (frame->sealed.empty())
-                frame->sealed = frame->tail->plan->cipher.seal(frame->place, frame->plain, level);
-            WV_CHECK(frame->tail->writer->append(frame->sealed));
+            storage::TailWriter& writer = *frame->tail->writer;
+            if (frame->sealed.empty()) {
+                const bool compress = frame->plain.size() > kUncompressedFrameBytes;
+                frame->sealed = frame->tail->plan->cipher.seal(
+                    frame->place, frame->plain, compress ? level : storage::kNotCompressed);
+            }
+            if (waited_for) WV_CHECK(writer.write_ahead(frame->sealed.size()));
+            WV_CHECK(writer.append(frame->sealed));
         }
         return {};
     };
@@ -344,7 +350,11 @@ Task<Result<>> WalPipeline::sync_frames(const std::vector<std::shared_ptr<Frame>
             WV_CHECK(sync());
             return still_writer();
         };
-        auto done = co_await run_on(pools_.tail, all);
+        std::size_t bytes = 0;
+        for (const auto& frame : batch)
+            bytes += frame->plain.size();
+        Pool& pool = bytes <= kSmallFrameBytes ? pools_.waited_for : pools_.tail;
+        auto done = co_await run_on(pool, all);
         if (!done) metrics_.store_errors_total.at(StoreOperation::flush).add();
         if (done) progress_.set_written(Lsn{batch.back()->place.end});
         metrics_.flush_duration_seconds.observe(seconds_since(start, clock_.steady_now()));
@@ -365,6 +375,9 @@ Task<Result<>> WalPipeline::sync_frames(const std::vector<std::shared_ptr<Frame>
 }
 
 void WalPipeline::note_flushed(const std::vector<std::shared_ptr<Frame>>& batch) {
+    // First what is waited for.
+    progress_.set_flushed(Lsn{batch.back()->place.end});
+    on_flushed_(progress_.flushed_lsn());
     double now = to_seconds(clock_.now());
     std::uint64_t stored = 0;
     WallTime newest{};
@@ -403,9 +416,7 @@ void WalPipeline::note_flushed(const std::vector<std::shared_ptr<Frame>>& batch)
         ++tail.synced_frames;
     }
     metrics_.store_written_bytes_total.add(static_cast<double>(stored));
-    progress_.set_flushed(Lsn{batch.back()->place.end});
     if (newest != WallTime{}) progress_.set_recoverable_until(newest);
-    on_flushed_(progress_.flushed_lsn());
     room_.notify();
 }
 

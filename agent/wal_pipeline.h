@@ -65,7 +65,6 @@ private:
 
     Result<> feed(ByteSpan wal);
     void cut_frame();
-    void flush_now();
     void cut_quiet_frame(WallTime at);
     void enqueue(std::shared_ptr<Frame> frame);
     Result<> plan_next_tail();

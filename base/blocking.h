@@ -7,22 +7,26 @@
 #include <utility>
 
 #include "base/asio.h"
+#include "base/leader_loop.h"
 
 namespace walvault {
 
-// Threads that may block; or an executor in their place, where one thread is to do everything in an
-// order of its own.
+// Threads that may block; or the loop's own, where a job is short and waited for; or an executor in
+// their place, where one thread is to do everything in an order of its own.
 class Pool {
 public:
     explicit Pool(std::size_t threads)
         : threads_(std::make_unique<asio::thread_pool>(threads)),
           executor_(threads_->get_executor()) {}
+    explicit Pool(LeaderLoop& loop) : loop_(&loop), executor_(loop.context().get_executor()) {}
     explicit Pool(asio::any_io_executor executor) : executor_(std::move(executor)) {}
 
     const asio::any_io_executor& executor() const { return executor_; }
+    LeaderLoop* loop() const { return loop_; }
 
 private:
     std::unique_ptr<asio::thread_pool> threads_;
+    LeaderLoop* loop_ = nullptr;
     asio::any_io_executor executor_;
 };
 
@@ -36,13 +40,16 @@ Task<std::invoke_result_t<Work&>> run_on(Pool& pool, Work work) {
         auto executor = asio::get_associated_executor(handler);
         auto shared_handler = std::make_shared<decltype(handler)>(std::move(handler));
         auto shared_job = std::make_shared<Work>(std::move(job));
-        asio::post(pool.executor(), [executor, shared_handler, shared_job]() mutable {
+        auto run = [executor, shared_handler, shared_job, loop = pool.loop()]() mutable {
+            LeaderLoop::Blocking blocking(loop);
             auto value = std::make_shared<std::optional<Value>>((*shared_job)());
             shared_job.reset();
+            if (blocking.end()) return (*shared_handler)(std::move(**value));
             asio::post(executor, [shared_handler, value]() mutable {
                 (*shared_handler)(std::move(**value));
             });
-        });
+        };
+        asio::post(pool.executor(), std::move(run));
     };
     co_return co_await asio::async_initiate<const asio::use_awaitable_t<>&, void(Value)>(
         initiate, asio::use_awaitable, std::move(work));

@@ -70,6 +70,13 @@ public:
     virtual Result<std::vector<FileInfo>> list(const std::string& path) = 0;
     // Does not follow a symbolic link. Errors: not_found, io.
     virtual Result<FileInfo> info(const std::string& path) = 0;
+    // False: proven absent. Does not follow a symbolic link. Errors: io.
+    virtual Result<bool> exists(const std::string& path) {
+        auto found = info(path);
+        if (!found && found.error().code == Errc::not_found) return false;
+        if (!found) return fail(std::move(found).error());
+        return true;
+    }
     // As root, gives `path` to the owner of `directory`, so that who owns the directory can go on
     // with it; otherwise does nothing. Errors: not_found, io.
     virtual Result<> give_to_owner_of(const std::string& path, const std::string& directory) = 0;

@@ -201,6 +201,12 @@ public:
         if (::lstat(path.c_str(), &status) != 0) return fail(system_error("stat", path, errno));
         return to_info(path.substr(path.find_last_of('/') + 1), status);
     }
+    // Asked for at each sync of a tail: absence is not made an error with a text first.
+    Result<bool> exists(const std::string& path) override {
+        if (::faccessat(AT_FDCWD, path.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0) return true;
+        if (errno == ENOENT || errno == ENOTDIR) return false;
+        return fail(system_error("look for", path, errno));
+    }
     Result<> give_to_owner_of(const std::string& path, const std::string& directory) override {
         if (::geteuid() != 0) return {};
         struct stat status {};

@@ -89,9 +89,9 @@ Result<> Repository::State::enter(pb::LedgerEntry entry, const Footers& footers)
 }
 
 Result<> Repository::State::require_writer() const {
-    auto later = files.info(root + "/" + writer_name(generation + 1));
-    if (!later && later.error().code == Errc::not_found) return {};
+    auto later = files.exists(later_writer);
     if (!later) return fail_while("look for a later writer", later.error());
+    if (!*later) return {};
     return fail(Errc::busy,
                 "another agent has taken over the repository " + root + " as its writer " +
                     std::to_string(generation + 1) + "; this one was writer " +
@@ -111,6 +111,7 @@ Result<> Repository::State::claim_generation() {
             last = std::max(last, number);
     }
     generation = last + 1;
+    later_writer = root + "/" + writer_name(generation + 1);
     WV_TRY(auto file, files.create(root + "/" + writer_name(generation)));
     std::string who = options.host + " " + std::to_string(::getpid()) + "\n";
     WV_CHECK(file->write(as_bytes(who)));

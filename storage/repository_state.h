@@ -34,6 +34,7 @@ struct Repository::State {
     std::unique_ptr<Index> index;
     std::unique_ptr<WalStore> wal;
     std::uint64_t generation = 0;
+    std::string later_writer;  // the path of the claim that ends this one
     std::uint64_t next_serial = 1;
     std::uint64_t index_rebuilds = 0;
     std::set<std::string> held_tails;  // paths of tails that a TailWriter holds

@@ -155,7 +155,7 @@ ByteBuffer FileCipher::seal(const FramePlace& place, ByteSpan plain, int level) 
     header.synced_frames = place.synced_frames;
     header.plain_bytes = static_cast<std::uint32_t>(plain.size());
     std::size_t body_bytes = 0;
-    if (!plain.empty())
+    if (!plain.empty() && level != kNotCompressed)
         body_bytes = this_threads_compressor().compress({body, out.size() - kFrameHeaderBytes - kTagBytes},
                                                         plain, level);
     header.codec = body_bytes == 0 ? Codec::stored : Codec::zstd;

@@ -9,6 +9,8 @@
 
 namespace walvault::storage {
 
+inline constexpr int kNotCompressed = 0;  // in place of a zstd level
+
 // The key of one file: BLAKE2b-256(data key, "walvault file 1" ‖ repository id ‖ file id).
 // Immutable: seal and unseal may be called from any thread at once.
 class FileCipher {
@@ -23,7 +25,7 @@ public:
 
     // Header and ciphertext, ready to append. `plain` has at most kFramePlainBytesMax bytes. Stored
     // uncompressed where zstd makes it no smaller. `level` is zstd's, 1..19 (negative ones are
-    // allowed).
+    // allowed), or kNotCompressed.
     ByteBuffer seal(const FramePlace& place, ByteSpan plain, int level) const;
 
     // The plain bytes of `frame` (header and ciphertext) if it is exactly the frame that belongs at

@@ -10,6 +10,7 @@ import unittest
 
 from agent_process import Agent
 from cluster import ConnectionLost, Postgres
+from faults import shim_environment
 from harness import StageCase, seeded_random, wait_until
 
 
@@ -115,6 +116,37 @@ class SynchronousCommits(ProtectedCase):
             self.assertLess(time.monotonic() - began, 20)
             self.server.start()
             wait_until(self.agent.is_ready, "the agent to be back")
+
+    def test_c22_a_disk_that_hangs_holds_up_commits_and_nothing_else(self):
+        """The sync that commits wait for runs on the loop: the loop must not hang with it."""
+        self.agent.allowed_events.add("store.hangs")
+        self.agent.stop()
+        armed, report = self.agent.directory / "armed", self.agent.directory / "report"
+        self.agent.start(environment=shim_environment(
+            self.stage, "sync", "hang", 1, self.agent.repo / "main" / "wal", report, FAULT_ARMED=str(armed)))
+        self.wait_for_agent()
+        writers = Writers(self.server).start()
+        wait_until(lambda: min(writers.acknowledged) >= 5, "commits of each writer")
+        self.stage.write(armed, "")
+        wait_until(report.exists, "a sync that hangs")
+        began = time.monotonic()
+        self.agent.metrics()
+        self.assertTrue(self.agent.status()["synchronous"])
+        self.assertLess(time.monotonic() - began, 5, "the agent answers while its disk does not")
+        stuck = sum(writers.acknowledged)
+        # An agent that stayed would keep the server from shutting down.
+        wait_until(lambda: self.agent.events("store.hangs"), "the agent to leave the server")
+        self.assertLess(sum(writers.acknowledged) - stuck, 1 + len(writers.acknowledged))
+        armed.unlink()
+        gone_on = sum(writers.acknowledged) + 20
+        wait_until(lambda: sum(writers.acknowledged) >= gone_on, "commits to go on")
+        returned = writers.stop()
+        self.agent.kill9()
+        restored = self.agent.restore(to="latest")
+        restored.open()
+        stored = dict(restored.rows("select worker, max(number) from t group by worker"))
+        for worker, number in enumerate(returned):
+            self.assertGreaterEqual(int(stored.get(str(worker), 0)), number)
 
     def test_c22_remote_apply_is_warned_of(self):
         self.server.sql("alter system set synchronous_commit = 'remote_apply'")

@@ -5,7 +5,8 @@
 //   FAULT_AT         N, counted over all threads from 1
 //   FAULT_ACTION     error: the call fails with EIO; full: with ENOSPC; kill: the process dies
 //   before it;
-//                    torn: half of a write is done, then the process dies
+//                    torn: half of a write is done, then the process dies;
+//                    hang: a sync waits until FAULT_ARMED is removed, and is done then
 //   FAULT_DIRECTORY  only calls on files below it count (receive: only sockets, wherever)
 //   FAULT_REPORT     a file that gets one line when the fault has fired
 //   FAULT_STICKY     set: every call from the Nth on fails, as on a disk that stays broken
@@ -16,6 +17,7 @@
 #undef _FILE_OFFSET_BITS
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -104,6 +106,14 @@ int act() {
     return -1;
 }
 
+// Like a disk that says nothing for a while.
+bool hangs() {
+    if (!is_setting("FAULT_ACTION", "hang")) return false;
+    while (is_armed())
+        poll(nullptr, 0, 10);
+    return true;
+}
+
 bool hits(const char* call, int descriptor) {
     return is_setting("FAULT_CALL", call) && is_below(descriptor) && is_the_one();
 }
@@ -158,12 +168,12 @@ ssize_t pwrite64(int descriptor, const void* bytes, size_t count, off64_t offset
 
 int fsync(int descriptor) {
     static auto* real = next<int(int)>("fsync");
-    return hits("sync", descriptor) ? act() : real(descriptor);
+    return hits("sync", descriptor) && !hangs() ? act() : real(descriptor);
 }
 
 int fdatasync(int descriptor) {
     static auto* real = next<int(int)>("fdatasync");
-    return hits("sync", descriptor) ? act() : real(descriptor);
+    return hits("sync", descriptor) && !hangs() ? act() : real(descriptor);
 }
 
 int syncfs(int descriptor) {

@@ -1,0 +1,72 @@
+#include "base/leader_loop.h"
+
+#include <thread>
+#include <utility>
+
+#include "base/invariant.h"
+
+namespace walvault {
+
+LeaderLoop::Blocking::Blocking(LeaderLoop* loop) : loop_(loop) {
+    if (loop_ == nullptr) return;
+    const std::lock_guard lock(loop_->mutex_);
+    ++loop_->job_count_;
+    // A second one, beside one that was overtaken, is not watched: there is no third thread.
+    if (loop_->blocked_since_) {
+        loop_ = nullptr;
+        return;
+    }
+    loop_->blocked_since_ = std::chrono::steady_clock::now();
+    me_ = loop_->leader_;
+    if (loop_->watching_) return;
+    loop_->watching_ = true;
+    loop_->changed_.notify_all();
+}
+
+bool LeaderLoop::Blocking::end() {
+    if (loop_ == nullptr) return false;
+    const std::lock_guard lock(loop_->mutex_);
+    loop_->blocked_since_.reset();
+    return std::exchange(loop_, nullptr)->leader_ == me_;
+}
+
+void LeaderLoop::run() {
+    WV_ASSERT(!ended_);
+    std::thread follower([this] { serve(1); });
+    serve(0);
+    follower.join();
+}
+
+void LeaderLoop::serve(int me) {
+    while (wait_to_lead(me)) {
+        while (leader_ == me) {
+            if (context_.run_one() > 0) continue;
+            const std::lock_guard lock(mutex_);
+            ended_ = true;
+            changed_.notify_all();
+            return;
+        }
+    }
+}
+
+// False when the loop has ended.
+bool LeaderLoop::wait_to_lead(int me) {
+    std::unique_lock lock(mutex_);
+    while (!ended_ && leader_ != me) {
+        if (!watching_) {
+            changed_.wait(lock);
+            continue;
+        }
+        const std::uint64_t jobs = job_count_;
+        changed_.wait_for(lock, patience_);
+        if (ended_ || leader_ == me) break;
+        if (blocked_since_ && std::chrono::steady_clock::now() - *blocked_since_ >= patience_) {
+            leader_ = me;
+            break;
+        }
+        watching_ = blocked_since_ || job_count_ != jobs;
+    }
+    return !ended_;
+}
+
+}  // namespace walvault
