@@ -76,8 +76,9 @@ Capture::Capture(asio::any_io_executor executor, Pools& pools, storage::Reposito
       attach_(std::move(attach)),
       pipeline_(executor, pools, repository, progress, metrics, clock,
                 pipeline_options(server, repo),
-                [this](Lsn flushed) { tasks_.spawn(acknowledge(flushed)); }),
+                [this](Lsn flushed) { acknowledge_at_once(flushed); }),
       choice_(pools, repository, clock, server.slot),
+      other_hosts_(pools, repository, pipeline_, progress, clock, attach_),
       missing_wal_(pools, repository, pipeline_, progress, metrics),
       backoff_(100ms, 10s, random_number()),
       stopped_(executor),
@@ -214,11 +215,30 @@ Task<Capture::Ended> Capture::attach_and_stream() {
 Task<Capture::Ended> Capture::fetch_missing() {
     receiver_->close();
     Ended ended;
-    ended.result = co_await missing_wal_.fetch(*start_, *cluster_);
+    ended.result = co_await fetch_from_elsewhere();
     ended.again = choice_.note_fetched(*start_, ended.result);
     // What is settled is no failure of this attachment: the next one enters the gap.
     if (ended.again) ended.result = Result<>();
     co_return ended;
+}
+
+// From another host first: it is known to be of this cluster, and nobody has to have set it up.
+Task<Result<>> Capture::fetch_from_elsewhere() {
+    Result<> from_hosts = fail(Errc::not_found, "");
+    if (other_hosts_.is_there()) {
+        from_hosts = co_await other_hosts_.fetch(*start_, *cluster_, hangup_);
+        const bool is_answer = !from_hosts && (from_hosts.error().code == Errc::not_found ||
+                                               from_hosts.error().code == Errc::unavailable);
+        const bool took_some = progress_.flushed_lsn() > start_->history.end_lsn;
+        if (!is_answer || took_some || !missing_wal_.is_configured()) co_return from_hosts;
+    }
+    auto fetched = co_await missing_wal_.fetch(*start_, *cluster_);
+    if (fetched || from_hosts.error().message.empty()) co_return fetched;
+    // A host that is down may come back with it.
+    if (fetched.error().code == Errc::not_found && from_hosts.error().code == Errc::unavailable)
+        co_return from_hosts;
+    fetched.error().message += "; " + from_hosts.error().message;
+    co_return fetched;
 }
 
 Task<Result<StreamStart>> Capture::attach() {
@@ -245,7 +265,9 @@ Task<Result<StreamStart>> Capture::attach() {
     WV_CO_TRY(cluster_, co_await run_on(pools_.store, std::move(settle_cluster)));
     metrics_.set_server_info(std::to_string(wanted.system_identifier),
                              std::to_string(identity_->server_version_num));
-    choice_.set_fetching(missing_wal_.is_configured(), server_.wal_fetch_timeout);
+    other_hosts_.set_servers(server_.conninfo, identity_->address);
+    choice_.set_fetching(missing_wal_.is_configured() || other_hosts_.is_there(),
+                         server_.wal_fetch_timeout);
     co_return co_await choice_.choose(*receiver_, *cluster_);
 }
 
@@ -386,6 +408,12 @@ Result<> Capture::take_position(const wal::ServerPosition& position) {
     }
     last_position_ = position;
     return {};
+}
+
+void Capture::acknowledge_at_once(Lsn flushed) {
+    if (!streaming_ || pipeline_.error() || !comparison_->is_complete()) return;
+    progress_.set_acknowledged(flushed);
+    if (!receiver_->acknowledge_at_once(flushed)) tasks_.spawn(acknowledge(flushed));
 }
 
 Task<> Capture::acknowledge(Lsn flushed) {

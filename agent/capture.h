@@ -7,15 +7,12 @@
 #include "agent/config.h"
 #include "agent/history_choice.h"
 #include "agent/missing_wal.h"
+#include "agent/other_hosts.h"
 #include "agent/wal_comparison.h"
 #include "agent/wal_pipeline.h"
 #include "base/backoff.h"
 
 namespace walvault::agent {
-
-// How an attachment is made: the real one is wal::Receiver::attach.
-using AttachReceiver = std::function<Task<Result<std::unique_ptr<wal::Receiver>>>(
-    wal::Receiver::Options, const Clock&)>;
 
 // run() attaches, streams, and attaches again after every loss, until stop(). Which history is
 // continued is decided anew each time (HistoryChoice), and every byte that is stored already is
@@ -65,6 +62,7 @@ private:
     Task<Ended> attach_and_stream();
     Task<Result<StreamStart>> attach();
     Task<Ended> fetch_missing();
+    Task<Result<>> fetch_from_elsewhere();
     Task<Result<>> begin(const StreamStart& start);
     Task<Result<>> stream();
     Task<Result<>> take_slice(const wal::WalSlice& slice);
@@ -72,6 +70,7 @@ private:
     void note_same_history();
     bool nothing_continues(const Error& error);
     bool note_what_was_learned(const Error& error);
+    void acknowledge_at_once(Lsn flushed);
     Task<> acknowledge(Lsn flushed);
     Task<> close_when_broken();
     Task<> close_when_slow();
@@ -87,6 +86,7 @@ private:
     AttachReceiver attach_;
     WalPipeline pipeline_;
     HistoryChoice choice_;
+    OtherHosts other_hosts_;
     MissingWal missing_wal_;
     Backoff backoff_;
     Event stopped_;  // or to stay away no longer

@@ -36,32 +36,56 @@ constexpr Duration kFlushStep = std::chrono::milliseconds(100);
 constexpr Duration kForever = Duration::max();
 constexpr std::size_t kWarningsKept = 3;
 
-// Outlives the wait: a timer's handler may be queued when the wait is already over.
-struct Alarm {
-    explicit Alarm(const asio::any_io_executor& executor) : timer(executor) {}
-    asio::steady_timer timer;
-    bool waiting = true;
-    bool rang = false;
-};
+// Ends waits for a socket that take too long. A deadline moves with every wait and is rarely
+// reached: the timer stays armed, and looks again when it rings.
+class Alarm : public std::enable_shared_from_this<Alarm> {
+public:
+    explicit Alarm(std::shared_ptr<Socket> socket) : socket_(std::move(socket)), timer_(socket_->get_executor()) {}
 
-// False if `timeout` passed. Wake-ups may be spurious: another wait's alarm cancels this one too.
-Task<bool> wait_socket(std::shared_ptr<Socket> socket, Socket::wait_type type, Duration timeout) {
-    auto executor = co_await asio::this_coro::executor;
-    auto alarm = std::make_shared<Alarm>(executor);
-    if (timeout != kForever) {
-        alarm->timer.expires_after(timeout);
-        alarm->timer.async_wait([alarm, socket](boost::system::error_code error) {
-            if (error || !alarm->waiting) return;
-            alarm->rang = true;
-            boost::system::error_code ignored;
-            socket->cancel(ignored);
+    // False if `timeout` passed. One wait at a time. Wake-ups may be spurious: an alarm cancels the
+    // other waits for its socket too.
+    Task<bool> wait(Socket::wait_type type, Duration timeout) {
+        auto self = shared_from_this();
+        rang_ = false;
+        deadline_ = timeout == kForever ? SteadyTime::max() : std::chrono::steady_clock::now() + timeout;
+        if (deadline_ < armed_until_) arm(deadline_);
+        boost::system::error_code ignored;
+        co_await socket_->async_wait(type, asio::redirect_error(asio::use_awaitable, ignored));
+        deadline_ = SteadyTime::max();
+        co_return !rang_;
+    }
+
+    // No wait runs any more.
+    void put_away() { timer_.cancel(); }
+
+private:
+    void arm(SteadyTime until) {
+        armed_until_ = until;
+        timer_.expires_at(until);
+        timer_.async_wait([alarm = weak_from_this()](boost::system::error_code error) {
+            auto self = alarm.lock();
+            if (!error && self) self->ring();
         });
     }
-    boost::system::error_code ignored;
-    co_await socket->async_wait(type, asio::redirect_error(asio::use_awaitable, ignored));
-    alarm->waiting = false;
-    alarm->timer.cancel();
-    co_return !alarm->rang;
+    void ring() {
+        armed_until_ = SteadyTime::max();
+        if (deadline_ == SteadyTime::max()) return;
+        if (std::chrono::steady_clock::now() < deadline_) return arm(deadline_);
+        rang_ = true;
+        boost::system::error_code ignored;
+        socket_->cancel(ignored);
+    }
+
+    std::shared_ptr<Socket> socket_;
+    asio::steady_timer timer_;
+    SteadyTime armed_until_ = SteadyTime::max();
+    SteadyTime deadline_ = SteadyTime::max();  // of the wait that runs
+    bool rang_ = false;
+};
+
+Task<bool> wait_socket(std::shared_ptr<Socket> socket, Socket::wait_type type, Duration timeout) {
+    auto alarm = std::make_shared<Alarm>(std::move(socket));
+    co_return co_await alarm->wait(type, timeout);
 }
 
 // Asio closes what it is given, and libpq closes its own: each has a descriptor of its own.
@@ -84,7 +108,10 @@ Result<std::shared_ptr<Socket>> open_socket(const asio::any_io_executor& executo
 class PqConnection final : public Connection {
 public:
     PqConnection(PgConn conn, std::shared_ptr<Socket> socket, Hangup hangup)
-        : conn_(std::move(conn)), socket_(std::move(socket)), hangup_(std::move(hangup)) {
+        : conn_(std::move(conn)),
+          socket_(std::move(socket)),
+          read_alarm_(std::make_shared<Alarm>(socket_)),
+          hangup_(std::move(hangup)) {
         PQsetErrorVerbosity(conn_.get(), PQERRORS_DEFAULT);
         PQsetNoticeReceiver(conn_.get(), on_notice, this);
     }
@@ -96,6 +123,7 @@ public:
     Result<std::optional<CopyMessage>> poll_copy_data() override;
     Task<Result<CopyWait>> wait_copy_data(Duration timeout) override;
     Task<Result<>> put_copy_data(ByteSpan bytes) override;
+    Result<bool> try_put_copy_data(ByteSpan bytes) override;
     Task<Result<>> put_copy_end() override;
     Task<Result<std::vector<QueryResult>>> results_after_copy() override { return collect(); }
 
@@ -119,6 +147,7 @@ private:
 
     PgConn conn_;
     std::shared_ptr<Socket> socket_;
+    std::shared_ptr<Alarm> read_alarm_;
     Hangup hangup_;
     bool copy_ended_ = false;
     bool lost_ = false;
@@ -144,6 +173,7 @@ void PqConnection::close() {
     if (!conn_) return;
     boost::system::error_code ignored;
     socket_->close(ignored);
+    read_alarm_->put_away();
     conn_.reset();
 }
 
@@ -227,7 +257,7 @@ Error PqConnection::result_error(const PGresult* result) {
 Task<Result<bool>> PqConnection::take_result(std::vector<QueryResult>& results,
                                              std::optional<Error>& error) {
     while (!lost_ && PQisBusy(conn_.get())) {
-        co_await wait_socket(socket_, Socket::wait_read, kForever);
+        co_await read_alarm_->wait(Socket::wait_read, kForever);
         WV_CO_CHECK(usable());
         // What came before the end of the connection is still to be parsed.
         consume();
@@ -300,7 +330,7 @@ Task<Result<Connection::CopyWait>> PqConnection::wait_copy_data(Duration timeout
     WV_CO_CHECK(usable());
     if (copy_ended_) co_return CopyWait::ended;
     if (timeout <= Duration::zero()) co_return CopyWait::timed_out;
-    bool woken = co_await wait_socket(socket_, Socket::wait_read, timeout);
+    bool woken = co_await read_alarm_->wait(Socket::wait_read, timeout);
     WV_CO_CHECK(usable());
     co_return woken ? CopyWait::readable : CopyWait::timed_out;
 }
@@ -309,7 +339,7 @@ Task<Result<std::optional<CopyMessage>>> PqConnection::next_copy_data() {
     for (;;) {
         WV_CO_TRY(auto message, poll_copy_data());
         if (message || copy_ended_) co_return std::move(message);
-        co_await wait_socket(socket_, Socket::wait_read, kForever);
+        co_await read_alarm_->wait(Socket::wait_read, kForever);
     }
 }
 
@@ -323,6 +353,16 @@ Task<Result<>> PqConnection::put_copy_data(ByteSpan bytes) {
         co_await wait_socket(socket_, Socket::wait_write, kFlushStep);
     }
     co_return co_await flush();
+}
+
+Result<bool> PqConnection::try_put_copy_data(ByteSpan bytes) {
+    WV_CHECK(usable());
+    int put = PQputCopyData(conn_.get(), reinterpret_cast<const char*>(bytes.data()),
+                            static_cast<int>(bytes.size()));
+    if (put == 0) return false;
+    int left = put < 0 ? -1 : PQflush(conn_.get());
+    if (left < 0) return fail(lost());
+    return left == 0;
 }
 
 Task<Result<>> PqConnection::put_copy_end() {

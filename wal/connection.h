@@ -77,6 +77,9 @@ public:
     enum class CopyWait { readable, ended, timed_out };
     virtual Task<Result<CopyWait>> wait_copy_data(std::chrono::steady_clock::duration timeout) = 0;
     virtual Task<Result<>> put_copy_data(ByteSpan bytes) = 0;
+    // The same without waiting: false where the socket does not take all of it now; the next
+    // put_copy_data() sends the rest first. Errors: unavailable.
+    virtual Result<bool> try_put_copy_data(ByteSpan bytes) = 0;
     virtual Task<Result<>> put_copy_end() = 0;
     // The results after a copy, drained. If the server ended the copy and waits for put_copy_end(), one
     // result of kind copy_in. A server that closes the connection after its last command completed, as

@@ -48,6 +48,7 @@ public:
     Task<Result<>> start(Lsn start, TimelineId timeline) override;
     Task<Result<StreamEvent>> next() override;
     Task<Result<>> acknowledge(Lsn flushed_lsn, bool urgent) override;
+    bool acknowledge_at_once(Lsn flushed_lsn) override;
     Task<> stop() override;
     void set_gather_interval(std::chrono::milliseconds interval) override {
         options_.gather_interval = interval;
@@ -67,6 +68,7 @@ private:
     ServerIdentity identity_;
     std::optional<StreamState> state_;         // while streaming
     std::optional<TimelineEnd> ended_before_;  // the timeline ended exactly at the start
+    bool unsent_ = false;                      // a status waits for room in the socket
     std::uint64_t gathered_bytes_ = 0;         // of WAL since the socket was last waited for
 };
 
@@ -181,8 +183,20 @@ Task<Result<>> PhysicalReceiver::send_status(bool reply_requested) {
 Task<Result<>> PhysicalReceiver::acknowledge(Lsn flushed_lsn, bool urgent) {
     if (!state_) co_return Result<>();
     state_->acknowledge(flushed_lsn, urgent);
-    if (!state_->status_due(clock_.steady_now())) co_return Result<>();
+    if (!unsent_ && !state_->status_due(clock_.steady_now())) co_return Result<>();
+    unsent_ = false;
     co_return co_await send_status(false);
+}
+
+bool PhysicalReceiver::acknowledge_at_once(Lsn flushed_lsn) {
+    if (!state_) return true;
+    state_->acknowledge(flushed_lsn, true);
+    SteadyTime now = clock_.steady_now();
+    if (!state_->status_due(now)) return true;
+    ByteBuffer bytes = encode_standby_status(state_->take_status(false, now, clock_.now()));
+    auto sent = connection_->try_put_copy_data(bytes);
+    unsent_ = !sent || !*sent;
+    return !unsent_;
 }
 
 Task<Result<StreamEvent>> PhysicalReceiver::end_of_stream() {
@@ -229,7 +243,9 @@ Task<Result<ServerIdentity>> identify(Connection& connection, Receiver::Options 
     WV_CO_TRY(auto timeout, co_await show(connection, "wal_sender_timeout"));
     WV_CO_TRY(identity.wal_sender_timeout, parse_duration(timeout));
     WV_CO_TRY(identity.system, co_await identify_system(connection));
-    WV_CO_TRY(identity.slot, co_await find_slot(connection, std::move(options)));
+    if (!options.slot.empty()) {
+        WV_CO_TRY(identity.slot, co_await find_slot(connection, std::move(options)));
+    }
     WV_CO_TRY(auto standby, co_await show(connection, "in_hot_standby"));
     identity.in_recovery = standby == "on";
     co_return identity;
@@ -242,6 +258,7 @@ Task<Result<std::unique_ptr<Receiver>>> Receiver::attach(Options options, const 
     wanted.conninfo = options.conninfo;
     wanted.mode = Connection::Mode::physical_replication;
     wanted.application_name = options.application_name;
+    wanted.only = options.only;
     wanted.hangup = options.hangup;
     WV_CO_TRY(auto connection, co_await Connection::connect(std::move(wanted)));
     WV_CO_TRY(auto identity, co_await identify(*connection, options));

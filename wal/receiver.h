@@ -43,7 +43,8 @@ class Receiver {
 public:
     struct Options {
         std::string conninfo;
-        std::string slot;
+        std::string slot;  // empty: the stream uses none, and what it reads may be removed meanwhile
+        std::optional<ServerAddress> only;  // of the conninfo's servers this one alone
         std::string application_name = "walvault";
         // How often the server is asked for its position when nothing arrives; the answer moves
         // "restorable until" on an idle server.
@@ -77,6 +78,9 @@ public:
     // What may be told to the server as written and flushed. Sends a status update at once if it moved
     // and `urgent`, else with the next one due. Never moves back.
     virtual Task<Result<>> acknowledge(Lsn flushed_lsn, bool urgent) = 0;
+    // Urgently and without waiting. False where the socket does not take it now, or is gone: then
+    // acknowledge() is to be called too.
+    virtual bool acknowledge_at_once(Lsn flushed_lsn) = 0;
     // Options::gather_interval from now on.
     virtual void set_gather_interval(std::chrono::milliseconds interval) = 0;
     // Ends the stream cleanly (CopyDone), bounded by one second, and closes.

@@ -188,8 +188,9 @@ Task<Result<std::string>> timeline_history(Connection& connection, TimelineId ti
 
 Task<Result<std::optional<TimelineEnd>>> start_replication(Connection& connection, std::string slot,
                                                            Lsn start, TimelineId timeline) {
-    std::string command = fmt::format("START_REPLICATION SLOT {} PHYSICAL {} TIMELINE {}",
-                                      quote_identifier(slot), to_string(start), timeline);
+    std::string command = fmt::format("START_REPLICATION {}PHYSICAL {} TIMELINE {}",
+                                      slot.empty() ? "" : "SLOT " + quote_identifier(slot) + " ",
+                                      to_string(start), timeline);
     auto results = co_await connection.query(command);
     if (!results) {
         Error error = std::move(results).error();

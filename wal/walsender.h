@@ -40,6 +40,7 @@ Task<Result<>> drop_slot(Connection& connection, std::string slot);
 // Content of a history file; timeline >= 2.
 Task<Result<std::string>> timeline_history(Connection& connection, TimelineId timeline);
 
+// `slot` may be empty: the stream uses none.
 // nothing: streaming began. Otherwise the timeline ended exactly at `start` and what follows it.
 struct TimelineEnd {
     TimelineId next_timeline = 0;

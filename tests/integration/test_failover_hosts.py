@@ -164,6 +164,9 @@ class StandbySlots(HostsCase):
         self.agent.stop()
         self.agent.cli("--yes", "detach")
         self.set_option("standby_slots", "off")
+        # The old primary, which has it, does not come back.
+        self.set_option("wal_fetch_timeout", "1s")
+        self.agent.allowed_events.add("wal.not_on_other_host")
         self.agent.start()
         self.fail_over_while_the_agent_is_down(standby)
         self.assertEqual(len(self.info()["gaps"]), 1)

@@ -27,6 +27,7 @@ public:
     Task<Result<>> start(Lsn start, TimelineId timeline) override;
     Task<Result<wal::StreamEvent>> next() override;
     Task<Result<>> acknowledge(Lsn flushed_lsn, bool urgent) override;
+    bool acknowledge_at_once(Lsn flushed_lsn) override;
     void set_gather_interval(std::chrono::milliseconds interval) override {
         options_.gather_interval = interval;
     }
@@ -252,6 +253,15 @@ void SimulatedReceiver::send_status(bool reply_requested) {
     session_->keepalives.push_back({session_->sent_lsn, network_.time.now()});
     if (network_.keepalives_are_doubled && network_.random.one_in(3))
         session_->keepalives.push_back(session_->keepalives.back());
+}
+
+// Sometimes the socket takes nothing at once.
+bool SimulatedReceiver::acknowledge_at_once(Lsn flushed_lsn) {
+    if (!state_) return true;
+    if (network_.random.one_in(4)) return false;
+    state_->acknowledge(flushed_lsn, true);
+    if (state_->status_due(network_.time.steady_now())) send_status(false);
+    return true;
 }
 
 Task<Result<>> SimulatedReceiver::acknowledge(Lsn flushed_lsn, bool urgent) {

@@ -52,6 +52,7 @@ public:
         co_return CopyWait::ended;
     }
     Task<Result<>> put_copy_data(ByteSpan) override { co_return Result<>(); }
+    Result<bool> try_put_copy_data(ByteSpan) override { return true; }
     Task<Result<>> put_copy_end() override { co_return Result<>(); }
     Task<Result<std::vector<QueryResult>>> results_after_copy() override {
         if (end_error) co_return fail(*end_error);
