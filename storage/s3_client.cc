@@ -365,7 +365,7 @@ S3Client::S3Client(FileSystem& files, S3Options options, S3Endpoint endpoint)
 S3Client::~S3Client() = default;
 
 Result<S3Answer> S3Client::perform(const S3Request& request) {
-    auto give_up_at = steady_clock::now() + state_->options.retry_for;
+    auto give_up_at = steady_clock::now() + request.retry_for.value_or(state_->options.retry_for);
     bool renewed = false;
     for (unsigned attempts = 1;; ++attempts) {
         if (state_->cancelled) return fail(Errc::cancelled, "stopped on request");

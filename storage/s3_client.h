@@ -23,6 +23,7 @@ struct S3Request {
     // For an answer that takes the store longer than the options' stall_timeout.
     std::optional<std::chrono::seconds> stall_timeout = {};
     bool one_attempt = false;
+    std::optional<std::chrono::seconds> retry_for = {};  // instead of the options'
     // Of a good answer; one that fails it is taken for a broken one and asked for again.
     std::function<Result<>(const S3Answer&)> check = {};
 };

@@ -19,6 +19,8 @@ constexpr std::uint64_t kPageBytesMax = 16_MiB;
 constexpr std::size_t kListedMax = 10'000'000;
 // Larger than any object, and small enough for every store's arithmetic.
 constexpr std::uint64_t kOffsetMax = std::uint64_t{1} << 60;
+// Times that an object in parts is sent where its completion stays open.
+constexpr int kUploadsMax = 3;
 // Whose put made an object: one number for each call of put(), the same in all its attempts.
 constexpr std::string_view kPutHeader = "x-amz-meta-walvault-put";
 const S3Pairs kCreateOnly = {{"if-none-match", "*"}};
@@ -134,21 +136,26 @@ private:
                 S3Request{.method = "PUT", .key = key, .headers = headers, .body = bytes});
             return settle(key, put_id, bytes.size(), answer);
         }
-        auto answer =
-            upload_in_parts(client_, key, bytes, headers, create_only ? kCreateOnly : S3Pairs{});
-        return settle(key, put_id, bytes.size(), answer);
+        for (int left = kUploadsMax;; --left) {
+            S3Uploaded uploaded = upload_in_parts(client_, key, bytes, headers,
+                                                  create_only ? kCreateOnly : S3Pairs{});
+            auto settled =
+                settle(key, put_id, bytes.size(), uploaded.answer, uploaded.at_completion);
+            if (settled || left == 1 || !uploaded.at_completion) return settled;
+        }
     }
 
     // What became of a put. An attempt whose answer was lost may have made the object, and the next
-    // one been refused for it.
+    // one been refused for it. Where the store did not answer for long, it is asked once only,
+    // unless `patiently`.
     Result<> settle(const std::string& key, const std::string& put_id, std::uint64_t size_bytes,
-                    const Result<S3Answer>& answer) {
+                    const Result<S3Answer>& answer, bool patiently = false) {
         if (answer && answer->ok()) return {};
         if (!answer && answer.error().code == Errc::cancelled) return fail(answer.error());
-        auto found = head(key, !answer);
+        auto found = head(key, !answer && !patiently);
         if (found && found->put_id == put_id && found->size_bytes == size_bytes) return {};
+        if (found && (!answer || s3_failure(*answer) == S3Failure::exists)) return fail(exists());
         if (!answer) return fail(answer.error());
-        if (s3_failure(*answer) == S3Failure::exists) return fail(exists());
         return fail(s3_error(*answer));
     }
 
@@ -305,7 +312,7 @@ private:
         Result<bool> refused = first_refused;
         if (!first_refused)
             refused = is_refused(
-                parts ? upload_in_parts(client_, key, as_bytes("2"), headers, kCreateOnly)
+                parts ? upload_in_parts(client_, key, as_bytes("2"), headers, kCreateOnly).answer
                       : client_.perform({.method = "PUT",
                                          .key = key,
                                          .headers = conditional,

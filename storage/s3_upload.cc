@@ -42,6 +42,7 @@ public:
             .headers = conditions,
             .body = as_bytes(body),
             .stall_timeout = kCompletionTime,
+            .retry_for = client_.options().retry_for / 4,
             .check = [](const S3Answer& answer) { return check_s3_completed(answer.body); }});
     }
 
@@ -64,16 +65,16 @@ private:
 
 }  // namespace
 
-Result<S3Answer> upload_in_parts(S3Client& client, const std::string& key, ByteSpan bytes,
-                                 const S3Pairs& headers, const S3Pairs& conditions) {
+S3Uploaded upload_in_parts(S3Client& client, const std::string& key, ByteSpan bytes,
+                           const S3Pairs& headers, const S3Pairs& conditions) {
     S3Request begin{.method = "POST", .key = key, .query = {{"uploads", ""}}, .headers = headers};
-    begin.check = [](const S3Answer& answer) -> Result<> {
-        WV_CHECK(parse_s3_upload_id(answer.body));
+    std::string id;
+    begin.check = [&id](const S3Answer& answer) -> Result<> {
+        WV_TRY(id, parse_s3_upload_id(answer.body));
         return {};
     };
-    WV_TRY(S3Answer begun, client.perform(begin));
-    if (!begun.ok()) return begun;
-    WV_TRY(std::string id, parse_s3_upload_id(begun.body));
+    auto begun = client.perform(begin);
+    if (!begun || !begun->ok()) return {std::move(begun)};
     Upload upload(client, key, std::move(id));
     std::uint64_t least = (bytes.size() + kPartsMax - 1) / kPartsMax;
     std::uint64_t part_bytes = std::max({client.options().part_bytes, least, kPartBytesMin});
@@ -82,12 +83,15 @@ Result<S3Answer> upload_in_parts(S3Client& client, const std::string& key, ByteS
             bytes.subspan(at, std::min<std::uint64_t>(part_bytes, bytes.size() - at)));
         if (answer && answer->ok()) continue;
         upload.abort();
-        return answer;
+        return {std::move(answer)};
     }
     auto answer = upload.complete(conditions);
+    if (answer && answer->ok()) return {std::move(answer)};
     // An upload whose completion was carried out is gone, and so aborting it does no harm.
-    if (!answer || !answer->ok()) upload.abort();
-    return answer;
+    upload.abort();
+    bool unsettled = answer ? s3_failure(*answer) == S3Failure::no_upload
+                            : answer.error().code == Errc::unavailable;
+    return {std::move(answer), unsettled};
 }
 
 }  // namespace walvault::storage

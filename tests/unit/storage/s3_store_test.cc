@@ -292,6 +292,25 @@ TEST_CASE("an upload that fails is aborted, and one whose completion was lost is
     CHECK(at.imposter.open_uploads() == 0);
 }
 
+TEST_CASE("an upload whose completion stays locked is left, and the object sent again") {
+    Fixture at;
+    at.options.multipart_above_bytes = at.options.part_bytes = 5_MiB;
+    at.options.retry_for = seconds(4);
+    at.open();
+    ByteBuffer bytes = pattern(6_MiB);
+    REQUIRE(at.store->honours_create_only(bytes.size()).value());
+    auto locked = std::make_shared<std::string>();
+    at.imposter.set_faults([=](const ImposterRequest& request) {
+        if (request.method != "POST" || !request.has("uploadId")) return ImposterFault{};
+        const std::string& id = request.query.at("uploadId");
+        if (locked->empty()) *locked = id;
+        return id == *locked ? ImposterFault{Kind::answer, 500, "InternalError"} : ImposterFault{};
+    });
+    CHECK(at.store->put("a", bytes).has_value());
+    CHECK(at.store->get("a", 0, bytes.size()).value() == bytes);
+    CHECK(at.imposter.open_uploads() == 0);
+}
+
 TEST_CASE("a store that hangs is given up, and a waiting call ends when it is told to") {
     Fixture at;
     REQUIRE(at.store->put("a", as_bytes("x")).has_value());
