@@ -69,7 +69,7 @@ int main() {
     auto parts = make_s3_store(walvault::posix_file_system(), options).value();
     options.multipart_above_bytes = 128_MiB;
     auto whole = make_s3_store(walvault::posix_file_system(), options).value();
-    for (int round = 0; round < 3; ++round)
+    for (int round = 0; round < 2; ++round)
         for (int threads : {1, 4}) {
             measure_size(*parts, "parts", 64_MiB, 8, threads);
             measure_size(*whole, "whole", 64_MiB, 8, threads);
