@@ -3,6 +3,7 @@
 #include <mutex>
 #include <set>
 
+#include "storage/object_name.h"
 #include "storage/object_store.h"
 #include "storage/sealer.h"
 
@@ -10,38 +11,6 @@ namespace walvault::storage {
 namespace {
 
 constexpr std::string_view kTemporaryPrefix = ".put-";
-// Of files that are written in place under their own name and renamed when whole.
-constexpr std::string_view kUnfinishedSuffix = ".tmp";
-constexpr std::size_t kNameBytesMax = 1000;
-constexpr std::size_t kComponentBytesMax = 200;
-
-bool is_plain_component(std::string_view component) {
-    return !component.empty() && component.size() <= kComponentBytesMax && component.front() != '.' &&
-           !component.ends_with(kUnfinishedSuffix) &&
-           std::ranges::none_of(component, [](char c) {
-               return static_cast<unsigned char>(c) < 0x20 || c == 0x7F;
-           });
-}
-
-// Components separated by '/', none empty, hidden or unfinished: so neither "..", nor absolute.
-bool is_object_name(std::string_view name) {
-    if (name.size() > kNameBytesMax) return false;
-    for (std::size_t start = 0;;) {
-        std::size_t slash = name.find('/', start);
-        if (!is_plain_component(name.substr(start, slash - start))) return false;
-        if (slash == std::string_view::npos) return true;
-        start = slash + 1;
-    }
-}
-
-Result<> check_name(const std::string& name) {
-    if (is_object_name(name)) return {};
-    std::string shown = name.substr(0, 100);
-    std::ranges::replace_if(
-        shown, [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7F; }, '?');
-    return fail(Errc::invalid_argument, "\"" + shown + "\" is not a name an object can have");
-}
-
 std::string parent_of(const std::string& name) {
     std::size_t slash = name.find_last_of('/');
     return slash == std::string::npos ? std::string() : name.substr(0, slash);
@@ -54,7 +23,7 @@ public:
     }
 
     Result<> put(const std::string& name, ByteSpan bytes) override {
-        WV_CHECK(check_name(name));
+        WV_CHECK(check_object_name(name));
         WV_CHECK(refuse_existing(name));
         std::string directory = parent_of(name);
         WV_CHECK(make_durable_directory(directory));
@@ -89,7 +58,7 @@ public:
     Reads reads() const override { return {read_bytes_, read_errors_}; }
 
     Result<ObjectInfo> info(const std::string& name) override {
-        WV_CHECK(check_name(name));
+        WV_CHECK(check_object_name(name));
         auto found = files_.info(path_of(name));
         if (!found) return fail(absent_or(std::move(found).error()));
         if (found->is_directory) return fail(Errc::not_found, path_of(name) + " is a directory");
@@ -101,8 +70,7 @@ public:
 
     Result<std::vector<ObjectInfo>> list(const std::string& prefix) override {
         std::string directory = parent_of(prefix);
-        if (!directory.empty()) WV_CHECK(check_name(directory));
-        if (prefix.starts_with('/')) return fail(Errc::invalid_argument, "a prefix is never absolute");
+        WV_CHECK(check_object_prefix(prefix));
         WV_CHECK(require_root());
         std::vector<ObjectInfo> objects;
         std::vector<std::string> pending{directory};
@@ -183,7 +151,7 @@ private:
         if (!entries && entries.error().code == Errc::not_found) return {};
         if (!entries) return fail(std::move(entries).error());
         for (const FileInfo& entry : *entries) {
-            if (!is_plain_component(entry.name) || entry.is_symlink) continue;
+            if (!is_plain_name_component(entry.name) || entry.is_symlink) continue;
             std::string name = directory.empty() ? entry.name : directory + "/" + entry.name;
             if (entry.is_directory) {
                 std::string inside = name + "/";

@@ -1,12 +1,10 @@
 #include "storage/keyring.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <cstdio>
 
 #include "base/crc32c.h"
 #include "storage/blake2b.h"
+#include "storage/private_file.h"
 #include "storage/sealer.h"
 
 namespace walvault::storage {
@@ -39,32 +37,6 @@ std::string key_check_digits(ByteSpan key_text) {
     std::array<std::byte, 4> check;
     store_be(check.data(), crc32c(key_text));
     return to_hex(check);
-}
-
-Result<> check_key_file(const FileInfo& info, const std::string& path) {
-    if (info.is_symlink)
-        return fail(Errc::wrong_key, "the key file " + path + " is a symbolic link",
-                    "Name the file it points to.");
-    if (info.is_directory || info.size_bytes == 0 || info.size_bytes > kKeyFileBytesMax)
-        return fail(Errc::wrong_key, "the key file " + path + " is not a file of 1 to " +
-                                         std::to_string(kKeyFileBytesMax) + " bytes");
-    unsigned user = ::geteuid();
-    // Root may read all anyway, and looks after what a service's user owns.
-    if (info.owner != user && info.owner != 0 && user != 0)
-        return fail(Errc::wrong_key,
-                    "the key file " + path + " belongs to user " + std::to_string(info.owner) +
-                        ", neither to user " + std::to_string(user) + " nor to root",
-                    quoted_command("chown " + std::to_string(user) + " " + path));
-    bool credential = info.owner == 0 && info.mode == 0440;
-    if ((info.mode & 0177) != 0 && !credential) {
-        std::array<char, 16> octal{};
-        std::snprintf(octal.data(), octal.size(), "%04o", info.mode);
-        return fail(Errc::wrong_key,
-                    "the key file " + path + " has mode " + octal.data() + ", others than its owner "
-                    "may use it or it is executable; 0600 or 0400 is wanted",
-                    quoted_command("chmod 600 " + path));
-    }
-    return {};
 }
 
 std::string parent_of(const std::string& path) {
@@ -216,7 +188,7 @@ Result<MasterKey> MasterKey::read_file(FileSystem& files, const std::string& pat
                     "A new repository: " + quoted_command("walvault key generate --out " + path) +
                         ". An existing one opens only with the key it was made with.");
     if (!info) return fail(Errc::wrong_key, "read the key file: " + info.error().message);
-    WV_CHECK(check_key_file(*info, path));
+    WV_CHECK(check_private_file(*info, "the key file " + path, path, kKeyFileBytesMax));
     auto bytes = walvault::read_file(files, path, kKeyFileBytesMax);
     if (!bytes)
         return fail(Errc::wrong_key, "read the key file: " + bytes.error().message,

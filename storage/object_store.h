@@ -1,4 +1,4 @@
-// ObjectStore: named immutable objects. A directory, or later a bucket; readers of a repository use
+// ObjectStore: named immutable objects. A directory or a bucket; readers of a repository use
 // nothing else.
 #pragma once
 

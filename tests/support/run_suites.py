@@ -52,6 +52,13 @@ def parse_doctest(output, exit_code):
     return passed, failed, 0
 
 
+def parse_skippable_doctest(output, exit_code):
+    """As parse_doctest; one that says SKIPPED and ends well was skipped as a whole."""
+    if exit_code == 0 and re.search(r"^SKIPPED ", output, re.MULTILINE):
+        return 0, 0, 1
+    return parse_doctest(output, exit_code)
+
+
 def parse_unittest(output, exit_code):
     """The line that tests/support/run_unittest.py prints last."""
     found = re.findall(r"^RESULT passed=(\d+) failed=(\d+) skipped=(\d+)$", output, re.MULTILINE)
@@ -77,6 +84,8 @@ def find_suites(build, fuzz_build):
         suites.append(Suite(name, [str(path)], UNIT_TIMEOUT_SECONDS, parse_doctest))
     for path in executables(build / "tests" / "simulation", "test_simulation"):
         suites.append(Suite("simulation", [str(path)], SIMULATION_TIMEOUT_SECONDS, parse_doctest))
+    for path in executables(build / "tests" / "rgw", "test_s3_rgw"):
+        suites.append(Suite("s3_rgw", [str(path)], UNIT_TIMEOUT_SECONDS, parse_skippable_doctest))
     for path in executables(build / "tests" / "fuzz", "fuzz_*"):
         target = path.name.removeprefix("fuzz_")
         if not target.endswith("_live"):
