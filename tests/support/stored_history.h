@@ -5,6 +5,7 @@
 
 #include <random>
 
+#include "storage/offload_plan.h"
 #include "storage/repository.h"
 #include "storage/repository_files.h"
 #include "tests/support/scratch_directory.h"
@@ -127,6 +128,14 @@ public:
         if (tail_) repository_.drop_tail(std::move(tail_));
     }
     const HistoryRecord& history() const { return history_; }
+    // What is durable now, as the agent tells its tiers.
+    OffloadSnapshot snapshot() const {
+        OffloadSnapshot snapshot{.ledger_sequence = repository_.ledger_sequence(), .tails = {}};
+        for (const auto& tail : left_)
+            snapshot.tails[tail->plan().path] = tail->end_offset();
+        if (tail_) snapshot.tails[plan_->path] = tail_->end_offset();
+        return snapshot;
+    }
 
     Lsn flushed;
 
