@@ -44,9 +44,9 @@ struct LedgerRecord {
     const pb::LedgerEntry& entry;
     ByteSpan bytes;
 };
-// As read_ledger(), with the records and until `on_record` returns false. Entries up to `trusted` are
-// not asked for their signatures: somebody has, or has the hash of a later one. Returns the head of
-// the last one that was read.
+// As read_ledger(), with the records and until `on_record` returns false. Entries up to `trusted`
+// are not asked for their signatures: somebody has, or has the hash of a later one. Returns the
+// head of the last one that was read.
 Result<LedgerHead> read_ledger_records(ObjectStore& store, const Id16& repository_id,
                                        const LedgerKeys& keys, const LedgerHead& from,
                                        std::uint64_t trusted,

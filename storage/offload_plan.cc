@@ -24,7 +24,8 @@ bool waits_for_gap(const OffloadState& state, const OffloadedTail& tail) {
     return false;
 }
 
-std::optional<OffloadStep> next_tail_step(const OffloadState& state, const OffloadSnapshot& snapshot) {
+std::optional<OffloadStep> next_tail_step(const OffloadState& state,
+                                          const OffloadSnapshot& snapshot) {
     for (const auto& [path, tail] : state.tails) {
         auto synced = snapshot.tails.find(path);
         if (synced == snapshot.tails.end() || synced->second <= tail.end_offset ||
@@ -46,7 +47,8 @@ public:
             const PendingEntry& entry = state_.pending[count_];
             if (auto before = step_before(entry)) return *before;
             record_bytes_ += entry.record_bytes;
-            for (const NeededObject& object : entry.needs) object_bytes_ += object.size_bytes;
+            for (const NeededObject& object : entry.needs)
+                object_bytes_ += object.size_bytes;
             if (!entry.opens_tail.empty()) open_[entry.opens_tail] = {entry.history, 0};
             if (!entry.ends_tail.empty()) open_.erase(entry.ends_tail);
         }
@@ -80,7 +82,8 @@ private:
             }
         }
         for (const NeededObject& object : entry.needs)
-            if (!state_.present.contains(object.name)) return OffloadStep{Kind::object, object.name};
+            if (!state_.present.contains(object.name))
+                return OffloadStep{Kind::object, object.name};
         return {};
     }
 
@@ -125,7 +128,8 @@ std::uint64_t pending_bytes(const OffloadState& state, const OffloadSnapshot& sn
     for (const auto& [path, synced] : snapshot.tails) {
         if (synced <= kFileHeaderBytes) continue;
         auto tail = state.tails.find(path);
-        bytes += synced - (tail == state.tails.end() ? 0 : std::min(synced, tail->second.end_offset));
+        bytes +=
+            synced - (tail == state.tails.end() ? 0 : std::min(synced, tail->second.end_offset));
     }
     return bytes;
 }

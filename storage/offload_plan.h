@@ -44,8 +44,8 @@ struct OffloadState {
     std::set<std::string> present;     // of what `pending` needs
 };
 
-// What is durable in the repository, all at one moment: the ledger up to an entry, and of each tail that
-// is not closed yet, by path, the end of its last synced frame.
+// What is durable in the repository, all at one moment: the ledger up to an entry, and of each tail
+// that is not closed yet, by path, the end of its last synced frame.
 struct OffloadSnapshot {
     std::uint64_t ledger_sequence = 0;
     std::map<std::string, std::uint64_t> tails;
@@ -67,10 +67,10 @@ struct OffloadStep {
     std::size_t entry_count = 0;
 };
 
-// The order it keeps: an object before the entry that names it; the entry that opens a tail before its
-// pieces; all pieces of a tail before the entry that opens the next one of the history, unless the entry
-// that ends it comes in the same piece of the ledger; a gap before the pieces behind it; the pieces of a
-// tail are removed after the entry that ends it. Tails go first: packs may be many.
+// The order it keeps: an object before the entry that names it; the entry that opens a tail before
+// its pieces; all pieces of a tail before the entry that opens the next one of the history, unless
+// the entry that ends it comes in the same piece of the ledger; a gap before the pieces behind it;
+// the pieces of a tail are removed after the entry that ends it. Tails go first: packs may be many.
 OffloadStep next_offload_step(const OffloadState& state, const OffloadSnapshot& snapshot);
 
 // What the snapshot has and the tier does not, as far as `pending` tells.

@@ -20,9 +20,10 @@ constexpr std::uint64_t kSmallFileBytesMax = 64 << 20;
 using Kind = OffloadStep::Kind;
 
 Error another_writer(const ObjectStore& tier, const std::string& what) {
-    return Error{Errc::refused, tier.url() + ": " + what,
-                 "one tier is written by one repository: stop the other agent, or give each an empty tier "
-                 "of its own"};
+    return Error{
+        Errc::refused, tier.url() + ": " + what,
+        "one tier is written by one repository: stop the other agent, or give each an empty tier "
+        "of its own"};
 }
 
 // Whether the tier's object has these bytes and no more.
@@ -30,7 +31,8 @@ Result<bool> is_equal(ObjectStore& tier, const std::string& name, ByteSpan bytes
     WV_TRY(ObjectInfo info, tier.info(name));
     if (info.size_bytes != bytes.size()) return false;
     for (std::uint64_t at = 0; at < bytes.size(); at += kCompareBytes) {
-        ByteSpan part = bytes.subspan(at, std::min<std::uint64_t>(kCompareBytes, bytes.size() - at));
+        ByteSpan part =
+            bytes.subspan(at, std::min<std::uint64_t>(kCompareBytes, bytes.size() - at));
         WV_TRY(ByteBuffer there, tier.get(name, at, part.size()));
         if (!std::ranges::equal(there, part)) return false;
     }
@@ -80,7 +82,8 @@ PendingEntry pending_of(const LedgerRecord& record) {
             pending.needs.push_back({pack.path(), pack.stored_bytes()});
         pending.ends_tail = entry.pack_closed().replaces_tail();
     }
-    if (entry.has_key_made()) pending.needs.push_back({keyring_name(entry.key_made().keyring_generation()), 0});
+    if (entry.has_key_made())
+        pending.needs.push_back({keyring_name(entry.key_made().keyring_generation()), 0});
     if (entry.has_tail_opened()) {
         pending.opens_tail = entry.tail_opened().path();
         pending.history = id_from<16>(entry.tail_opened().history_id());
@@ -95,7 +98,8 @@ public:
     StoreOffloader(ObjectStore& repository, ObjectStore& tier, const Id16& id, LedgerKeys keys)
         : repository_(repository), tier_(tier), id_(id), keys_(std::move(keys)) {}
 
-    Result<Round> offload(const OffloadSnapshot& snapshot, const std::function<bool()>& goes_on) override {
+    Result<Round> offload(const OffloadSnapshot& snapshot,
+                          const std::function<bool()>& goes_on) override {
         snapshot_ = snapshot;
         round_ = {};
         auto done = run(goes_on);
@@ -122,9 +126,8 @@ private:
 
     // One that broke and is not closed yet holds what no snapshot tells of.
     bool has_all_tails() const {
-        return std::ranges::all_of(state_.tails, [&](const auto& tail) {
-            return snapshot_.tails.contains(tail.first);
-        });
+        return std::ranges::all_of(
+            state_.tails, [&](const auto& tail) { return snapshot_.tails.contains(tail.first); });
     }
 
     Result<> take(const OffloadStep& step) {
@@ -147,7 +150,8 @@ private:
         return {};
     }
 
-    // --- what is there ----------------------------------------------------------------------------
+    // --- what is there
+    // ----------------------------------------------------------------------------
 
     Result<> take_stock() {
         state_ = {};
@@ -176,7 +180,8 @@ private:
         const Id16 there = id_from<16>(header.repository_id());
         if (there == id_) return {};
         return fail(Errc::refused,
-                    tier_.url() + " is a tier of the repository " + to_hex(there) + ", not of " + to_hex(id_),
+                    tier_.url() + " is a tier of the repository " + to_hex(there) + ", not of " +
+                        to_hex(id_),
                     "name another directory in its [repo] table");
     }
 
@@ -208,10 +213,11 @@ private:
         state_.superseded_tails.clear();
         if (reached.sequence == head.sequence && reached.hash == head.hash) return {};
         return fail(another_writer(
-            tier_, reached.sequence < head.sequence
-                       ? "its ledger ends with entry " + std::to_string(head.sequence) +
-                             ", that of the repository with entry " + std::to_string(reached.sequence)
-                       : "its entry " + std::to_string(head.sequence) + " is not the repository's"));
+            tier_,
+            reached.sequence < head.sequence
+                ? "its ledger ends with entry " + std::to_string(head.sequence) +
+                      ", that of the repository with entry " + std::to_string(reached.sequence)
+                : "its entry " + std::to_string(head.sequence) + " is not the repository's"));
     }
 
     Result<std::uint64_t> end_of_pieces(const std::string& path) {
@@ -227,7 +233,8 @@ private:
     Result<> find_superseded_tails() {
         WV_TRY(auto objects, tier_.list(""));
         for (const ObjectInfo& object : objects)
-            if (auto piece = parse_tail_piece_name(object.name); piece && !state_.tails.contains(piece->tail_path))
+            if (auto piece = parse_tail_piece_name(object.name);
+                piece && !state_.tails.contains(piece->tail_path))
                 state_.superseded_tails.insert(piece->tail_path);
         return {};
     }
@@ -235,7 +242,8 @@ private:
     // The ledger up to the snapshot, or so much of it as is held at a time.
     Result<> read_pending() {
         std::uint64_t held = 0;
-        for (const ByteBuffer& record : records_) held += record.size();
+        for (const ByteBuffer& record : records_)
+            held += record.size();
         state_.pending_is_all = true;
         if (read_.sequence >= snapshot_.ledger_sequence) return {};
         auto take = [&](const LedgerRecord& record) {
@@ -255,7 +263,8 @@ private:
         return {};
     }
 
-    // --- what is put there ------------------------------------------------------------------------
+    // --- what is put there
+    // ------------------------------------------------------------------------
 
     Result<> put(const std::string& name, ByteSpan bytes) {
         WV_CHECK(put_once(tier_, name, bytes));
@@ -266,8 +275,10 @@ private:
     Result<> put_object(const std::string& name) {
         auto here = repository_.info(name);
         if (!here && here.error().code == Errc::not_found) {
-            // The tier cannot have more than there is; what is behind it is worth having all the same.
-            log::error("offload.pack_missing", "it is not in the repository any more, so the tier goes without it",
+            // The tier cannot have more than there is; what is behind it is worth having all the
+            // same.
+            log::error("offload.pack_missing",
+                       "it is not in the repository any more, so the tier goes without it",
                        {{"pack", name}, {"tier", tier_.url()}});
             state_.present.insert(name);
             return {};
@@ -289,11 +300,13 @@ private:
     Result<> put_ledger(std::size_t count) {
         const std::uint64_t first = state_.pending.front().sequence;
         ByteBuffer bytes = encode_ledger_header(id_, first, offloaded_.hash);
-        for (std::size_t i = 0; i < count; ++i) append(bytes, records_[i]);
+        for (std::size_t i = 0; i < count; ++i)
+            append(bytes, records_[i]);
         WV_CHECK(put(ledger_file_name(first), bytes));
         offloaded_ = {state_.pending[count - 1].sequence, ledger_record_hash(records_[count - 1])};
         for (std::size_t i = 0; i < count; ++i) {
-            for (const NeededObject& object : state_.pending.front().needs) state_.present.erase(object.name);
+            for (const NeededObject& object : state_.pending.front().needs)
+                state_.present.erase(object.name);
             apply(state_.pending.front());
             state_.pending.pop_front();
             records_.pop_front();
@@ -312,7 +325,8 @@ private:
     }
 
     Result<> put_tail(const OffloadStep& step) {
-        auto bytes = repository_.get(step.name, step.from, std::min(step.to - step.from, kTailPieceBytes * 2));
+        auto bytes = repository_.get(step.name, step.from,
+                                     std::min(step.to - step.from, kTailPieceBytes * 2));
         if (!bytes && bytes.error().code == Errc::not_found) {
             // Closed since the snapshot: the ledger says what became of it.
             snapshot_.tails.erase(step.name);
@@ -321,8 +335,9 @@ private:
         if (!bytes) return fail(std::move(bytes).error());
         const std::size_t end = whole_frames(*bytes, step.from);
         if (end == 0 || (step.from + bytes->size() == step.to && end != bytes->size()))
-            return fail(Errc::corrupt, step.name + ": what was synced from offset " + std::to_string(step.from) +
-                                           " to " + std::to_string(step.to) + " is not made of whole frames");
+            return fail(Errc::corrupt,
+                        step.name + ": what was synced from offset " + std::to_string(step.from) +
+                            " to " + std::to_string(step.to) + " is not made of whole frames");
         WV_CHECK(put(tail_piece_name(step.name, step.from), ByteSpan(*bytes).first(end)));
         state_.tails[step.name].end_offset = step.from + end;
         return {};
@@ -371,8 +386,9 @@ Result<> initialize_tier(ObjectStore& repository, ObjectStore& tier, const Maste
                     "name an empty directory");
     }
     for (const ObjectInfo& object : objects) {
-        auto own = object.name.starts_with("keyring/") ? repository.get(object.name, 0, kSmallFileBytesMax)
-                                                       : Result<ByteBuffer>(fail(Errc::not_found, ""));
+        auto own = object.name.starts_with("keyring/")
+                       ? repository.get(object.name, 0, kSmallFileBytesMax)
+                       : Result<ByteBuffer>(fail(Errc::not_found, ""));
         if (!own && own.error().code != Errc::not_found) return fail(std::move(own).error());
         bool equal = false;
         if (own) {

@@ -45,7 +45,8 @@ public:
         return objects_->put(tail_piece_name(name, 0), bytes);
     }
 
-    Result<ByteBuffer> get(const std::string& name, std::uint64_t offset, std::uint64_t length) override {
+    Result<ByteBuffer> get(const std::string& name, std::uint64_t offset,
+                           std::uint64_t length) override {
         WV_CHECK(refuse_piece(name));
         if (!is_tail(name)) return objects_->get(name, offset, length);
         auto known = known_pieces(name);
@@ -79,7 +80,8 @@ public:
                 objects.push_back(std::move(object));
         }
         for (const auto& [path, pieces] : tails)
-            if (!pieces.empty() && path.starts_with(prefix)) objects.push_back({path, end_of(pieces)});
+            if (!pieces.empty() && path.starts_with(prefix))
+                objects.push_back({path, end_of(pieces)});
         std::ranges::sort(objects, {}, &ObjectInfo::name);
         return objects;
     }
@@ -90,7 +92,8 @@ public:
         auto whole = objects_->remove(name);
         if (whole || whole.error().code != Errc::not_found) return whole;
         WV_TRY(Pieces pieces, find_pieces(name));
-        for (const Piece& piece : pieces) WV_CHECK(objects_->remove(tail_piece_name(name, piece.offset)));
+        for (const Piece& piece : pieces)
+            WV_CHECK(objects_->remove(tail_piece_name(name, piece.offset)));
         return {};
     }
 
@@ -166,7 +169,8 @@ std::optional<TailPieceName> parse_tail_piece_name(std::string_view name) {
     const std::string_view digits = name.substr(path.size());
     if (digits.find_first_not_of("0123456789abcdef") != std::string_view::npos) return {};
     TailPieceName piece{std::string(path.substr(0, path.size() - 1))};
-    auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), piece.offset, 16);
+    auto [end, error] =
+        std::from_chars(digits.data(), digits.data() + digits.size(), piece.offset, 16);
     if (error != std::errc{} || end != digits.data() + digits.size()) return {};
     return piece;
 }
@@ -177,17 +181,20 @@ std::unique_ptr<ObjectStore> make_tier_store(std::unique_ptr<ObjectStore> object
 
 Result<std::string> directory_of_url(const std::string& url) {
     constexpr std::string_view kScheme = "file://";
-    const std::string hint = "three slashes: file:///var/lib/walvault";
+    const std::string hint =
+        "a directory by its absolute path, with three slashes: file:///var/lib/walvault";
     if (!url.starts_with(kScheme))
-        return fail(Errc::invalid_argument, "it does not begin with file://: this build keeps repositories in directories only",
-                    "a directory by its absolute path: file:///var/lib/walvault");
+        return fail(Errc::invalid_argument,
+                    "it does not begin with file://, and a repository lies in a directory", hint);
     std::string root = url.substr(kScheme.size());
-    while (root.size() > 1 && root.back() == '/') root.pop_back();
+    while (root.size() > 1 && root.back() == '/')
+        root.pop_back();
     const bool climbs = (root + '/').find("/../") != std::string::npos;
     const bool strange =
         root.find('\0') != std::string::npos || root.find_first_of("?#%") != std::string::npos;
     if (root.size() < 2 || root.front() != '/' || climbs || strange)
-        return fail(Errc::invalid_argument, "it does not name a directory by its absolute path", hint);
+        return fail(Errc::invalid_argument, "it does not name a directory by its absolute path",
+                    hint);
     return root;
 }
 

@@ -23,7 +23,8 @@ public:
     Result<> put(const std::string& name, ByteSpan bytes) override {
         return call<Result<>>([&] { return objects_.put(name, bytes); });
     }
-    Result<ByteBuffer> get(const std::string& name, std::uint64_t offset, std::uint64_t length) override {
+    Result<ByteBuffer> get(const std::string& name, std::uint64_t offset,
+                           std::uint64_t length) override {
         return call<Result<ByteBuffer>>([&] { return objects_.get(name, offset, length); });
     }
     Result<ObjectInfo> info(const std::string& name) override {

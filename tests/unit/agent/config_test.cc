@@ -264,6 +264,39 @@ TEST_CASE("A repository is a local directory by its absolute path") {
     }
 }
 
+TEST_CASE("A second copy is a table of its own, beside the primary one and not inside of it") {
+    CHECK(load(kLeast)->tiers.empty());
+    auto both = load(kLeast +
+                     "[repo.nas]\nurl = \"file:///mnt/nas/\"\noffload_interval = \"1s\"\n"
+                     "[repo.second]\nurl = \"file:///mnt/b\"\n");
+    REQUIRE_MESSAGE(both, both.error().message);
+    REQUIRE(both->tiers.size() == 2);
+    CHECK(both->tier("nas").value()->url == "file:///mnt/nas");
+    CHECK(both->tier("nas").value()->offload_interval == 1s);
+    CHECK(both->tier("second").value()->offload_interval == 5s);
+    CHECK(contains(both->tier("nsa").error().message, "did you mean \"nas\"?"));
+    CHECK(contains(both->tier("primary").error().hint, "nas, second"));
+    CHECK(both->repo.root == "/srv/repo");
+    auto message = [](const std::string& lines) { return message_of(kLeast + lines); };
+    CHECK(contains(message("[repo.nas]\noffload_interval = \"1s\"\n"), "repo.nas.url is missing"));
+    CHECK(contains(message("[repo.nas]\nurl = \"file:///srv/repo/copy\"\n"), "inside of it"));
+    CHECK(contains(message("[repo.nas]\nurl = \"file:///srv\"\n"), "inside of it"));
+    CHECK(contains(message("[repo.a]\nurl = \"file:///m\"\n[repo.b]\nurl = \"file:///m\"\n"),
+                   "repo.a"));
+    CHECK(contains(message("[repo.nas]\nurl = \"s3://bucket\"\n"), "file://"));
+    CHECK(contains(message("[repo.nas]\nurl = \"file:///m\"\noffload_interval = \"10ms\"\n"),
+                   "between"));
+    CHECK(contains(message("[repo.nas]\nurl = \"file:///m\"\nwal_level = 3\n"), "unknown key"));
+    CHECK(contains(message("[repo.\"N A S\"]\nurl = \"file:///m\"\n"), "not a repository's name"));
+    auto primary = message_of(
+        "[server.main]\nconninfo = \"host=a\"\n[repo.primary]\nurl = \"file:///r\"\n"
+        "offload_interval = \"1s\"\n[encryption]\nkey = \"file:/k\"\n");
+    CHECK(contains(primary, "unknown key \"offload_interval\""));
+    auto variable = load(kLeast, {{"WALVAULT_REPO__NAS__URL", "file:///mnt/nas"}});
+    REQUIRE(variable);
+    CHECK(variable->tiers.at(0).name == "nas");
+}
+
 TEST_CASE("Sizes and durations are read exactly or refused") {
     CHECK(parse_size("20GiB").value() == 20ull << 30);
     CHECK(parse_size("0B").value() == 0);

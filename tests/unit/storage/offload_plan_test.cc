@@ -15,7 +15,8 @@ Id16 history_numbered(unsigned char number) {
 const Id16 kHistory = history_numbered(1);
 
 PendingEntry plain(std::uint64_t sequence) { return {.sequence = sequence, .record_bytes = 100}; }
-PendingEntry opens(std::uint64_t sequence, const std::string& tail, const Id16& history = kHistory) {
+PendingEntry opens(std::uint64_t sequence, const std::string& tail,
+                   const Id16& history = kHistory) {
     PendingEntry entry = plain(sequence);
     entry.opens_tail = tail;
     entry.history = history;
@@ -40,10 +41,12 @@ TEST_CASE("where nothing is new there is nothing to do") {
     CHECK(next_offload_step({}, {}).kind == Kind::nothing);
     OffloadState state;
     state.tails["a"] = {kHistory, 500};
-    CHECK(next_offload_step(state, {.ledger_sequence = 1, .tails = {{"a", 500}}}).kind == Kind::nothing);
+    CHECK(next_offload_step(state, {.ledger_sequence = 1, .tails = {{"a", 500}}}).kind ==
+          Kind::nothing);
     // Nothing but its header.
     state.tails["a"].end_offset = 0;
-    CHECK(next_offload_step(state, {.ledger_sequence = 1, .tails = {{"a", 160}}}).kind == Kind::nothing);
+    CHECK(next_offload_step(state, {.ledger_sequence = 1, .tails = {{"a", 160}}}).kind ==
+          Kind::nothing);
 }
 
 TEST_CASE("a pack is there before the entry that names it") {
@@ -97,7 +100,8 @@ TEST_CASE("where both tails are new their entries come one after the other") {
     CHECK(step.entry_count == 1);
 }
 
-TEST_CASE("a tail that is a pack by now and was not whole ends in the piece that begins the next one") {
+TEST_CASE(
+    "a tail that is a pack by now and was not whole ends in the piece that begins the next one") {
     OffloadState state;
     state.tails["a"] = {kHistory, 600};
     state.pending = {plain(7), opens(8, "b"), plain(9), closes(10, "a", "a.pack"), plain(11)};
@@ -134,7 +138,8 @@ TEST_CASE("a tail of another history, or one that holds no frame, is not waited 
     state.tails["other"] = {history_numbered(2), 600};
     state.tails["empty"] = {kHistory, 0};
     state.pending = {opens(8, "b")};
-    CHECK(next_offload_step(state, {.ledger_sequence = 8, .tails = {{"empty", 160}}}).kind == Kind::ledger);
+    CHECK(next_offload_step(state, {.ledger_sequence = 8, .tails = {{"empty", 160}}}).kind ==
+          Kind::ledger);
 }
 
 TEST_CASE("a gap is told before the WAL behind it, and not before the end of the tail before it") {
@@ -174,7 +179,8 @@ TEST_CASE("a long backlog counts bit by bit, and tails go before it") {
     CHECK(step.kind == Kind::ledger);
     CHECK(step.entry_count == 4);
     state.tails["a"] = {kHistory, 600};
-    CHECK(next_offload_step(state, {.ledger_sequence = 9, .tails = {{"a", 700}}}).kind == Kind::tail);
+    CHECK(next_offload_step(state, {.ledger_sequence = 9, .tails = {{"a", 700}}}).kind ==
+          Kind::tail);
 }
 
 TEST_CASE("what waits is the packs that are not there, the entries and the ends of tails") {
@@ -182,7 +188,8 @@ TEST_CASE("what waits is the packs that are not there, the entries and the ends 
     state.pending = {closes(7, "", "x.pack", 5000), closes(8, "", "y.pack", 3000)};
     state.present.insert("x.pack");
     state.tails["a"] = {kHistory, 600};
-    CHECK(pending_bytes(state, {.ledger_sequence = 8, .tails = {{"a", 700}, {"b", 400}, {"c", 160}}}) ==
+    CHECK(pending_bytes(state,
+                        {.ledger_sequence = 8, .tails = {{"a", 700}, {"b", 400}, {"c", 160}}}) ==
           200 + 3000 + 100 + 400);
 }
 

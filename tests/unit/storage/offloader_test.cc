@@ -17,7 +17,8 @@ struct Pair {
     Stage stage;
     ScratchDirectory scratch;
     std::unique_ptr<ObjectStore> repository;
-    std::unique_ptr<ObjectStore> objects = make_directory_store(posix_file_system(), scratch.path());
+    std::unique_ptr<ObjectStore> objects =
+        make_directory_store(posix_file_system(), scratch.path());
     std::unique_ptr<ObjectStore> tier =
         make_tier_store(make_directory_store(posix_file_system(), scratch.path()));
     MadeWal wal;
@@ -45,7 +46,8 @@ struct Pair {
     ScratchDirectory scratch_index;
 };
 
-// What the tier holds now is the beginning of what was written, whole and undamaged. Returns its end.
+// What the tier holds now is the beginning of what was written, whole and undamaged. Returns its
+// end.
 Lsn check_is_prefix(Pair& pair) {
     auto opened = RepositoryView::open(*pair.tier, pair.stage.master, pair.view_options());
     if (!opened && opened.error().message.find("no ledger") != std::string::npos) return {};
@@ -92,7 +94,8 @@ TEST_CASE("after each round a tier holds what was durable when it began") {
         for (const ObjectInfo& object : must(pair.objects->list("main/")))
             CHECK(must(pair.objects->get(object.name, 0, ~0ull)) ==
                   must(pair.repository->get(object.name, 0, ~0ull)));
-        CHECK(must(pair.objects->list("main/")).size() == must(pair.repository->list("main/")).size());
+        CHECK(must(pair.objects->list("main/")).size() ==
+              must(pair.repository->list("main/")).size());
     }
 }
 
@@ -126,7 +129,8 @@ TEST_CASE("two tails that are open at once are seen as one run of WAL") {
     int allowed = 0;
     for (bool complete = false; !complete; ++allowed) {
         int left = 1;
-        complete = must(offloader->offload(writer.snapshot(), [&] { return left-- > 0; })).is_complete;
+        complete =
+            must(offloader->offload(writer.snapshot(), [&] { return left-- > 0; })).is_complete;
         check_is_prefix(pair);
     }
     CHECK(allowed >= 3);
@@ -165,7 +169,8 @@ TEST_CASE("a tier cut off at any moment holds a prefix of the history, and catch
         CHECK(must(offloader->offload(writer.snapshot(), always)).is_complete);
         CHECK(check_is_prefix(pair) == pair.wal.builder.end());
         CHECK(pair.pieces().empty());
-        CHECK(must(pair.objects->list("main/")).size() == must(pair.repository->list("main/")).size());
+        CHECK(must(pair.objects->list("main/")).size() ==
+              must(pair.repository->list("main/")).size());
     }
 }
 
@@ -224,14 +229,16 @@ TEST_CASE("only an empty tier, or one of this repository, is made one") {
     // One that was interrupted goes on; one that is done is left as it is.
     CutStore store(*pair.objects);
     store.cut_at(3, true);
-    CHECK(initialize_tier(*pair.repository, store, pair.stage.master).error().code == Errc::unavailable);
+    CHECK(initialize_tier(*pair.repository, store, pair.stage.master).error().code ==
+          Errc::unavailable);
     CHECK_FALSE(pair.objects->info("repository"));
     CHECK_FALSE(must(pair.objects->list("keyring/")).empty());
     pair.initialize();
     pair.initialize();
     CHECK(offloader->offload({}, always));
     Pair other;
-    CHECK(initialize_tier(*other.repository, *pair.objects, other.stage.master).error().code == Errc::refused);
+    CHECK(initialize_tier(*other.repository, *pair.objects, other.stage.master).error().code ==
+          Errc::refused);
     auto foreign = other.offloader(*pair.objects)->offload({}, always);
     REQUIRE(!foreign);
     CHECK(foreign.error().code == Errc::refused);
@@ -242,10 +249,12 @@ TEST_CASE("a copy of the repository that goes on by itself is told from the tier
     pair.initialize();
     ScratchDirectory elsewhere;
     { must(pair.stage.open()); }
-    std::filesystem::copy(pair.stage.root, elsewhere / "clone", std::filesystem::copy_options::recursive);
+    std::filesystem::copy(pair.stage.root, elsewhere / "clone",
+                          std::filesystem::copy_options::recursive);
     auto first = must(pair.stage.open());
     auto offload = [&](Repository& repository, Offloader& offloader) {
-        return offloader.offload({.ledger_sequence = repository.ledger_sequence(), .tails = {}}, always);
+        return offloader.offload({.ledger_sequence = repository.ledger_sequence(), .tails = {}},
+                                 always);
     };
     auto offloader = pair.offloader(*pair.objects);
     CHECK(must(offload(*first, *offloader)).is_complete);
@@ -292,7 +301,8 @@ TEST_CASE("a ledger of many small pieces is read as one") {
     CHECK(here == there);
     must(pair.objects->remove(must(list_ledger_files(*pair.objects)).at(100).name));
     there.clear();
-    CHECK(read_ledger(*pair.tier, opened.id, keys, {}, false, collect(there)).error().code == Errc::corrupt);
+    CHECK(read_ledger(*pair.tier, opened.id, keys, {}, false, collect(there)).error().code ==
+          Errc::corrupt);
 }
 
 }  // namespace walvault::storage

@@ -12,7 +12,8 @@ namespace {
 
 struct Tier {
     ScratchDirectory scratch;
-    std::unique_ptr<ObjectStore> objects = make_directory_store(posix_file_system(), scratch.path());
+    std::unique_ptr<ObjectStore> objects =
+        make_directory_store(posix_file_system(), scratch.path());
     std::unique_ptr<ObjectStore> store =
         make_tier_store(make_directory_store(posix_file_system(), scratch.path()));
 
@@ -34,9 +35,10 @@ TEST_CASE("a name of a piece is told from any other") {
     REQUIRE(piece);
     CHECK(piece->tail_path == "main/wal/a.tail");
     CHECK(piece->offset == 0x12ab);
-    for (const char* other : {"main/wal/a.tail", "main/wal/a.tail/12ab", "main/wal/a.pack/00000000000012ab",
-                              "main/wal/a.tail/00000000000012AB", "main/wal/a.tail/-000000000001234",
-                              "main/wal/a.tail/b/00000000000012ab", ".tail/0000000000000000"})
+    for (const char* other :
+         {"main/wal/a.tail", "main/wal/a.tail/12ab", "main/wal/a.pack/00000000000012ab",
+          "main/wal/a.tail/00000000000012AB", "main/wal/a.tail/-000000000001234",
+          "main/wal/a.tail/b/00000000000012ab", ".tail/0000000000000000"})
         CHECK_MESSAGE(!parse_tail_piece_name(other), other);
 }
 
@@ -62,13 +64,15 @@ TEST_CASE("the pieces of a tail are one object, up to the first hole") {
     CHECK(must(tier.store->get("w/a.tail", ~0ull, ~0ull)).empty());
     CHECK(tier.store->info("w/b.tail").error().code == Errc::not_found);
     CHECK(tier.store->get("w/b.tail", 0, 1).error().code == Errc::not_found);
-    CHECK(tier.store->get("w/a.tail/0000000000000000", 0, 1).error().code == Errc::invalid_argument);
+    CHECK(tier.store->get("w/a.tail/0000000000000000", 0, 1).error().code ==
+          Errc::invalid_argument);
     CHECK(tier.store->put("w/a.tail", as_bytes("again")).error().code == Errc::refused);
     CHECK(tier.store->put("w/a.tail/000000000000000a", as_bytes("x")).error().code ==
           Errc::invalid_argument);
 }
 
-TEST_CASE("a tail that grows is read as far as it goes, and one that is removed meanwhile is not there") {
+TEST_CASE(
+    "a tail that grows is read as far as it goes, and one that is removed meanwhile is not there") {
     Tier tier;
     tier.put("w/a.tail", 0, "0123");
     CHECK(as_text(must(tier.store->get("w/a.tail", 0, 100))) == "0123");
@@ -97,8 +101,8 @@ TEST_CASE("a tail is put as one piece, removed with all of them, and read where 
 
 TEST_CASE("a tier is named by a directory's absolute path, and by nothing else") {
     CHECK(must(directory_of_url("file:///mnt/backup//")) == "/mnt/backup");
-    for (const char* url : {"", "/mnt/backup", "file://mnt/backup", "file:///", "file:///a/../b", "file:///a?b",
-                            "s3://bucket/prefix", "file:///a%20b"}) {
+    for (const char* url : {"", "/mnt/backup", "file://mnt/backup", "file:///", "file:///a/../b",
+                            "file:///a?b", "s3://bucket/prefix", "file:///a%20b"}) {
         auto opened = open_tier_store(posix_file_system(), url);
         REQUIRE_MESSAGE(!opened, url);
         CHECK(opened.error().code == Errc::invalid_argument);
