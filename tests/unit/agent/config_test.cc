@@ -72,7 +72,16 @@ TEST_CASE("The least configuration gets every default") {
 
 TEST_CASE("The example sets every key to its default and is accepted") {
     auto least = load(kLeast);
-    auto example = load(example_config());
+    REQUIRE(load(example_config()));
+    CHECK(load(example_config())->tiers.empty());
+    // What a second copy would need stands there as comments.
+    std::string text = example_config();
+    for (std::string line : {"[repo.second]", "url = \"file:///mnt", "offload_interval = "}) {
+        const std::size_t at = text.find("\n# " + line);
+        REQUIRE_MESSAGE(at != std::string::npos, line);
+        text.erase(at + 1, 2);
+    }
+    auto example = load(text);
     REQUIRE(least);
     REQUIRE_MESSAGE(example, example.error().message);
     for (const ConfigKey& key : config_keys()) {
@@ -94,6 +103,12 @@ TEST_CASE("Every default written in the table of keys is the default in force") 
     REQUIRE(least);
     for (const ConfigKey& key : config_keys()) {
         if (key.required || key.fallback.empty()) continue;
+        if (key.set_tier != nullptr) {
+            TierConfig tier;
+            REQUIRE_MESSAGE(key.set_tier(tier, std::string(key.fallback)), key.pattern);
+            CHECK(tier.offload_interval == TierConfig().offload_interval);
+            continue;
+        }
         Config config = *least;
         auto set = key.set(config, &config.servers[0], std::string(key.fallback));
         REQUIRE_MESSAGE(set, key.pattern);
@@ -120,8 +135,8 @@ TEST_CASE("An unknown key is named with its place and the nearest known one") {
                    "\"every\"?"));
     CHECK(
         contains(message_of(kLeast + "[servr.main]\nslot = \"a\"\n"), "did you mean \"server\"?"));
-    CHECK(contains(message_of(kLeast + "[repo.offsite]\nurl = \"file:///x\"\n"),
-                   "unknown key \"offsite\" in [repo]"));
+    CHECK(contains(message_of(kLeast + "[repo.offsite]\nurI = \"file:///x\"\n"),
+                   "unknown key \"urI\" in [repo.offsite], did you mean \"url\"?"));
     CHECK(contains(message_of("nonsense = 1\n" + kLeast), "unknown key \"nonsense\""));
 }
 
