@@ -59,8 +59,8 @@ class TierCase(StageCase):
     def json(self, *arguments):
         return self.agent.json(*arguments, *self.from_tier(), config="/nowhere/walvault.toml")
 
-    def restore(self, to):
-        return self.agent.restore(to=to, extra=self.from_tier(), config="/nowhere/walvault.toml").open()
+    def restore(self, to, *extra):
+        return self.agent.restore(to=to, extra=[*self.from_tier(), *extra], config="/nowhere/walvault.toml").open()
 
     def names(self, root, pattern=""):
         return sorted(str(path.relative_to(root)) for path in root.rglob("*")
@@ -113,8 +113,8 @@ class HostLostTest(TierCase):
 
         base_stop = lsn_number(self.json("info", "--backups")["backups"][0]["stop_lsn"])
         inside = [t for t in kept if t.lsn >= base_stop]
-        for commit in self.random.sample(inside, 3):
-            restored = self.restore(time_text(commit.micros))
+        for commit, how in zip(self.random.sample(inside, 3), ("copy", "fetch", "auto")):
+            restored = self.restore(time_text(commit.micros), "--wal", how)
             self.assertIsNone(difference(rule.to_time(commit.micros), truth, rows_by_xid(restored)))
             restored.discard()
 
