@@ -221,6 +221,8 @@ private:
         if (!entries) return fail(std::move(entries).error());
         for (const FileInfo& entry : *entries) {
             if (!is_plain_component(entry.name) || entry.is_symlink) continue;
+            // The file system's own, where a disk is mounted at the root; only the superuser may look.
+            if (directory.empty() && entry.name == "lost+found") continue;
             std::string name = directory.empty() ? entry.name : directory + "/" + entry.name;
             if (entry.is_directory) {
                 std::string inside = name + "/";

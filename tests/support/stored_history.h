@@ -121,10 +121,14 @@ public:
                                         .summary = summary_};
         return repository_.close_tail(std::move(tail_), std::move(content));
     }
-    void drop() {
+    // Those that store_behind() left; recover_tails() closes them.
+    void drop_left() {
         for (auto& tail : left_)
             repository_.drop_tail(std::move(tail));
         left_.clear();
+    }
+    void drop() {
+        drop_left();
         if (tail_) repository_.drop_tail(std::move(tail_));
     }
     const HistoryRecord& history() const { return history_; }

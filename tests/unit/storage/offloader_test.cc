@@ -138,6 +138,34 @@ TEST_CASE("two tails that are open at once are seen as one run of WAL") {
     writer.drop();
 }
 
+TEST_CASE("a tail is never seen short of the next one, also while it is being closed") {
+    Pair pair;
+    pair.initialize();
+    auto repository = must(pair.stage.open());
+    HistoryWriter writer(*repository, pair.wal);
+    pair.wal.grow(10, 200'000);
+    must(writer.begin());
+    must(writer.store(5'000, 1u << 30, pair.wal.builder.start() + 60'000));
+    auto offloader = pair.offloader(*pair.objects);
+    CHECK(must(offloader->offload(writer.snapshot(), always)).is_complete);
+    const Lsn before = writer.flushed;
+    must(writer.store(5'000, 1u << 30, pair.wal.builder.start() + 130'000));
+    must(writer.store_behind(5'000));
+    writer.drop_left();
+    CHECK_FALSE(must(offloader->offload(writer.snapshot(), always)).is_complete);
+    CHECK(check_is_prefix(pair) == before);
+    must(repository->recover_tails());
+    for (bool complete = false; !complete;) {
+        int left = 1;
+        auto once = [&] { return left-- > 0; };
+        complete = must(offloader->offload(writer.snapshot(), once)).is_complete;
+        check_is_prefix(pair);
+    }
+    CHECK(check_is_prefix(pair) == writer.flushed);
+    CHECK(pair.pieces().size() == 1);
+    writer.drop();
+}
+
 // Rounds with a store that goes away at each of its calls in turn; the next offloader goes on.
 TEST_CASE("a tier cut off at any moment holds a prefix of the history, and catches up") {
     for (bool carried_out : {false, true}) {
