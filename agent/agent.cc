@@ -43,6 +43,11 @@ std::string keys_for_a_restart(const AgentState& state, const Config& loaded,
     note(server.slot != state.server.slot, prefix + ".slot");
     note(loaded.repo.root != state.config.repo.root, "repo.primary.url");
     note(loaded.key_path != state.config.key_path, "encryption.key");
+    bool same_tiers = loaded.tiers.size() == state.tiers.size();
+    for (std::size_t i = 0; same_tiers && i < state.tiers.size(); ++i)
+        same_tiers = loaded.tiers[i].name == state.tiers[i]->config.name &&
+                     loaded.tiers[i].url == state.tiers[i]->config.url;
+    note(!same_tiers, "repo.*.url");
     note(loaded.web.socket != state.config.web.socket ||
              loaded.web.address != state.config.web.address ||
              loaded.web.port != state.config.web.port,
@@ -64,6 +69,10 @@ void apply(AgentState& state, const Config& loaded, const ServerConfig& server) 
     std::string root = std::move(state.config.repo.root);
     state.config.repo = loaded.repo;
     state.config.repo.root = std::move(root);
+    for (const auto& tier : state.tiers)
+        for (const TierConfig& changed : loaded.tiers)
+            if (changed.name == tier->config.name)
+                tier->config.offload_interval = changed.offload_interval;
     state.capture.reconfigure(state.server, state.config.repo);
     state.tasks.spawn(set_wal_level(state, loaded.repo.wal_level));
 }
@@ -180,11 +189,15 @@ Task<> serve(AgentState& state, AgentRequest request, asio::signal_set& signals,
     state.tasks.spawn(keep_facts(state));
     state.tasks.spawn(keep_slot_facts(state));
     state.tasks.spawn(keep_standby_slots(state));
+    for (const auto& tier : state.tiers)
+        state.tasks.spawn(keep_tier(state, *tier));
     if (request.mode == AgentMode::serve) state.tasks.spawn(keep_backups(state));
     if (request.mode == AgentMode::catch_up) state.tasks.spawn(reach_the_server(state, result));
     if (request.mode == AgentMode::backup)
         state.tasks.spawn(one_backup(state, request, result, ended_by));
     co_await capture_until_done(state, request.mode, result);
+    state.drained = true;
+    state.changed.notify();
     co_await state.tasks.join();
     signals.cancel();
     co_await outer.join();
@@ -269,6 +282,7 @@ Result<int> run_agent(const Globals& globals, const AgentRequest& request) {
     AgentState state(loop, globals, std::move(config), server, std::move(repository));
     asio::signal_set signals(loop.context(), SIGTERM, SIGINT, SIGHUP);
     take_up_what_is_stored(state);
+    WV_CHECK(make_tiers(state));
     WV_CHECK(listen(state));
     log::info("agent.started", "walvault runs",
               {{"server", state.server.name},

@@ -44,6 +44,13 @@ void publish_positions(AgentState& state) {
         lag->bytes.set(static_cast<double>(upstream - position));
         lag->seconds.set(std::chrono::duration<double>(progress.behind(position, now)).count());
     }
+    for (const auto& tier : state.tiers) {
+        const TierLag lag = lag_of(state, *tier);
+        tier->metrics.lag_bytes.set(static_cast<double>(lag.bytes));
+        tier->metrics.lag_seconds.set(std::chrono::duration<double>(lag.time).count());
+        tier->metrics.pending_bytes.set(static_cast<double>(tier->pending_bytes));
+        tier->metrics.until_timestamp_seconds.set(to_seconds(tier->offloaded_until));
+    }
     metrics.recoverable_until_timestamp_seconds.set(to_seconds(progress.recoverable_until()));
     metrics.sync_log_counts();
     const storage::Repository::Counts counts = state.repository->counts();
@@ -155,6 +162,22 @@ static json json_of(const StandbyState& standby) {
     return body;
 }
 
+static json tier_json(const AgentState& state, const TierState& tier) {
+    const TierLag lag = lag_of(state, tier);
+    json body{{"name", tier.config.name},
+              {"url", tier.config.url},
+              {"up", tier.up},
+              {"offload_interval_ms", tier.config.offload_interval.count()},
+              {"offloaded_lsn", to_string(tier.offloaded_lsn)},
+              {"lag_bytes", lag.bytes},
+              {"lag_ms", std::chrono::duration_cast<std::chrono::milliseconds>(lag.time).count()},
+              {"pending_bytes", tier.pending_bytes}};
+    if (tier.offloaded_until != WallTime{})
+        body["recoverable_until"] = to_utc_text(tier.offloaded_until);
+    if (tier.error) body["error"] = json_of(*tier.error);
+    return body;
+}
+
 json status_json(const AgentState& state) {
     const Progress& progress = state.progress;
     json body{{"server", state.server.name},
@@ -194,6 +217,8 @@ json status_json(const AgentState& state) {
             std::to_string(state.capture.identity()->system.system_identifier);
     for (const StandbyState& standby : state.standbys)
         body["hosts"].push_back(json_of(standby));
+    for (const auto& tier : state.tiers)
+        body["tiers"].push_back(tier_json(state, *tier));
     if (state.slot) {
         body["slot_active"] = state.slot->active;
         body["slot_retained_bytes"] = state.slot->retained_bytes;

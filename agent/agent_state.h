@@ -10,6 +10,7 @@
 #include "agent/control.h"
 #include "agent/slot_governor.h"
 #include "base/secret.h"
+#include "storage/offloader.h"
 #include "storage/repository_files.h"
 #include "wal/server_facts.h"
 
@@ -40,6 +41,25 @@ struct StandbyState {
     SteadyTime look_at{};
 };
 
+// A copy of the repository that the agent keeps up, [repo.NAME].
+struct TierState {
+    TierConfig config;
+    AgentMetrics::Tier metrics;
+    // Of its own: one that hangs holds up nothing else.
+    Pool pool{1};
+    std::unique_ptr<storage::ObjectStore> repository;
+    std::unique_ptr<storage::ObjectStore> objects;
+    std::unique_ptr<storage::Offloader> offloader;
+    Backoff backoff{std::chrono::seconds(1), std::chrono::seconds(30), random_number()};
+    bool up = false;
+    std::optional<Error> error;  // of the last attempt
+    // As of the last complete round.
+    Id16 history{};
+    Lsn offloaded_lsn;
+    WallTime offloaded_until{};
+    std::uint64_t pending_bytes = 0;
+};
+
 struct AgentState {
     AgentState(LeaderLoop& loop, const Globals& chosen, Config configured,
                const ServerConfig& served, std::unique_ptr<storage::Repository> opened);
@@ -68,8 +88,10 @@ struct AgentState {
     storage::RepositoryView::Totals totals;
     std::uint64_t store_available_bytes = 0;  // of its file system, as of the last look
     std::uint64_t store_size_bytes = 0;
+    std::vector<std::unique_ptr<TierState>> tiers;
     bool stopping = false;
-    Event changed;  // stopping, or a backup was asked for or ended
+    bool drained = false;  // nothing new is stored any more
+    Event changed;         // stopping, or a backup was asked for or ended
     TaskGroup tasks;
     std::unique_ptr<HttpServer> http;
     SteadyTime loop_turned_at{};
@@ -97,6 +119,18 @@ Task<> keep_facts(AgentState& state);
 Task<> keep_slot_facts(AgentState& state);
 // Keeps the slot ready on those servers of the conninfo that are not streamed from, until stopping.
 Task<> keep_standby_slots(AgentState& state);
+// Makes state.tiers of the configuration. Errors: those of the repository; nothing is asked of the
+// tiers yet.
+Result<> make_tiers(AgentState& state);
+// Keeps a copy of the repository up, until stopping and once more when all is stored; tries again
+// after an error. Nothing else waits for it.
+Task<> keep_tier(AgentState& state, TierState& tier);
+// How far a copy is behind the server.
+struct TierLag {
+    std::uint64_t bytes = 0;
+    SteadyTime::duration time{};
+};
+TierLag lag_of(const AgentState& state, const TierState& tier);
 // Until a stream begins, or the slot is to be looked at again, or stopping.
 Task<> wait_for_slot_news(AgentState& state);
 // Pulls `hangup` after `patience` unless the timer is cancelled before.

@@ -45,6 +45,7 @@ public:
     void set_synchronous(bool synchronous);
     bool synchronous() const { return synchronous_; }
 
+    std::map<std::string, std::uint64_t> synced_tails() const { return pipeline_.synced_tails(); }
     std::uint64_t attachment_count() const { return attachment_count_; }
     bool connected() const { return connected_; }
     const std::optional<storage::ClusterRecord>& cluster() const { return cluster_; }

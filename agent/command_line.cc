@@ -67,6 +67,11 @@ void add_globals(CLI::App& app, Globals& globals) {
     app.add_option("-c,--config", globals.config_path, "The configuration")->type_name("FILE");
     app.add_option("-s,--server", globals.server, "Which server, when several are configured")
         ->type_name("NAME");
+    app.add_option("--from", globals.from,
+                   "Read this copy of a repository, without any configuration; needs --key-file")
+        ->type_name("URL");
+    app.add_option("--key-file", globals.key_path, "The master key of the repository of --from")
+        ->type_name("FILE");
     add_choice(app, "-o,--output", globals.output, kOutputs, "The form of the answer");
     app.add_flag("-q,--quiet", globals.quiet, "No progress, only the answer");
     app.add_flag("-v,--verbose", globals.verbose, "More of the log: debug, -vv trace");
@@ -199,10 +204,12 @@ void add_history_verbs(CLI::App& app, Parsed& parsed) {
     verb->add_flag("--list", parsed.point.list, "Those there are")->excludes(name);
 
     verb = add_verb(app, "repo", "Look at the repository or mend its index", "walvault repo stat");
-    verb->add_option("action", parsed.repo.action, "ls, stat or rebuild-index")
+    verb->add_option("action", parsed.repo.action, "ls, stat, rebuild-index or add")
         ->required()
         ->type_name("ACTION")
-        ->check(CLI::IsMember({"ls", "stat", "rebuild-index"}));
+        ->check(CLI::IsMember({"ls", "stat", "rebuild-index", "add"}));
+    verb->add_option("name", parsed.repo.name, "For add: the empty second copy, [repo.NAME]")
+        ->type_name("NAME");
 }
 
 void add_restore_verbs(CLI::App& app, Parsed& parsed) {
@@ -344,6 +351,23 @@ Result<VerbArguments> arguments_of(const std::string& verb, const Parsed& parsed
     return VersionArguments{};
 }
 
+// These read a repository and nothing else.
+Result<> check_from(const std::string& verb, const Globals& globals) {
+    constexpr std::array<std::string_view, 6> kReaders{"info",    "log",    "resolve",
+                                                       "restore", "verify", "wal-get"};
+    if (globals.from.empty() && globals.key_path.empty()) return {};
+    if (std::find(kReaders.begin(), kReaders.end(), verb) == kReaders.end())
+        return usage(
+            fmt::format("{} does not read from a copy", verb),
+            "--from and --key-file are for info, log, resolve, restore, verify and wal-get");
+    if (globals.from.empty())
+        return usage("--key-file needs --from", "--from file:///mnt/backup/walvault");
+    if (globals.key_path.empty())
+        return usage("--from needs --key-file",
+                     "the file of the master key, which is kept apart from every copy");
+    return {};
+}
+
 // What CLI11 cannot say: arguments that need one another.
 Result<> check_together(const std::string& verb, const Parsed& parsed) {
     if (verb == "restore" && parsed.restore.to.empty() && parsed.restore.before.empty())
@@ -355,6 +379,10 @@ Result<> check_together(const std::string& verb, const Parsed& parsed) {
         return usage("config explain needs a key", "walvault config explain server.main.slot");
     if (verb == "config" && parsed.config.action != "explain" && !parsed.config.key.empty())
         return usage(fmt::format("config {} takes no key", parsed.config.action));
+    if (verb == "repo" && parsed.repo.action == "add" && parsed.repo.name.empty())
+        return usage("repo add needs a name", "walvault repo add NAME, for [repo.NAME]");
+    if (verb == "repo" && parsed.repo.action != "add" && !parsed.repo.name.empty())
+        return usage(fmt::format("repo {} takes no name", parsed.repo.action));
     if (verb == "key" && parsed.key.action == "generate" && parsed.key.out.empty())
         return usage("key generate needs --out FILE",
                      "walvault key generate --out /etc/walvault/repo.key");
@@ -373,6 +401,7 @@ Result<CommandLine> after_parse(CLI::App& app, Parsed& parsed) {
                      "walvault --help lists them; walvault demo shows what it is about");
     std::string name = verb->get_name();
     if (name == "help") return help_for(app, parsed.help_verb);
+    WV_CHECK(check_from(name, parsed.globals));
     WV_CHECK(check_together(name, parsed));
     WV_TRY(VerbArguments arguments, arguments_of(name, parsed));
     return CommandLine{parsed.globals, std::move(arguments)};
@@ -383,9 +412,9 @@ Error usage_error(const CLI::App& app, const CLI::ParseError& error,
     const CLI::App* verb = chosen_verb(app);
     if (verb == nullptr) {
         // The first word that is no flag was meant as the verb.
-        static const std::vector<std::string> kWithValue{"-c",       "--config",   "-s",
-                                                         "--server", "-o",         "--output",
-                                                         "--color",  "--progress", "--log-level"};
+        static const std::vector<std::string> kWithValue{
+            "-c",      "--config",   "-s",          "--server", "-o",        "--output",
+            "--color", "--progress", "--log-level", "--from",   "--key-file"};
         for (std::size_t i = 0; i < arguments.size(); ++i) {
             if (std::find(kWithValue.begin(), kWithValue.end(), arguments[i]) != kWithValue.end())
                 ++i;

@@ -117,6 +117,21 @@ Result<const ServerConfig*> Config::server(const std::string& wanted) const {
                 fmt::format("configured: {}", names));
 }
 
+Result<const TierConfig*> Config::tier(const std::string& wanted) const {
+    std::string names;
+    std::vector<std::string> candidates;
+    for (const TierConfig& candidate : tiers) {
+        if (candidate.name == wanted) return &candidate;
+        names += (names.empty() ? "" : ", ") + candidate.name;
+        candidates.push_back(candidate.name);
+    }
+    return fail(Errc::invalid_argument,
+                fmt::format("no repository \"{}\" is configured beside the primary one{}",
+                            printable(wanted), did_you_mean(wanted, candidates)),
+                names.empty() ? "add [repo.NAME] with url = \"file:///…\""
+                              : fmt::format("configured: {}", names));
+}
+
 std::string example_config() {
     std::string out =
         "# walvault.toml. What is in force, and where it comes from: walvault config show "
@@ -128,12 +143,14 @@ std::string example_config() {
     std::string table;
     for (const ConfigKey& key : config_keys()) {
         std::string name(key.pattern);
+        // Nobody has a second copy without asking for it.
+        const std::string off = key.set_tier != nullptr ? "# " : "";
         if (std::size_t star = name.find('*'); star != std::string::npos)
-            name.replace(star, 1, "main");
+            name.replace(star, 1, off.empty() ? "main" : "second");
         std::size_t dot = name.rfind('.');
         std::string in = dot == std::string::npos ? "" : name.substr(0, dot);
         if (in != table)
-            out += fmt::format("\n[{}]\n", in);
+            out += fmt::format("\n{}[{}]\n", off, in);
         else if (table.empty())
             out += '\n';
         table = in;
@@ -141,21 +158,13 @@ std::string example_config() {
         out += fmt::format("# {}\n# {}{}.\n", key.explanation, key.required ? "Required: " : "",
                            key.bounds);
         out +=
-            fmt::format("{} = {}\n", dot == std::string::npos ? name : name.substr(dot + 1),
+            fmt::format("{}{} = {}\n", off, dot == std::string::npos ? name : name.substr(dot + 1),
                         key.kind == ConfigKey::Kind::integer ? std::string(value) : quoted(value));
     }
     return out;
 }
 
-Result<Config> load_config(const Globals& globals) {
-    std::map<std::string, std::string> environment;
-    for (char** entry = environ; *entry != nullptr; ++entry) {
-        std::string_view text = *entry;
-        std::size_t equals = text.find('=');
-        if (equals != std::string_view::npos)
-            environment.emplace(text.substr(0, equals), text.substr(equals + 1));
-    }
-    WV_TRY(Config config, load_config(posix_file_system(), globals.config_path, environment));
+Result<> configure_log(const Globals& globals, Config& config) {
     if (!globals.log_level.empty() && !log::parse_level(globals.log_level, config.log_level))
         return fail(Errc::invalid_argument,
                     fmt::format("\"{}\" is not a log level", printable(globals.log_level)),
@@ -167,6 +176,19 @@ Result<Config> load_config(const Globals& globals) {
     bool terminal = isatty(STDERR_FILENO) == 1;
     log::configure(config.log_level,
                    config.log_format.value_or(terminal ? log::Format::text : log::Format::json));
+    return {};
+}
+
+Result<Config> load_config(const Globals& globals) {
+    std::map<std::string, std::string> environment;
+    for (char** entry = environ; *entry != nullptr; ++entry) {
+        std::string_view text = *entry;
+        std::size_t equals = text.find('=');
+        if (equals != std::string_view::npos)
+            environment.emplace(text.substr(0, equals), text.substr(equals + 1));
+    }
+    WV_TRY(Config config, load_config(posix_file_system(), globals.config_path, environment));
+    WV_CHECK(configure_log(globals, config));
     for (const std::string& warning : config.warnings)
         log::warn("config.unknown_variable", warning);
     return config;

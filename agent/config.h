@@ -45,6 +45,13 @@ struct RepoConfig {
     std::uint64_t pack_bytes = 64ull << 20;  // plain bytes of WAL in a pack
 };
 
+// Another copy of the repository, kept up by the agent: [repo.NAME] besides [repo.primary].
+struct TierConfig {
+    std::string name;
+    std::string url;
+    std::chrono::milliseconds offload_interval{5000};  // 1s..1h
+};
+
 struct WebConfig {
     std::string socket;                 // unix path; default REPO/control.sock
     std::string address = "127.0.0.1";  // loopback only
@@ -54,6 +61,7 @@ struct WebConfig {
 struct Config {
     std::vector<ServerConfig> servers;
     RepoConfig repo;  // [repo.primary]
+    std::vector<TierConfig> tiers;
     // [encryption] key as a path: "file:/X" is /X, "credential:X" is $CREDENTIALS_DIRECTORY/X, and
     // X beside the configuration outside of a service.
     std::string key_path;
@@ -73,6 +81,8 @@ struct Config {
     // Errors: invalid_argument naming the servers there are, if `name` is none of them or is empty
     // with several configured.
     Result<const ServerConfig*> server(const std::string& name) const;
+    // Errors: invalid_argument naming those there are.
+    Result<const TierConfig*> tier(const std::string& name) const;
 };
 
 // Reads `path`, then conf.d/*.toml beside it in order, then WALVAULT_* variables. Unknown keys,

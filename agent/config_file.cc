@@ -45,7 +45,9 @@ std::vector<std::string> names_below(const std::string& table) {
         if (pattern.size() <= parent.size()) continue;
         bool below = true;
         for (std::size_t i = 0; i < parent.size(); ++i)
-            below = below && (pattern[i] == "*" || pattern[i] == parent[i]);
+            below = below &&
+                    (pattern[i] == parent[i] ||
+                     (pattern[i] == "*" && (key.set_tier == nullptr || parent[i] != "primary")));
         if (below && pattern[parent.size()] != "*") names.insert(pattern[parent.size()]);
     }
     return {names.begin(), names.end()};
@@ -57,10 +59,20 @@ bool is_table_name(const std::string& path) {
     return server || !names_below(path).empty();
 }
 
+bool is_plain_name(const std::string& name) {
+    return !name.empty() && name.size() <= 63 && name.front() != '-' &&
+           name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_-") == std::string::npos;
+}
+
+Result<> check_repo_name(const std::string& name, const std::string& where) {
+    if (is_plain_name(name)) return {};
+    return fail(Errc::invalid_argument,
+                fmt::format("{}: \"{}\" is not a repository's name: 1 to 63 of a-z, 0-9, _ and -",
+                            where, printable(name)));
+}
+
 Result<> check_server_name(const std::string& name, const std::string& where) {
-    bool good =
-        !name.empty() && name.size() <= 63 && name.front() != '-' &&
-        name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_-") == std::string::npos;
+    const bool good = is_plain_name(name);
     if (good && storage::is_reserved_name(name))
         return fail(
             Errc::invalid_argument,
@@ -115,6 +127,7 @@ Result<> walk(const std::string& path, const std::string& table, const toml::tab
         std::string below = table.empty() ? name : table + '.' + name;
         std::string where = place(path, toml_key.source());
         if (table == "server") WV_CHECK(check_server_name(name, where));
+        if (table == "repo") WV_CHECK(check_repo_name(name, where));
         // No table of the configuration is deeper than [server.NAME.backup].
         if (depth > 3 || name.find('.') != std::string::npos || !is_table_name(below))
             return unknown_key(table, name, where);
@@ -181,6 +194,8 @@ Result<> read_environment(const std::map<std::string, std::string>& environment,
         }
         if (key.starts_with("server."))
             WV_CHECK(check_server_name(key.substr(7, key.find('.', 7) - 7), name));
+        if (key.starts_with("repo."))
+            WV_CHECK(check_repo_name(key.substr(5, key.find('.', 5) - 5), name));
         settings[key] = Setting{value, name};
     }
     return {};
@@ -195,10 +210,20 @@ ServerConfig* server_of(Config& config, const std::string& key) {
     return &config.servers.back();
 }
 
+TierConfig& tier_of(Config& config, const std::string& key) {
+    std::string name = key.substr(5, key.find('.', 5) - 5);
+    for (TierConfig& tier : config.tiers)
+        if (tier.name == name) return tier;
+    config.tiers.push_back(TierConfig{.name = name});
+    return config.tiers.back();
+}
+
 Result<> apply_settings(const Settings& settings, Config& config) {
     for (const auto& [key, setting] : settings) {
         const ConfigKey* row = find_config_key(key);
-        auto set = row->set(config, server_of(config, key), setting.value);
+        auto set = row->set_tier != nullptr
+                       ? row->set_tier(tier_of(config, key), setting.value)
+                       : row->set(config, server_of(config, key), setting.value);
         if (set) continue;
         Error error = std::move(set).error();
         error.message = fmt::format("{}: {}: {}", setting.origin, key, error.message);
@@ -216,6 +241,26 @@ Result<> check_limits(const Config& config, const std::string& path) {
                                     server.name, format_size(*server.slot_give_up_bytes),
                                     format_size(server.slot_limit_bytes)),
                         "the alert has to come before the slot goes: lower slot_limit too");
+    return {};
+}
+
+// A copy on the same place is none, and one inside of another is taken for its packs.
+Result<> check_tiers(const Config& config, const std::string& path) {
+    std::vector<std::pair<std::string, std::string>> places{
+        {"primary", "file://" + config.repo.root}};
+    for (const TierConfig& tier : config.tiers) {
+        for (const auto& [name, url] : places) {
+            const std::string mine = tier.url + "/";
+            const std::string other = url + "/";
+            if (!mine.starts_with(other) && !other.starts_with(mine)) continue;
+            return fail(
+                Errc::invalid_argument,
+                fmt::format("{}: repo.{}.url, {}, is the place of repo.{}, {}, or inside of it",
+                            path, tier.name, tier.url, name, url),
+                "a copy needs a place of its own, best on another machine");
+        }
+        places.emplace_back(tier.name, tier.url);
+    }
     return {};
 }
 
@@ -237,6 +282,11 @@ Result<> fill_origins(const Settings& settings, const std::string& path, Config&
         std::size_t star = row.pattern.find('*');
         if (star == std::string_view::npos) {
             WV_CHECK(add(row, std::string(row.pattern)));
+            continue;
+        }
+        if (row.set_tier != nullptr) {
+            for (const TierConfig& tier : config.tiers)
+                WV_CHECK(add(row, std::string(row.pattern).replace(star, 1, tier.name)));
             continue;
         }
         for (const ServerConfig& server : config.servers)
@@ -273,6 +323,7 @@ Result<Config> load_config(FileSystem& files, const std::string& path,
                     "add [server.main] with conninfo = \"…\"");
     WV_CHECK(check_limits(config, path));
     WV_CHECK(fill_origins(settings, path, config));
+    WV_CHECK(check_tiers(config, path));
     resolve_paths(path, environment, config);
     if (config.web.socket.size() > 107)
         return fail(Errc::invalid_argument,

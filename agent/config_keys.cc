@@ -8,6 +8,7 @@
 
 #include "agent/fetch_command.h"
 #include "agent/render.h"
+#include "storage/tier_store.h"
 
 namespace walvault::agent {
 namespace {
@@ -152,22 +153,26 @@ Result<> set_max_rate(Config&, ServerConfig* server, const std::string& text) {
     return {};
 }
 
+Result<std::string> directory_in(const std::string& url) {
+    auto root = storage::directory_of_url(url);
+    if (root) return root;
+    return wrong(fmt::format("\"{}\": {}", printable(url), root.error().message),
+                 root.error().hint);
+}
+
 Result<> set_url(Config& config, ServerConfig*, const std::string& text) {
-    constexpr std::string_view kScheme = "file://";
-    if (!text.starts_with(kScheme))
-        return wrong(fmt::format("\"{}\" is not a repository of this build", printable(text)),
-                     "a local directory: file:///var/lib/walvault");
-    std::string root = text.substr(kScheme.size());
-    while (root.size() > 1 && root.back() == '/')
-        root.pop_back();
-    bool climbs = (root + '/').find("/../") != std::string::npos;
-    bool strange =
-        root.find('\0') != std::string::npos || root.find_first_of("?#%") != std::string::npos;
-    if (root.size() < 2 || root.front() != '/' || climbs || strange)
-        return wrong(
-            fmt::format("\"{}\" does not name a directory by its absolute path", printable(text)),
-            "three slashes: file:///var/lib/walvault");
-    config.repo.root = root;
+    WV_TRY(config.repo.root, directory_in(text));
+    return {};
+}
+
+Result<> set_tier_url(TierConfig& tier, const std::string& text) {
+    WV_TRY(std::string root, directory_in(text));
+    tier.url = "file://" + root;
+    return {};
+}
+
+Result<> set_offload_interval(TierConfig& tier, const std::string& text) {
+    WV_TRY(tier.offload_interval, duration_between(text, seconds(1), hours(1)));
     return {};
 }
 
@@ -330,6 +335,13 @@ constexpr std::array kKeys{
               "The zstd level of base backups.", set_base_level},
     ConfigKey{"repo.primary.pack_size", kText, "64MiB", false, "", "a size, 1MiB to 1GiB",
               "How much WAL one pack file holds.", set_pack_size},
+    ConfigKey{"repo.*.url", kText, "", true, "file:///mnt/backup/walvault", "file:///absolute/path",
+              "A second copy of the repository: a mounted disk or NFS. `walvault repo add NAME` "
+              "makes the empty directory one.",
+              nullptr, set_tier_url},
+    ConfigKey{"repo.*.offload_interval", kText, "5s", false, "", "a duration, 1s to 1h",
+              "How often what is new goes there: what the loss of this host costs.", nullptr,
+              set_offload_interval},
     ConfigKey{"encryption.key", kText, "", true, "credential:repo.key",
               "credential:NAME or file:/path",
               "Where the master key is. credential: $CREDENTIALS_DIRECTORY/NAME, else NAME beside "
@@ -401,6 +413,7 @@ const ConfigKey* find_config_key(std::string_view key) {
         if (!key.starts_with(row.pattern.substr(0, star)) || !key.ends_with(tail)) continue;
         if (key.size() <= star + tail.size()) continue;
         std::string_view name = key.substr(star, key.size() - star - tail.size());
+        if (row.set_tier != nullptr && name == "primary") continue;
         if (name.find('.') == std::string_view::npos) return &row;
     }
     return nullptr;

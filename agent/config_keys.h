@@ -12,7 +12,8 @@ namespace walvault::agent {
 
 struct ConfigKey {
     enum class Kind { text, integer };
-    std::string_view pattern;  // "server.*.slot"; the star is the server's name
+    // "server.*.slot"; the star is the server's name, or in "repo.*.url" the tier's.
+    std::string_view pattern;
     Kind kind = Kind::text;
     std::string_view fallback;  // as it would be written; empty: none
     bool required = false;
@@ -21,6 +22,8 @@ struct ConfigKey {
     std::string_view explanation;
     // Errors: invalid_argument with what is wrong about the value, without its place.
     Result<> (*set)(Config& config, ServerConfig* server, const std::string& text) = nullptr;
+    // In its place where the key is a tier's.
+    Result<> (*set_tier)(TierConfig& tier, const std::string& text) = nullptr;
 };
 
 std::span<const ConfigKey> config_keys();

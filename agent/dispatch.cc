@@ -87,7 +87,7 @@ int run_command_line(int argc, char** argv) {
     if (!parsed)
         return report(globals, parsed.error(),
                       is_wal_get(arguments) ? kExitWalGetFatal : kExitUsage);
-    if (!needs_root(parsed->arguments))
+    if (!needs_root(parsed->arguments) && parsed->globals.from.empty())
         if (auto became = become_repository_owner(parsed->globals.config_path, environment);
             !became)
             return report(parsed->globals, became.error(),

@@ -390,6 +390,30 @@ void AgentMetrics::forget_standby_slot(const std::string& host) {
     slot.retained_bytes.set(std::numeric_limits<double>::quiet_NaN());
 }
 
+AgentMetrics::Tier AgentMetrics::tier(const std::string& name) {
+    const Labels labels = with(server_, "repo", name);
+    auto gauge = [&](const std::string& what, const std::string& help) {
+        return metrics_->gauge("walvault_" + what, help, labels);
+    };
+    Tier made;
+    made.up = gauge("offload_up", "1 if the last attempt to write to this copy succeeded.");
+    made.lag_bytes =
+        gauge("offloaded_lag_bytes", "Upstream minus what is in this copy, taken together.");
+    made.lag_seconds = gauge("offloaded_lag_seconds",
+                             "How long the first byte that is not in this copy has been known of; "
+                             "0 where there is none.");
+    made.until_timestamp_seconds =
+        gauge("offloaded_until_timestamp_seconds",
+              "Newest moment that can be restored from this copy, Unix time; 0: none yet.");
+    made.pending_bytes = gauge("offload_pending_bytes",
+                               "In the repository and not in this copy, as of the last round.");
+    made.put_bytes_total =
+        metrics_->counter("walvault_offload_uploaded_bytes_total", "Written to this copy.", labels);
+    made.errors_total = metrics_->counter("walvault_offload_errors_total",
+                                          "Attempts to write to this copy that failed.", labels);
+    return made;
+}
+
 void AgentMetrics::set_governor_step(GovernorStep step) {
     for (auto& [each, gauge] : slot_governor_)
         gauge.set(each == step ? 1 : 0);

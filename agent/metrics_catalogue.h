@@ -59,6 +59,17 @@ struct AgentMetrics {
     void set_governor_step(GovernorStep step);
     // `counts` is what the ledger tells of all time: the counters never fall behind it.
     void set_history_incidents(const std::map<HistoryIncident, std::uint64_t>& counts);
+    // Of a copy of the repository; made when it is first asked for.
+    struct Tier {
+        Gauge up;
+        Gauge lag_bytes;
+        Gauge lag_seconds;
+        Gauge until_timestamp_seconds;
+        Gauge pending_bytes;
+        Counter put_bytes_total;
+        Counter errors_total;
+    };
+    Tier tier(const std::string& name);
     // Adds the lines written since the last call; call before each scrape.
     void sync_log_counts();
 

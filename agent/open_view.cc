@@ -2,7 +2,10 @@
 
 #include <cstdlib>
 
+#include <filesystem>
+
 #include "agent/render.h"
+#include "storage/tier_store.h"
 
 namespace walvault::agent {
 namespace {
@@ -25,7 +28,63 @@ Result<storage::ClusterRecord> find_cluster(storage::RepositoryView& view,
                               : "it holds " + known + "; choose with --server");
 }
 
+Result<storage::ClusterRecord> only_cluster(storage::RepositoryView& view) {
+    WV_TRY(auto clusters, view.clusters());
+    if (clusters.size() == 1) return clusters.front();
+    std::string known;
+    for (const auto& cluster : clusters)
+        known += (known.empty() ? "" : ", ") + cluster.name;
+    if (known.empty())
+        return fail(Errc::not_found, "the repository holds nothing of any server yet");
+    return fail(Errc::invalid_argument, "the repository holds several servers: " + known,
+                "say which: --server NAME");
+}
+
+// Only a repository that is written to in place has writers.
+Result<bool> is_copy(storage::ObjectStore& store) {
+    WV_TRY(auto writers, store.list("writer/"));
+    return writers.empty();
+}
+
+Result<OpenedView> open_tier_view(const Globals& globals) {
+    OpenedView opened;
+    opened.is_tier = true;
+    WV_CHECK(configure_log(globals, opened.config));
+    opened.config.key_path = globals.key_path;
+    opened.zone = display_zone("");
+    auto store = storage::open_tier_store(posix_file_system(), globals.from);
+    if (!store) return fail_while("--from \"" + printable(globals.from) + "\"", store.error());
+    opened.store = std::move(*store);
+    if (auto root = storage::directory_of_url(globals.from)) opened.config.repo.root = *root;
+    WV_TRY(auto master, read_master_key(opened.config));
+    opened.master = std::make_unique<storage::MasterKey>(std::move(master));
+    auto copy = is_copy(*opened.store);
+    if (!copy) return fail(as_repository_error(std::move(copy).error()));
+    const storage::RepositoryView::Options options{
+        .index_directory = "", .scratch_directory = scratch_directory(), .is_tier = *copy};
+    auto view = storage::RepositoryView::open(*opened.store, *opened.master, options);
+    if (!view) {
+        Error error = as_repository_error(std::move(view).error());
+        if (error.message.find("is not a walvault repository") != std::string::npos)
+            error.hint = "is it mounted, and is this the directory that [repo.NAME] url named?";
+        return fail(std::move(error));
+    }
+    opened.view = std::move(*view);
+    if (globals.server.empty()) {
+        WV_TRY(opened.cluster, only_cluster(*opened.view));
+    } else {
+        WV_TRY(opened.cluster, find_cluster(*opened.view, globals.server));
+    }
+    opened.server.name = opened.cluster.name;
+    return opened;
+}
+
 }  // namespace
+
+std::string source_options(const Globals& globals) {
+    if (globals.from.empty()) return "";
+    return " --from " + printable(globals.from) + " --key-file " + printable(globals.key_path);
+}
 
 Result<storage::MasterKey> read_master_key(const Config& config) {
     return storage::MasterKey::read_file(posix_file_system(), config.key_path);
@@ -37,6 +96,7 @@ Error as_repository_error(Error error) {
 }
 
 Result<OpenedView> open_view(const Globals& globals) {
+    if (!globals.from.empty()) return open_tier_view(globals);
     OpenedView opened;
     WV_TRY(opened.config, load_config(globals));
     WV_TRY(const ServerConfig* server, opened.config.server(globals.server));

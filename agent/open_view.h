@@ -13,6 +13,7 @@ namespace walvault::agent {
 
 // What every reading verb works with. The view needs the store, so the order of members matters.
 struct OpenedView {
+    bool is_tier = false;  // of --from: nothing is written there, and no agent is asked
     Config config;
     ServerConfig server;
     std::unique_ptr<storage::MasterKey> master;
@@ -28,9 +29,12 @@ Result<storage::MasterKey> read_master_key(const Config& config);
 // The same error for the exit code of a repository that cannot be reached or is none; others unchanged.
 Error as_repository_error(Error error);
 
-// Reads the configuration, the key and the repository. Errors: as those; not_found if the
-// repository has nothing of the server that is meant.
+// Reads the configuration, the key and the repository; with --from, key and tier only. Errors: as
+// those; not_found if the repository has nothing of the server that is meant.
 Result<OpenedView> open_view(const Globals& globals);
+
+// " --from URL --key-file FILE" where these were given: for commands that are shown.
+std::string source_options(const Globals& globals);
 
 // Where a target is looked for, and how its times are shown.
 ResolveContext resolve_context(const OpenedView& opened, WallTime now,

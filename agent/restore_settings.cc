@@ -234,10 +234,12 @@ std::string default_hba() {
            "local all all peer\n";
 }
 
-std::string fetch_command(const std::string& program, const std::string& config_path,
+std::string fetch_command(const std::string& program, const std::vector<std::string>& source,
                           const std::string& server) {
-    return quote_for_shell(program) + " --config " + quote_for_shell(config_path) + " --server " +
-           quote_for_shell(server) + " wal-get %f %p";
+    std::string command = quote_for_shell(program);
+    for (const std::string& word : source)
+        command += " " + (word.starts_with("--") ? word : quote_for_shell(word));
+    return command + " --server " + quote_for_shell(server) + " wal-get %f %p";
 }
 
 }  // namespace walvault::agent

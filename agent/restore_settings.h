@@ -35,8 +35,9 @@ std::string without_outside_paths(const std::string& configuration);
 // For a cluster whose pg_hba.conf could not be read.
 std::string default_hba();
 
-// restore_command that calls this program's wal-get; quoted for the shell, % doubled.
-std::string fetch_command(const std::string& program, const std::string& config_path,
+// restore_command that calls this program's wal-get; quoted for the shell, % doubled. `source` says
+// where from: {"--config", PATH}, or {"--from", URL, "--key-file", PATH}.
+std::string fetch_command(const std::string& program, const std::vector<std::string>& source,
                           const std::string& server);
 
 // 'value' as postgresql.conf writes it.

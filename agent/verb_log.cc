@@ -175,8 +175,8 @@ Result<> collect_transactions(OpenedView& opened, const Wanted& wanted, Collecto
     return {};
 }
 
-std::string undo_command(const Event& event) {
-    return "walvault restore --before xid:" + std::to_string(event.xid) + " --pgdata DIR";
+std::string undo_command(const Event& event, const std::string& source) {
+    return "walvault restore --before xid:" + std::to_string(event.xid) + " --pgdata DIR" + source;
 }
 
 std::string what_text(const Event& event, const RelationNames& names) {
@@ -197,7 +197,7 @@ std::string what_text(const Event& event, const RelationNames& names) {
 }
 
 std::string log_text(const OpenedView& opened, const std::vector<Event>& events,
-                     std::uint64_t dropped, const RelationNames& names) {
+                     std::uint64_t dropped, const RelationNames& names, const std::string& source) {
     if (events.empty()) return "Nothing of that kind happened then.\n";
     Table table({"TIME (" + opened.zone + ")", "LSN", "XID", "WHAT"},
                 {Table::Align::left, Table::Align::left, Table::Align::right, Table::Align::left});
@@ -213,11 +213,11 @@ std::string log_text(const OpenedView& opened, const std::vector<Event>& events,
     for (const Event& event : events)
         if (event.can_be_undone() && told.insert(event.xid).second)
             text += "To go back to just before the " + event.shown + " of " +
-                    std::to_string(event.xid) + ":   " + undo_command(event) + "\n";
+                    std::to_string(event.xid) + ":   " + undo_command(event, source) + "\n";
     return text;
 }
 
-Json event_json(const Event& event, const RelationNames& names) {
+Json event_json(const Event& event, const RelationNames& names, const std::string& source) {
     Json json{{"kind", event.kind}};
     json["at"] = nullptr;
     if (event.at != WallTime{}) json["at"] = format_utc(event.at, 6);
@@ -237,7 +237,7 @@ Json event_json(const Event& event, const RelationNames& names) {
     json["inserted_rows"] = event.inserted_rows;
     json["updated_rows"] = event.updated_rows;
     json["deleted_rows"] = event.deleted_rows;
-    if (event.can_be_undone()) json["restore"] = undo_command(event);
+    if (event.can_be_undone()) json["restore"] = undo_command(event, source);
     return json;
 }
 
@@ -247,7 +247,7 @@ void print_log_json(const Globals& globals, const OpenedView& opened,
     if (globals.output == Output::jsonl) {
         for (const Event& event : events) {
             Json line{{"type", "event"}};
-            line.update(event_json(event, names));
+            line.update(event_json(event, names, source_options(globals)));
             print_answer(globals, line);
         }
         print_answer(globals,
@@ -256,7 +256,7 @@ void print_log_json(const Globals& globals, const OpenedView& opened,
     }
     Json list = Json::array();
     for (const Event& event : events)
-        list.push_back(event_json(event, names));
+        list.push_back(event_json(event, names, source_options(globals)));
     print_answer(globals,
                  Json{{"server", opened.cluster.name}, {"events", list}, {"not_shown", dropped}});
 }
@@ -285,12 +285,14 @@ Result<> show(const Globals& globals, const LogArguments& arguments) {
         files.insert(files.end(), event.files.begin(), event.files.end());
     std::sort(files.begin(), files.end());
     files.erase(std::unique(files.begin(), files.end()), files.end());
-    const RelationNames names = ask_relation_names(opened.server.conninfo, files);
+    const RelationNames names =
+        opened.is_tier ? RelationNames{} : ask_relation_names(opened.server.conninfo, files);
     if (globals.output != Output::text) {
         print_log_json(globals, opened, events, collector.dropped(), names);
         return {};
     }
-    const std::string text = log_text(opened, events, collector.dropped(), names);
+    const std::string text =
+        log_text(opened, events, collector.dropped(), names, source_options(globals));
     std::fwrite(text.data(), 1, text.size(), stdout);
     return {};
 }

@@ -1,11 +1,13 @@
-// walvault repo: rebuild-index, stat, ls.
+// walvault repo: rebuild-index, stat, ls, add.
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
 #include "agent/open_view.h"
 #include "agent/render.h"
 #include "agent/version.h"
+#include "storage/offloader.h"
 #include "storage/repository.h"
+#include "storage/tier_store.h"
 
 namespace walvault::agent {
 namespace {
@@ -97,6 +99,45 @@ int ls(const Globals& globals) {
     return kExitDone;
 }
 
+// Header and keyring into an empty place; the agent brings the rest.
+Result<const TierConfig*> add_tier(const Globals& globals, const Config& config,
+                                   const std::string& name) {
+    WV_TRY(const TierConfig* tier, config.tier(name));
+    WV_TRY(storage::MasterKey master, read_master_key(config));
+    auto repository = storage::make_directory_store(posix_file_system(), config.repo.root);
+    WV_TRY(auto objects, storage::open_tier_objects(posix_file_system(), tier->url));
+    if (globals.dry_run) {
+        WV_TRY(auto offloader, storage::Offloader::open(*repository, *objects, master));
+        (void)offloader;
+        return tier;
+    }
+    auto made = storage::initialize_tier(*repository, *objects, master);
+    if (!made && made.error().code == Errc::unavailable &&
+        made.error().hint == "Is its disk mounted?") {
+        Error error = made.error();
+        error.hint = "mount its disk, or make the directory for the user the agent runs as";
+        return fail(as_repository_error(std::move(error)));
+    }
+    if (!made) return fail(as_repository_error(std::move(made).error()));
+    return tier;
+}
+
+int add(const Globals& globals, const Config& config, const std::string& name) {
+    auto tier = add_tier(globals, config, name);
+    if (!tier) return report(globals, tier.error());
+    if (globals.output != Output::text)
+        print_answer(
+            globals,
+            json{{"repo", (*tier)->name}, {"url", (*tier)->url}, {"dry_run", globals.dry_run}});
+    else if (!globals.quiet)
+        std::printf(globals.dry_run
+                        ? "Would make %s a copy of this repository.\n"
+                        : "%s is a copy of this repository now. An agent that runs with it in its "
+                          "configuration brings what is stored.\n",
+                    printable((*tier)->url).c_str());
+    return kExitDone;
+}
+
 }  // namespace
 
 int verb_repo(const Globals& globals, const RepoArguments& arguments) {
@@ -105,9 +146,10 @@ int verb_repo(const Globals& globals, const RepoArguments& arguments) {
     if (arguments.action == "rebuild-index") return rebuild_index(globals, *config);
     if (arguments.action == "stat") return stat(globals);
     if (arguments.action == "ls") return ls(globals);
+    if (arguments.action == "add") return add(globals, *config, arguments.name);
     return report(globals,
                   Error{Errc::invalid_argument, "repo has no action \"" + arguments.action + "\"",
-                        "rebuild-index, stat or ls"},
+                        "rebuild-index, stat, ls or add"},
                   kExitUsage);
 }
 

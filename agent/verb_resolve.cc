@@ -23,7 +23,7 @@ Result<> resolve_and_print(const Globals& globals, const ResolveArguments& argum
     }
     const std::string text = stop_point_text(stop, opened.zone) + "  restore    walvault restore " +
                              (target.before ? "--before '" : "--to '") + printable(target.text) +
-                             "' --pgdata DIR\n";
+                             "' --pgdata DIR" + source_options(globals) + "\n";
     std::fwrite(text.data(), 1, text.size(), stdout);
     return {};
 }

@@ -90,9 +90,10 @@ private:
     // instead.
     Result<> require_wal_get(RestorePlan& plan, RestoreInputs inputs,
                              const RestoreOptions& options) const {
-        auto tried = run_program({"/usr/bin/env", "-i", globals_.program, "--config", config_path_,
-                                  "--server", opened_.cluster.name, "info", "--points"},
-                                 options.owner);
+        std::vector<std::string> trial{"/usr/bin/env", "-i", globals_.program};
+        trial.insert(trial.end(), source_.begin(), source_.end());
+        trial.insert(trial.end(), {"--server", opened_.cluster.name, "info", "--points"});
+        auto tried = run_program(trial, options.owner);
         if (tried) return {};
         inputs.wal_place = WalPlace::copied;
         if (arguments_.wal == "auto") {
@@ -107,8 +108,8 @@ private:
             Errc::refused,
             "replay would fetch its WAL with wal-get, which " + user + " cannot run: " +
                 why.substr(why.find("error: ") == std::string::npos ? 0 : why.find("error: ")),
-            "let " + user + " read " + config_path_ +
-                ", the key and the repository, or "
+            "let " + user + " read " + (opened_.is_tier ? "" : source_.back() + ", ") +
+                "the key and the repository, or "
                 "free enough space for all WAL and say --wal copy");
     }
 
@@ -117,9 +118,14 @@ private:
         options.jobs = arguments_.jobs;
         options.action = arguments_.action;
         WV_TRY(options.owner, server_owner(plan.directory.path));
-        config_path_ = std::filesystem::absolute(globals_.config_path).string();
-        options.restore_command =
-            fetch_command(globals_.program, config_path_, opened_.cluster.name);
+        auto absolute = [](const std::string& path) {
+            return std::filesystem::absolute(path).string();
+        };
+        if (opened_.is_tier)
+            source_ = {"--from", globals_.from, "--key-file", absolute(globals_.key_path)};
+        else
+            source_ = {"--config", absolute(globals_.config_path)};
+        options.restore_command = fetch_command(globals_.program, source_, opened_.cluster.name);
         auto found =
             find_postgres(server_major_of(plan.cluster.server_version_num), arguments_.pg_bin);
         if (found) bin_directory_ = *found;
@@ -191,10 +197,12 @@ private:
         const RestoreReport entry{&plan, outcome.restored_bytes, took,
                                   started && started->confirmed};
         // What is written into the repository stays its owner's.
-        const EffectiveUser as_owner(repository_owner(opened_.config.repo.root));
-        if (auto recorded = record_restore(opened_, entry); !recorded)
-            std::fprintf(stderr, "warning: the restore is not in the ledger: %s\n",
-                         printable(recorded.error().message).c_str());
+        if (!opened_.is_tier) {
+            const EffectiveUser as_owner(repository_owner(opened_.config.repo.root));
+            if (auto recorded = record_restore(opened_, entry); !recorded)
+                std::fprintf(stderr, "warning: the restore is not in the ledger: %s\n",
+                             printable(recorded.error().message).c_str());
+        }
         if (globals_.output == Output::text)
             print(done_text(plan, took, started, options));
         else
@@ -259,8 +267,8 @@ private:
     const Globals& globals_;
     const RestoreArguments& arguments_;
     OpenedView opened_;
-    std::string bin_directory_;  // empty: not found
-    std::string config_path_;    // absolute
+    std::string bin_directory_;        // empty: not found
+    std::vector<std::string> source_;  // where wal-get reads from: options with absolute paths
 };
 
 }  // namespace

@@ -59,6 +59,22 @@ std::string host_line(const json& host) {
     return text;
 }
 
+std::string tier_line(const json& tier, const Style& style) {
+    std::string text = printable(tier.value("name", ""));
+    const WallTime until = time_of(tier, "recoverable_until");
+    if (until == WallTime{})
+        text += "   nothing can be restored from it yet";
+    else
+        text += "   the loss of this host would lose " +
+                format_duration(std::max(Micros(0), system_clock().now() - until));
+    if (auto pending = tier.value("pending_bytes", std::uint64_t{0}); pending > 0)
+        text += ", " + format_size(pending) + " to go";
+    const json error = tier.value("error", json::object());
+    if (error.contains("message"))
+        text += "   " + style.bad("failing") + ": " + printable(error.value("message", ""));
+    return text;
+}
+
 std::string text_of(const json& status, const std::string& zone, const Style& style) {
     std::string name = printable(status.value("server", ""));
     auto line = [&](const char* label, const std::string& text) {
@@ -80,6 +96,8 @@ std::string text_of(const json& status, const std::string& zone, const Style& st
                     format_size(status.value("wal_plain_bytes", std::uint64_t{0})) + " of WAL, " +
                     format_size(status.value("base_stored_bytes", std::uint64_t{0})) +
                     " of base backups");
+    for (const json& tier : status.value("tiers", json::array()))
+        out += line("copy", tier_line(tier, style));
     const json backup = status.value("backup", json::object());
     if (backup.value("running", false))
         out += line("base backup",

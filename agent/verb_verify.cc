@@ -142,7 +142,7 @@ int verb_verify(const Globals& globals, const VerifyArguments& arguments) {
         return report(globals, done.error());
     if (auto done = check_promises(*opened, wal_only, outcome); !done)
         return report(globals, done.error());
-    record(*opened, arguments.level, outcome);
+    if (!opened->is_tier) record(*opened, arguments.level, outcome);
     return print(globals, arguments.level, outcome);
 }
 

@@ -21,6 +21,9 @@ enum class ColorMode { automatic, always, never };
 struct Globals {
     std::string config_path;  // --config, WALVAULT_CONFIG, /etc/walvault/walvault.toml
     std::string server;       // --server; empty: the only one
+    // In place of the configuration: a tier by its URL, and the file of the master key. Both or
+    // none.
+    std::string from, key_path;
     Output output = Output::text;
     bool quiet = false;
     int verbose = 0;
@@ -101,6 +104,7 @@ struct ConfigArguments {
 };
 struct RepoArguments {
     std::string action;
+    std::string name;  // for add
 };
 struct DetachArguments {
     bool keep_slot = false;
@@ -137,6 +141,9 @@ int report(const Globals& globals, const Error& error, std::optional<ExitCode> c
 
 // Of a signal that ended what was not done. Returns 130 or 143.
 int report_signal(const Globals& globals, int signal);
+
+// Level and form of the log, from the configuration and the flags. Errors: invalid_argument.
+Result<> configure_log(const Globals& globals, Config& config);
 
 // load_config with the globals' path and this process' environment.
 Result<Config> load_config(const Globals& globals);

@@ -110,6 +110,13 @@ void WalPipeline::set_flush_at_once(bool at_once) {
     filled_.notify();
 }
 
+std::map<std::string, std::uint64_t> WalPipeline::synced_tails() const {
+    std::map<std::string, std::uint64_t> ends;
+    for (const auto& tail : tails_)
+        ends[tail->plan->path] = tail->end_offset;
+    return ends;
+}
+
 SteadyTime::duration WalPipeline::unflushed_for() const {
     const SteadyTime now = clock_.steady_now();
     if (writing_) return now - writing_since_;
@@ -436,8 +443,8 @@ Task<> WalPipeline::close_tail(std::shared_ptr<Tail> tail) {
                                                  .summary = tail->summary};
         return repository_.close_tail(std::move(tail->writer), std::move(content));
     };
-    std::erase(tails_, tail);
     auto closed = co_await run_on(pools_.store, std::move(close));
+    std::erase(tails_, tail);
     if (closed) {
         progress_.set_closed(tail->end_lsn);
     } else {

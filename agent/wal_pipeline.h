@@ -3,6 +3,7 @@
 
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 
@@ -53,6 +54,9 @@ public:
     void note_quiet(Lsn lsn, WallTime at);
     // Flushes what was taken, closes the tail, ends the tasks. Then begin() may be called again.
     Task<Result<>> finish();
+    // Of each tail of this run that the ledger opens and does not end yet: its path, and the end of
+    // its last synced frame.
+    std::map<std::string, std::uint64_t> synced_tails() const;
     // From the next frame on.
     void set_options(const Options& options) { options_ = options; }
     // Set once; afterwards nothing is flushed any more until begin().

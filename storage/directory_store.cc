@@ -27,23 +27,13 @@ public:
         WV_CHECK(refuse_existing(name));
         std::string directory = parent_of(name);
         WV_CHECK(make_durable_directory(directory));
-        std::string temporary = path_of(directory) + "/" + std::string(kTemporaryPrefix) +
-                                to_hex(random_id16());
-        auto placed = [&]() -> Result<> {
-            {
-                WV_TRY(auto file, files_.create(temporary));
-                WV_CHECK(file->write(bytes));
-                WV_CHECK(file->sync_data());
-            }
-            WV_CHECK(refuse_existing(name));
-            return files_.rename(temporary, path_of(name));
-        }();
-        if (!placed) {
-            // What matters is the first error; a leftover is never listed.
-            static_cast<void>(files_.remove(temporary));
-            return placed;
-        }
-        return files_.sync_directory(path_of(directory));
+        auto placed = place(name, directory, bytes);
+        // Another thread may have removed the last object in it just then.
+        if (placed || placed.error().code != Errc::not_found) return placed;
+        forget_durable(directory);
+        WV_CHECK(require_root());
+        WV_CHECK(make_durable_directory(directory));
+        return place(name, directory, bytes);
     }
 
     Result<ByteBuffer> get(const std::string& name, std::uint64_t offset, std::uint64_t length) override {
@@ -87,13 +77,41 @@ public:
         WV_CHECK(info(name));
         if (auto removed = files_.remove(path_of(name)); !removed)
             return fail(absent_or(std::move(removed).error()));
-        return files_.sync_directory(path_of(parent_of(name)));
+        WV_CHECK(files_.sync_directory(path_of(parent_of(name))));
+        forget_empty_directories(parent_of(name));
+        return {};
     }
 
     std::string url() const override { return "file://" + root_; }
 
 private:
     std::string path_of(const std::string& name) const { return name.empty() ? root_ : root_ + "/" + name; }
+
+    Result<> place(const std::string& name, const std::string& directory, ByteSpan bytes) {
+        std::string temporary = path_of(directory) + "/" + std::string(kTemporaryPrefix) +
+                                to_hex(random_id16());
+        auto placed = [&]() -> Result<> {
+            {
+                WV_TRY(auto file, files_.create(temporary));
+                WV_CHECK(file->write(bytes));
+                WV_CHECK(file->sync_data());
+            }
+            WV_CHECK(refuse_existing(name));
+            return files_.rename(temporary, path_of(name));
+        }();
+        if (!placed) {
+            // What matters is the first error; a leftover is never listed.
+            static_cast<void>(files_.remove(temporary));
+            return placed;
+        }
+        return files_.sync_directory(path_of(directory));
+    }
+
+    // Whoever made it is gone, or has removed it: it is made again.
+    void forget_durable(std::string directory) {
+        std::lock_guard lock(mutex_);
+        for (; !directory.empty(); directory = parent_of(directory)) durable_directories_.erase(directory);
+    }
 
     Result<ByteBuffer> read(const std::string& name, std::uint64_t offset, std::uint64_t length) {
         WV_CHECK(info(name));
@@ -130,6 +148,14 @@ private:
         return {};
     }
 
+    // A bucket has no directories. One that is not empty stays by itself, and one that came back by a
+    // power cut is in nobody's way.
+    void forget_empty_directories(std::string directory) {
+        std::lock_guard lock(mutex_);
+        for (; !directory.empty() && files_.remove(path_of(directory)); directory = parent_of(directory))
+            durable_directories_.erase(directory);
+    }
+
     // Also where the directory is already there: who made it may have crashed before its sync.
     Result<> make_durable_directory(const std::string& name) {
         {
@@ -141,8 +167,19 @@ private:
         WV_CHECK(files_.make_directories(path_of(name)));
         WV_CHECK(files_.sync_directory(path_of(above)));
         std::lock_guard lock(mutex_);
+        if (swept_directories_.insert(name).second) sweep(name);
         durable_directories_.insert(name);
         return {};
+    }
+
+    // What a process that was killed in the middle of a put left behind; there is one writer, and none of
+    // its threads puts anything here yet.
+    void sweep(const std::string& directory) {
+        auto entries = files_.list(path_of(directory));
+        if (!entries) return;
+        for (const FileInfo& entry : *entries)
+            if (entry.name.starts_with(kTemporaryPrefix) && !entry.is_directory)
+                static_cast<void>(files_.remove(path_of(directory) + "/" + entry.name));
     }
 
     Result<> list_one(const std::string& directory, const std::string& prefix,
@@ -152,6 +189,8 @@ private:
         if (!entries) return fail(std::move(entries).error());
         for (const FileInfo& entry : *entries) {
             if (!is_plain_name_component(entry.name) || entry.is_symlink) continue;
+            // The file system's own, where a disk is mounted at the root; only the superuser may look.
+            if (directory.empty() && entry.name == "lost+found") continue;
             std::string name = directory.empty() ? entry.name : directory + "/" + entry.name;
             if (entry.is_directory) {
                 std::string inside = name + "/";
@@ -167,6 +206,7 @@ private:
     std::string root_;
     std::mutex mutex_;
     std::set<std::string> durable_directories_;
+    std::set<std::string> swept_directories_;
     std::atomic<std::uint64_t> read_bytes_{0};
     std::atomic<std::uint64_t> read_errors_{0};
 };

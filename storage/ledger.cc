@@ -178,9 +178,11 @@ LedgerKeys LedgerKeys::derive(const DataKey& ledger_key) {
     return keys;
 }
 
-Result<LedgerHead> read_ledger(ObjectStore& store, const Id16& repository_id, const LedgerKeys& keys,
-                               const LedgerHead& from, bool tolerate_torn_end,
-                               const std::function<Result<>(const pb::LedgerEntry&)>& on_entry) {
+namespace {
+
+// Walks the files from the one that holds `from` on, and proves that it is in them.
+Result<LedgerHead> walk_from(ObjectStore& store, LedgerWalk& walk, const LedgerHead& from,
+                             bool tolerate_torn_end, const LedgerWalk::OnEntry& on_entry) {
     WV_TRY(auto files, list_ledger_files(store));
     if (files.empty() && from.sequence == 0) return LedgerHead{};
     if (files.empty()) return not_in_ledger(from, "the ledger is empty");
@@ -188,13 +190,11 @@ Result<LedgerHead> read_ledger(ObjectStore& store, const Id16& repository_id, co
     if (from.sequence == 0 ? files[first].first_sequence != 1 : files[first].first_sequence > from.sequence)
         return fail(Errc::corrupt, "the ledger begins with " + files[first].name +
                                        ": the entries before it are missing");
-    LedgerWalk walk(repository_id, keys);
-    walk.set_trusted_sequence(from.sequence);
     auto pass_on = [&](const pb::LedgerEntry& entry, const LedgerHead& head) -> Result<> {
         if (head.sequence == from.sequence && head.hash != from.hash)
             return not_in_ledger(from, "its entry " + std::to_string(head.sequence) + " has hash " +
                                            to_hex(head.hash));
-        return head.sequence > from.sequence ? on_entry(entry) : Result<>{};
+        return head.sequence > from.sequence ? on_entry(entry, head) : Result<>{};
     };
     for (std::size_t i = first; i < files.size(); ++i) {
         bool last = i + 1 == files.size();
@@ -204,6 +204,34 @@ Result<LedgerHead> read_ledger(ObjectStore& store, const Id16& repository_id, co
     if (walk.head().sequence < from.sequence)
         return not_in_ledger(from, "its last entry is " + std::to_string(walk.head().sequence));
     return walk.head();
+}
+
+}  // namespace
+
+Result<LedgerHead> read_ledger(ObjectStore& store, const Id16& repository_id, const LedgerKeys& keys,
+                               const LedgerHead& from, bool tolerate_torn_end,
+                               const std::function<Result<>(const pb::LedgerEntry&)>& on_entry) {
+    LedgerWalk walk(repository_id, keys);
+    walk.set_trusted_sequence(from.sequence);
+    return walk_from(store, walk, from, tolerate_torn_end,
+                     [&](const pb::LedgerEntry& entry, const LedgerHead&) { return on_entry(entry); });
+}
+
+Result<LedgerHead> read_ledger_records(ObjectStore& store, const Id16& repository_id,
+                                       const LedgerKeys& keys, const LedgerHead& from,
+                                       std::uint64_t trusted,
+                                       const std::function<bool(const LedgerRecord&)>& on_record) {
+    LedgerWalk walk(repository_id, keys);
+    walk.set_trusted_sequence(std::max(trusted, from.sequence));
+    bool enough = false;
+    auto read = walk_from(store, walk, from, true,
+                          [&](const pb::LedgerEntry& entry, const LedgerHead& head) -> Result<> {
+                              enough = !on_record({head, entry, walk.last_record()});
+                              if (enough) return fail(Errc::cancelled, "enough was read");
+                              return {};
+                          });
+    if (enough) return walk.head();
+    return read;
 }
 
 Result<std::unique_ptr<Ledger>> Ledger::open(FileSystem& files, const std::string& root,

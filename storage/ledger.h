@@ -38,6 +38,20 @@ Result<LedgerHead> read_ledger(ObjectStore& store, const Id16& repository_id,
                                bool tolerate_torn_end,
                                const std::function<Result<>(const pb::LedgerEntry&)>& on_entry);
 
+// An entry where it stands in the chain, with the bytes of its record.
+struct LedgerRecord {
+    LedgerHead head;
+    const pb::LedgerEntry& entry;
+    ByteSpan bytes;
+};
+// As read_ledger(), with the records and until `on_record` returns false. Entries up to `trusted`
+// are not asked for their signatures: somebody has, or has the hash of a later one. Returns the
+// head of the last one that was read.
+Result<LedgerHead> read_ledger_records(ObjectStore& store, const Id16& repository_id,
+                                       const LedgerKeys& keys, const LedgerHead& from,
+                                       std::uint64_t trusted,
+                                       const std::function<bool(const LedgerRecord&)>& on_record);
+
 // The writing end; one in the world (the caller holds the repository's lock).
 class Ledger {
 public:

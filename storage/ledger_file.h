@@ -55,6 +55,8 @@ public:
                                const OnEntry& on_entry);
 
     const LedgerHead& head() const { return head_; }
+    // The record of head(), as it lies in its file.
+    ByteSpan last_record() const { return last_record_; }
     // Where the record of head() begins in the file that was walked last.
     std::uint64_t last_record_offset() const { return last_record_offset_; }
     // Whether the entry at head() is signed: it proves, by the hashes, all that were walked before it.

@@ -270,6 +270,7 @@ Result<std::unique_ptr<Repository>> Repository::open(FileSystem& files, const st
 const Id16& Repository::repository_id() const { return state_->id; }
 std::uint64_t Repository::generation() const { return state_->generation; }
 Result<> Repository::require_writer() const { return state_->require_writer(); }
+std::uint64_t Repository::ledger_sequence() const { return state_->ledger->head().sequence; }
 std::uint64_t Repository::index_rebuilds() const { return state_->index_rebuilds; }
 const std::string& Repository::root() const { return state_->root; }
 Result<Troubles> Repository::troubles(const std::string& cluster) {

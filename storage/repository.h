@@ -53,6 +53,9 @@ public:
     // and after each sync of a tail before anything is acknowledged: what was synced before the
     // claim, the later writer finds. From any thread; one look at a directory entry. Errors: busy.
     Result<> require_writer() const;
+    // The last entry of the ledger, which is durable. From any thread; may wait for one that is
+    // being entered.
+    std::uint64_t ledger_sequence() const;
     std::uint64_t index_rebuilds() const;  // of this open: 0 or 1
     const std::string& root() const;
     // Free on its file system, for an unprivileged user. From any thread. Errors: io.

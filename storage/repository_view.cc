@@ -31,8 +31,11 @@ bool is_wanted(const pb::MarkEntry& mark, WallTime since, WallTime until,
 
 class View final : public RepositoryView {
 public:
-    View(ObjectStore& store, OpenedRepository opened)
-        : store_(store), id_(opened.id), keyring_(std::move(opened.keyring)) {}
+    View(ObjectStore& store, OpenedRepository opened, bool is_tier)
+        : store_(store),
+          is_tier_(is_tier),
+          id_(opened.id),
+          keyring_(std::move(opened.keyring)) {}
 
     Result<> open_index(const Options& options);
     Result<> scan_tails(bool missing_is_damage);
@@ -99,6 +102,8 @@ public:
 private:
     Result<ScannedTail> pack_in_its_place(const pb::TailOpened& opened);
     Result<> replace_closed_tail(const std::string& path);
+    Result<bool> ledger_has_grown();
+    Result<bool> has_nothing_yet(const pb::TailOpened& opened);
     void note_damage(const Id16& history, const pb::TailOpened& tail, const Error& error);
     Result<> or_damage(const Id16& history, Result<> done);
     Result<std::vector<pb::MarkEntry>> own_marks(const Id16& history);
@@ -107,6 +112,7 @@ private:
     Result<> verify_tail(const pb::PackInfo& tail, std::uint64_t& checked);
 
     ObjectStore& store_;
+    bool is_tier_;
     Id16 id_;
     Keyring keyring_;
     std::unique_ptr<Index> index_;
@@ -172,8 +178,15 @@ Result<> View::scan_tails(bool missing_is_damage) {
         auto found = wal_->scan_continuation(tail.opened, tail.synced_frames);
         if (!found && found.error().code == Errc::not_found) found = pack_in_its_place(tail.opened);
         const Id16 history = id_from<16>(tail.opened.history_id());
-        if (!found && found.error().code == Errc::not_found && !missing_is_damage)
+        if (!found && found.error().code == Errc::not_found && is_tier_) {
+            // The writer may have put its pack there meanwhile and removed it.
+            WV_TRY(bool grown, ledger_has_grown());
+            if (grown) return scan_tails(missing_is_damage);
+            WV_TRY(bool is_new, has_nothing_yet(tail.opened));
+            if (is_new) continue;
+        } else if (!found && found.error().code == Errc::not_found && !missing_is_damage) {
             return fail(found.error());
+        }
         if (!found && found.error().code != Errc::not_found && found.error().code != Errc::corrupt)
             return fail(found.error());
         if (!found) {
@@ -194,6 +207,19 @@ Result<> View::scan_tails(bool missing_is_damage) {
         wal_->set_tails(tails_);
     }
     return {};
+}
+
+Result<bool> View::ledger_has_grown() {
+    LedgerKeys keys = LedgerKeys::derive(*keyring_.current(pb::KEY_PURPOSE_LEDGER));
+    WV_TRY(LedgerHead before, index_->watermark());
+    WV_TRY(LedgerHead now, catch_up(*index_, store_, id_, keys, keyring_));
+    return now.sequence > before.sequence;
+}
+
+// A tier gets the entry before the first frame; what follows a tail there comes after all of its frames.
+Result<bool> View::has_nothing_yet(const pb::TailOpened& opened) {
+    WV_TRY(auto behind, wal_->start_behind(opened));
+    return !behind.has_value();
 }
 
 void View::note_damage(const Id16& history, const pb::TailOpened& tail, const Error& error) {
@@ -520,7 +546,7 @@ Result<std::unique_ptr<RepositoryView>> RepositoryView::open(ObjectStore& store,
     constexpr int kTries = 5;
     for (int tries = 1;; ++tries) {
         WV_TRY(OpenedRepository opened, open_repository_files(store, master));
-        auto view = std::make_unique<View>(store, std::move(opened));
+        auto view = std::make_unique<View>(store, std::move(opened), options.is_tier);
         WV_CHECK(view->open_index(options));
         auto scanned = view->scan_tails(tries == kTries);
         if (scanned) return view;

@@ -84,6 +84,8 @@ public:
         // Where an index may be rebuilt: in a directory of its own that only this user can look
         // into, removed afterwards.
         std::string scratch_directory;
+        // A tier: what the ledger says is there, but the newest tails may not have come yet.
+        bool is_tier = false;
         IndexHome* index_home = &rocksdb_home();
     };
     // Errors: not_found (no repository there), wrong_key, corrupt, unsupported, io, unavailable.

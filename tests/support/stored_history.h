@@ -5,6 +5,7 @@
 
 #include <random>
 
+#include "storage/offload_plan.h"
 #include "storage/repository.h"
 #include "storage/repository_files.h"
 #include "tests/support/scratch_directory.h"
@@ -120,13 +121,25 @@ public:
                                         .summary = summary_};
         return repository_.close_tail(std::move(tail_), std::move(content));
     }
-    void drop() {
+    // Those that store_behind() left; recover_tails() closes them.
+    void drop_left() {
         for (auto& tail : left_)
             repository_.drop_tail(std::move(tail));
         left_.clear();
+    }
+    void drop() {
+        drop_left();
         if (tail_) repository_.drop_tail(std::move(tail_));
     }
     const HistoryRecord& history() const { return history_; }
+    // What is durable now, as the agent tells its tiers.
+    OffloadSnapshot snapshot() const {
+        OffloadSnapshot snapshot{.ledger_sequence = repository_.ledger_sequence(), .tails = {}};
+        for (const auto& tail : left_)
+            snapshot.tails[tail->plan().path] = tail->end_offset();
+        if (tail_) snapshot.tails[plan_->path] = tail_->end_offset();
+        return snapshot;
+    }
 
     Lsn flushed;
     bool writes_ahead = false;  // as for commits that wait

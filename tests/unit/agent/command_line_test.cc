@@ -96,6 +96,26 @@ TEST_CASE("What cannot be right is refused") {
         CHECK_FALSE(parse(words));
 }
 
+TEST_CASE("A copy is read with its key, by the verbs that only read") {
+    for (const char* verb : {"info", "log", "verify"}) {
+        auto parsed = parse({verb, "--from", "file:///mnt/b", "--key-file", "/k"});
+        REQUIRE_MESSAGE(parsed, parsed.error().message);
+        CHECK(parsed->globals.from == "file:///mnt/b");
+        CHECK(parsed->globals.key_path == "/k");
+    }
+    CHECK(parse({"--from", "file:///b", "--key-file", "/k", "wal-get", "f", "p"}));
+    CHECK(parse(
+        {"restore", "--to", "latest", "--pgdata", "d", "--from", "file:///b", "--key-file", "/k"}));
+    CHECK(message_of({"info", "--from", "file:///b"}).find("--key-file") != std::string::npos);
+    CHECK(message_of({"info", "--key-file", "/k"}).find("--from") != std::string::npos);
+    for (const char* verb : {"run", "status", "backup", "detach", "init"})
+        CHECK(message_of({verb, "--from", "file:///b", "--key-file", "/k"}).find(verb) !=
+              std::string::npos);
+    CHECK(arguments_of<RepoArguments>({"repo", "add", "nas"}).name == "nas");
+    CHECK(message_of({"repo", "add"}).find("name") != std::string::npos);
+    CHECK(message_of({"repo", "stat", "nas"}).find("no name") != std::string::npos);
+}
+
 TEST_CASE("An unknown verb suggests the nearest") {
     CHECK(message_of({"retsore", "--to", "latest"}) ==
           "there is no verb \"retsore\", did you mean \"restore\"?");

@@ -72,7 +72,16 @@ TEST_CASE("The least configuration gets every default") {
 
 TEST_CASE("The example sets every key to its default and is accepted") {
     auto least = load(kLeast);
-    auto example = load(example_config());
+    REQUIRE(load(example_config()));
+    CHECK(load(example_config())->tiers.empty());
+    // What a second copy would need stands there as comments.
+    std::string text = example_config();
+    for (std::string line : {"[repo.second]", "url = \"file:///mnt", "offload_interval = "}) {
+        const std::size_t at = text.find("\n# " + line);
+        REQUIRE_MESSAGE(at != std::string::npos, line);
+        text.erase(at + 1, 2);
+    }
+    auto example = load(text);
     REQUIRE(least);
     REQUIRE_MESSAGE(example, example.error().message);
     for (const ConfigKey& key : config_keys()) {
@@ -94,6 +103,12 @@ TEST_CASE("Every default written in the table of keys is the default in force") 
     REQUIRE(least);
     for (const ConfigKey& key : config_keys()) {
         if (key.required || key.fallback.empty()) continue;
+        if (key.set_tier != nullptr) {
+            TierConfig tier;
+            REQUIRE_MESSAGE(key.set_tier(tier, std::string(key.fallback)), key.pattern);
+            CHECK(tier.offload_interval == TierConfig().offload_interval);
+            continue;
+        }
         Config config = *least;
         auto set = key.set(config, &config.servers[0], std::string(key.fallback));
         REQUIRE_MESSAGE(set, key.pattern);
@@ -120,8 +135,8 @@ TEST_CASE("An unknown key is named with its place and the nearest known one") {
                    "\"every\"?"));
     CHECK(
         contains(message_of(kLeast + "[servr.main]\nslot = \"a\"\n"), "did you mean \"server\"?"));
-    CHECK(contains(message_of(kLeast + "[repo.offsite]\nurl = \"file:///x\"\n"),
-                   "unknown key \"offsite\" in [repo]"));
+    CHECK(contains(message_of(kLeast + "[repo.offsite]\nurI = \"file:///x\"\n"),
+                   "unknown key \"urI\" in [repo.offsite], did you mean \"url\"?"));
     CHECK(contains(message_of("nonsense = 1\n" + kLeast), "unknown key \"nonsense\""));
 }
 
@@ -262,6 +277,39 @@ TEST_CASE("A repository is a local directory by its absolute path") {
         text.replace(text.find("file:///srv/repo/"), 17, url);
         CHECK_MESSAGE(!load(text), url);
     }
+}
+
+TEST_CASE("A second copy is a table of its own, beside the primary one and not inside of it") {
+    CHECK(load(kLeast)->tiers.empty());
+    auto both = load(kLeast +
+                     "[repo.nas]\nurl = \"file:///mnt/nas/\"\noffload_interval = \"1s\"\n"
+                     "[repo.second]\nurl = \"file:///mnt/b\"\n");
+    REQUIRE_MESSAGE(both, both.error().message);
+    REQUIRE(both->tiers.size() == 2);
+    CHECK(both->tier("nas").value()->url == "file:///mnt/nas");
+    CHECK(both->tier("nas").value()->offload_interval == 1s);
+    CHECK(both->tier("second").value()->offload_interval == 5s);
+    CHECK(contains(both->tier("nsa").error().message, "did you mean \"nas\"?"));
+    CHECK(contains(both->tier("primary").error().hint, "nas, second"));
+    CHECK(both->repo.root == "/srv/repo");
+    auto message = [](const std::string& lines) { return message_of(kLeast + lines); };
+    CHECK(contains(message("[repo.nas]\noffload_interval = \"1s\"\n"), "repo.nas.url is missing"));
+    CHECK(contains(message("[repo.nas]\nurl = \"file:///srv/repo/copy\"\n"), "inside of it"));
+    CHECK(contains(message("[repo.nas]\nurl = \"file:///srv\"\n"), "inside of it"));
+    CHECK(contains(message("[repo.a]\nurl = \"file:///m\"\n[repo.b]\nurl = \"file:///m\"\n"),
+                   "repo.a"));
+    CHECK(contains(message("[repo.nas]\nurl = \"s3://bucket\"\n"), "file://"));
+    CHECK(contains(message("[repo.nas]\nurl = \"file:///m\"\noffload_interval = \"10ms\"\n"),
+                   "between"));
+    CHECK(contains(message("[repo.nas]\nurl = \"file:///m\"\nwal_level = 3\n"), "unknown key"));
+    CHECK(contains(message("[repo.\"N A S\"]\nurl = \"file:///m\"\n"), "not a repository's name"));
+    auto primary = message_of(
+        "[server.main]\nconninfo = \"host=a\"\n[repo.primary]\nurl = \"file:///r\"\n"
+        "offload_interval = \"1s\"\n[encryption]\nkey = \"file:/k\"\n");
+    CHECK(contains(primary, "unknown key \"offload_interval\""));
+    auto variable = load(kLeast, {{"WALVAULT_REPO__NAS__URL", "file:///mnt/nas"}});
+    REQUIRE(variable);
+    CHECK(variable->tiers.at(0).name == "nas");
 }
 
 TEST_CASE("Sizes and durations are read exactly or refused") {

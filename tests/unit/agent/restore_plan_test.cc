@@ -228,7 +228,7 @@ TEST_CASE("a configuration kept outside PGDATA is written anew without the origi
 
 TEST_CASE("restore_command survives the shell and PostgreSQL's percent signs") {
     CHECK(
-        fetch_command("/usr/bin/walvault", "/etc/50% o'clock.toml", "main") ==
+        fetch_command("/usr/bin/walvault", {"--config", "/etc/50% o'clock.toml"}, "main") ==
         "'/usr/bin/walvault' --config '/etc/50%% o'\\''clock.toml' --server 'main' wal-get %f %p");
 }
 

@@ -27,6 +27,7 @@ TEST_CASE("leftovers of interrupted puts, hidden files and links are not listed"
     write_raw_file(scratch / "dir/.put-0011", as_bytes("half"));
     write_raw_file(scratch / "dir/x.pack.tmp", as_bytes("half"));
     fs::create_directory(scratch / "lost+found");
+    write_raw_file(scratch / "lost+found/#17", as_bytes("of the file system"));
     fs::create_directory(scratch / ".snapshot");
     write_raw_file(scratch / ".snapshot/real", as_bytes("old"));
     fs::create_symlink(scratch / "dir", scratch / "linked");

@@ -1,0 +1,137 @@
+// The copies of the repository: what is durable here goes there, round by round.
+#include "agent/agent_state.h"
+#include "agent/open_view.h"
+#include "base/blocking.h"
+#include "base/log.h"
+#include "storage/tier_store.h"
+
+namespace walvault::agent {
+namespace {
+
+using namespace std::chrono_literals;
+
+// A round ends after so long where there is much to do, and the newest WAL goes first in the next
+// one.
+constexpr std::chrono::seconds kRoundMax{1};
+constexpr std::chrono::seconds kLastRoundsMax{20};
+constexpr std::chrono::milliseconds kSoon{100};
+constexpr int kSnapshotTries = 5;
+
+struct Moment {
+    storage::OffloadSnapshot snapshot;
+    bool is_exact = false;  // nothing was entered while it was taken
+    Id16 history{};
+    Lsn flushed_lsn;
+    WallTime recoverable_until{};
+};
+
+// The ledger belongs to the pools and the tails to the loop: a ledger that is the same before and
+// after is the one of that moment. The earlier one is never ahead of the tails.
+Task<Moment> take_moment(AgentState& state, TierState& tier) {
+    auto look = [&state] { return state.repository->ledger_sequence(); };
+    Moment moment;
+    moment.snapshot.ledger_sequence = co_await run_on(tier.pool, look);
+    for (int tries = 1;; ++tries) {
+        moment.snapshot.tails = state.capture.synced_tails();
+        moment.flushed_lsn = state.progress.flushed_lsn();
+        moment.recoverable_until = state.progress.recoverable_until();
+        if (state.progress.history()) moment.history = state.progress.history()->id;
+        const std::uint64_t after = co_await run_on(tier.pool, look);
+        moment.is_exact = after == moment.snapshot.ledger_sequence;
+        if (moment.is_exact || tries == kSnapshotTries) co_return moment;
+        moment.snapshot.ledger_sequence = after;
+    }
+}
+
+void note_failure(TierState& tier, const Error& error) {
+    tier.metrics.errors_total.add();
+    tier.metrics.up.set(0);
+    if (tier.up || !tier.error || tier.error->message != error.message)
+        log::error("offload.failed", error.message,
+                   {{"repo", tier.config.name}, {"hint", error.hint}});
+    tier.up = false;
+    tier.error = error;
+}
+
+void note_round(TierState& tier, const Moment& moment, const storage::Offloader::Round& round) {
+    if (!tier.up)
+        log::info("offload.up", "the copy is reached and is being kept up",
+                  {{"repo", tier.config.name}, {"url", tier.config.url}});
+    tier.up = true;
+    tier.error.reset();
+    tier.backoff.reset();
+    tier.pending_bytes = round.pending_bytes;
+    tier.metrics.up.set(1);
+    tier.metrics.put_bytes_total.add(static_cast<double>(round.put_bytes));
+    if (!round.is_complete || !moment.is_exact) return;
+    tier.history = moment.history;
+    tier.offloaded_lsn = moment.flushed_lsn;
+    tier.offloaded_until = moment.recoverable_until;
+}
+
+enum class Outcome { complete, more, waits, failed };
+
+Task<Outcome> one_round(AgentState& state, TierState& tier) {
+    const Moment moment = co_await take_moment(state, tier);
+    auto work = [&tier, &clock = state.clock, snapshot = moment.snapshot] {
+        const SteadyTime until = clock.steady_now() + kRoundMax;
+        return tier.offloader->offload(snapshot, [&] { return clock.steady_now() < until; });
+    };
+    auto round = co_await run_on(tier.pool, std::move(work));
+    if (!round) {
+        note_failure(tier, round.error());
+        co_return Outcome::failed;
+    }
+    note_round(tier, moment, *round);
+    if (round->is_complete && moment.is_exact) co_return Outcome::complete;
+    co_return round->put_bytes > 0 ? Outcome::more : Outcome::waits;
+}
+
+}  // namespace
+
+Result<> make_tiers(AgentState& state) {
+    if (state.config.tiers.empty()) return {};
+    WV_TRY(storage::MasterKey master, read_master_key(state.config));
+    for (const TierConfig& config : state.config.tiers) {
+        auto tier = std::make_unique<TierState>();
+        tier->config = config;
+        tier->metrics = state.metrics.tier(config.name);
+        tier->repository =
+            storage::make_directory_store(posix_file_system(), state.config.repo.root);
+        WV_TRY(tier->objects, storage::open_tier_objects(posix_file_system(), config.url));
+        WV_TRY(tier->offloader,
+               storage::Offloader::open(*tier->repository, *tier->objects, master));
+        state.tiers.push_back(std::move(tier));
+    }
+    return {};
+}
+
+Task<> keep_tier(AgentState& state, TierState& tier) {
+    std::optional<SteadyTime> end;
+    for (;;) {
+        const bool is_last = state.drained;
+        const SteadyTime began = state.clock.steady_now();
+        if (is_last && !end) end = began + kLastRoundsMax;
+        const Outcome outcome = co_await one_round(state, tier);
+        if (is_last && (outcome == Outcome::complete || outcome == Outcome::failed ||
+                        state.clock.steady_now() > *end))
+            co_return;
+        SteadyTime next = state.clock.steady_now();
+        if (outcome == Outcome::complete) next = began + tier.config.offload_interval;
+        if (outcome == Outcome::waits) next += kSoon;
+        if (outcome == Outcome::failed) next += tier.backoff.next();
+        while ((!state.drained || is_last) && state.clock.steady_now() < next)
+            co_await wait_for(state.changed, next - state.clock.steady_now());
+    }
+}
+
+TierLag lag_of(const AgentState& state, const TierState& tier) {
+    const Progress& progress = state.progress;
+    if (!progress.history()) return {};
+    const Lsn position =
+        progress.history()->id == tier.history ? tier.offloaded_lsn : progress.history()->start_lsn;
+    const Lsn upstream = std::max(progress.upstream_lsn(), position);
+    return {upstream - position, progress.behind(position, state.clock.steady_now())};
+}
+
+}  // namespace walvault::agent

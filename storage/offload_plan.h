@@ -1,0 +1,79 @@
+// OffloadPlan: what a tier gets next, so that it can be restored from at every moment. Pure.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/bytes.h"
+
+namespace walvault::storage {
+
+// An object that must be on the tier before the ledger there names it.
+struct NeededObject {
+    std::string name;
+    std::uint64_t size_bytes = 0;
+};
+
+// An entry of the ledger that the tier does not have yet.
+struct PendingEntry {
+    std::uint64_t sequence = 0;
+    std::uint64_t record_bytes = 0;
+    std::vector<NeededObject> needs;  // packs, and the keyring of a key
+    std::string opens_tail;           // its path, or empty
+    std::string ends_tail;
+    Id16 history{};       // of the tail that it opens
+    bool is_gap = false;  // WAL that is synced behind it must not be seen without it
+};
+
+struct OffloadedTail {
+    Id16 history{};
+    std::uint64_t end_offset = 0;  // of its pieces on the tier
+};
+
+struct OffloadState {
+    // Tails that the tier's ledger opens and does not end, by path.
+    std::map<std::string, OffloadedTail> tails;
+    // Those that it ends and whose pieces are still there.
+    std::set<std::string> superseded_tails;
+    std::deque<PendingEntry> pending;  // in order, none left out
+    bool pending_is_all = true;        // up to the snapshot
+    std::set<std::string> present;     // of what `pending` needs
+};
+
+// What is durable in the repository, all at one moment: the ledger up to an entry, and of each tail
+// that is not closed yet, by path, the end of its last synced frame.
+struct OffloadSnapshot {
+    std::uint64_t ledger_sequence = 0;
+    std::map<std::string, std::uint64_t> tails;
+};
+
+struct OffloadStep {
+    enum class Kind {
+        nothing,  // the snapshot is on the tier
+        wait,     // for a later snapshot: a tail that is neither whole on the tier nor a pack yet
+        read_on,  // more of the ledger is needed to decide
+        object,   // put `name`
+        ledger,   // put the first `entry_count` pending entries as one piece
+        tail,     // put what the tail `name` has from `from` to `to`
+        remove,   // remove the pieces of the tail `name`
+    };
+    Kind kind = Kind::nothing;
+    std::string name = {};
+    std::uint64_t from = 0, to = 0;
+    std::size_t entry_count = 0;
+};
+
+// The order it keeps: an object before the entry that names it; the entry that opens a tail before
+// its pieces; all pieces of a tail before the entry that opens the next one of the history, unless
+// the entry that ends it comes in the same piece of the ledger; a gap before the pieces behind it;
+// the pieces of a tail are removed after the entry that ends it. Tails go first: packs may be many.
+OffloadStep next_offload_step(const OffloadState& state, const OffloadSnapshot& snapshot);
+
+// What the snapshot has and the tier does not, as far as `pending` tells.
+std::uint64_t pending_bytes(const OffloadState& state, const OffloadSnapshot& snapshot);
+
+}  // namespace walvault::storage

@@ -1,0 +1,414 @@
+#include "storage/offloader.h"
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "proto/frame_format.h"
+#include "proto/repository.pb.h"
+#include "storage/ledger_file.h"
+#include "storage/repository_files.h"
+#include "storage/tier_store.h"
+
+namespace walvault::storage {
+namespace {
+
+constexpr std::uint64_t kTailPieceBytes = 8 << 20;
+constexpr std::uint64_t kPendingRecordBytes = 4 << 20;
+constexpr std::uint64_t kCompareBytes = 4 << 20;
+constexpr std::uint64_t kSmallFileBytesMax = 64 << 20;
+
+using Kind = OffloadStep::Kind;
+
+Error another_writer(const ObjectStore& tier, const std::string& what) {
+    return Error{
+        Errc::refused, tier.url() + ": " + what,
+        "one tier is written by one repository: stop the other agent, or give each an empty tier "
+        "of its own"};
+}
+
+// Whether the tier's object has these bytes and no more.
+Result<bool> is_equal(ObjectStore& tier, const std::string& name, ByteSpan bytes) {
+    WV_TRY(ObjectInfo info, tier.info(name));
+    if (info.size_bytes != bytes.size()) return false;
+    for (std::uint64_t at = 0; at < bytes.size(); at += kCompareBytes) {
+        ByteSpan part =
+            bytes.subspan(at, std::min<std::uint64_t>(kCompareBytes, bytes.size() - at));
+        WV_TRY(ByteBuffer there, tier.get(name, at, part.size()));
+        if (!std::ranges::equal(there, part)) return false;
+    }
+    return true;
+}
+
+// Success also if it is there already: a put whose answer was lost.
+Result<> put_once(ObjectStore& tier, const std::string& name, ByteSpan bytes) {
+    auto done = tier.put(name, bytes);
+    if (done || done.error().code != Errc::refused) return done;
+    WV_TRY(bool equal, is_equal(tier, name, bytes));
+    if (equal) return {};
+    return fail(another_writer(tier, name + " is there and is another one"));
+}
+
+Result<> put_keyrings(ObjectStore& repository, ObjectStore& tier) {
+    WV_TRY(auto here, repository.list("keyring/"));
+    WV_TRY(auto there, tier.list("keyring/"));
+    for (const ObjectInfo& ring : here) {
+        if (std::ranges::find(there, ring.name, &ObjectInfo::name) != there.end()) continue;
+        WV_TRY(ByteBuffer bytes, repository.get(ring.name, 0, kSmallFileBytesMax));
+        WV_CHECK(put_once(tier, ring.name, bytes));
+    }
+    return {};
+}
+
+// Where the whole frames of a piece of a tail end.
+std::size_t whole_frames(ByteSpan bytes, std::uint64_t offset) {
+    std::size_t at = offset == 0 ? kFileHeaderBytes : 0;
+    std::size_t end = at;
+    while (at + kFrameHeaderBytes <= bytes.size()) {
+        auto header = decode_frame_header(bytes.subspan(at, kFrameHeaderBytes));
+        if (!header || header->sealed_bytes > bytes.size() - at - kFrameHeaderBytes) break;
+        at += kFrameHeaderBytes + header->sealed_bytes;
+        end = at;
+    }
+    return std::min(end, bytes.size());
+}
+
+PendingEntry pending_of(const LedgerRecord& record) {
+    const pb::LedgerEntry& entry = record.entry;
+    PendingEntry pending{.sequence = record.head.sequence, .record_bytes = record.bytes.size()};
+    if (entry.has_pack_closed()) {
+        pending.needs.push_back(
+            {entry.pack_closed().pack().path(), entry.pack_closed().pack().stored_bytes()});
+        for (const pb::PackInfo& pack : entry.pack_closed().further())
+            pending.needs.push_back({pack.path(), pack.stored_bytes()});
+        pending.ends_tail = entry.pack_closed().replaces_tail();
+    }
+    if (entry.has_key_made())
+        pending.needs.push_back({keyring_name(entry.key_made().keyring_generation()), 0});
+    if (entry.has_tail_opened()) {
+        pending.opens_tail = entry.tail_opened().path();
+        pending.history = id_from<16>(entry.tail_opened().history_id());
+    }
+    if (entry.has_tail_abandoned()) pending.ends_tail = entry.tail_abandoned().path();
+    pending.is_gap = entry.has_gap_found();
+    return pending;
+}
+
+class StoreOffloader final : public Offloader {
+public:
+    StoreOffloader(ObjectStore& repository, ObjectStore& tier, const Id16& id, LedgerKeys keys)
+        : repository_(repository), tier_(tier), id_(id), keys_(std::move(keys)) {}
+
+    Result<Round> offload(const OffloadSnapshot& snapshot,
+                          const std::function<bool()>& goes_on) override {
+        snapshot_ = snapshot;
+        round_ = {};
+        auto done = run(goes_on);
+        if (!done) {
+            // A put may have been done all the same.
+            knows_the_tier_ = false;
+            return fail(std::move(done).error());
+        }
+        round_.pending_bytes = pending_bytes(state_, snapshot_);
+        return round_;
+    }
+
+private:
+    Result<> run(const std::function<bool()>& goes_on) {
+        if (!knows_the_tier_) WV_CHECK(take_stock());
+        WV_CHECK(read_pending());
+        for (;;) {
+            const OffloadStep step = next_offload_step(state_, snapshot_);
+            if (step.kind == Kind::nothing) round_.is_complete = has_all_tails();
+            if (step.kind == Kind::nothing || step.kind == Kind::wait || !goes_on()) return {};
+            WV_CHECK(take(step));
+        }
+    }
+
+    // One that broke and is not closed yet holds what no snapshot tells of.
+    bool has_all_tails() const {
+        return std::ranges::all_of(
+            state_.tails, [&](const auto& tail) { return snapshot_.tails.contains(tail.first); });
+    }
+
+    Result<> take(const OffloadStep& step) {
+        switch (step.kind) {
+            case Kind::object:
+                return put_object(step.name);
+            case Kind::ledger:
+                return put_ledger(step.entry_count);
+            case Kind::tail:
+                return put_tail(step);
+            case Kind::remove:
+                return remove_tail(step.name);
+            case Kind::read_on:
+                pending_bytes_max_ *= 2;
+                return read_pending();
+            case Kind::nothing:
+            case Kind::wait:
+                break;
+        }
+        return {};
+    }
+
+    // --- what is there
+    // ----------------------------------------------------------------------------
+
+    Result<> take_stock() {
+        state_ = {};
+        records_.clear();
+        pending_bytes_max_ = kPendingRecordBytes;
+        WV_CHECK(require_own_tier());
+        WV_CHECK(put_keyrings(repository_, tier_));
+        WV_TRY(offloaded_, head_of_tier());
+        read_ = offloaded_;
+        WV_CHECK(replay_to(offloaded_));
+        for (auto& [path, tail] : state_.tails) {
+            WV_TRY(tail.end_offset, end_of_pieces(path));
+        }
+        WV_CHECK(find_superseded_tails());
+        knows_the_tier_ = true;
+        return {};
+    }
+
+    Result<> require_own_tier() {
+        auto bytes = tier_.get(kHeaderName, 0, 4096);
+        if (!bytes && bytes.error().code == Errc::not_found)
+            return fail(Errc::not_found, tier_.url() + " holds no repository yet",
+                        "walvault repo add NAME makes an empty tier one");
+        if (!bytes) return fail(std::move(bytes).error());
+        WV_TRY(pb::RepositoryHeader header, decode_repository_header(*bytes));
+        const Id16 there = id_from<16>(header.repository_id());
+        if (there == id_) return {};
+        return fail(Errc::refused,
+                    tier_.url() + " is a tier of the repository " + to_hex(there) + ", not of " +
+                        to_hex(id_),
+                    "name another directory in its [repo] table");
+    }
+
+    // Signed, so that everything before it is the repository's as well.
+    Result<LedgerHead> head_of_tier() {
+        WV_TRY(auto pieces, list_ledger_files(tier_));
+        if (pieces.empty()) return LedgerHead{};
+        WV_TRY(ByteBuffer bytes, read_ledger_file(tier_, pieces.back()));
+        LedgerWalk walk(id_, keys_);
+        WV_TRY(std::uint64_t end,
+               walk.walk(pieces.back(), bytes, false,
+                         [](const pb::LedgerEntry&, const LedgerHead&) -> Result<> { return {}; }));
+        if (end <= kLedgerHeaderBytes)
+            return fail(Errc::corrupt, tier_.url() + "/" + pieces.back().name + " holds no entry");
+        return walk.head();
+    }
+
+    // Which tails are open after the entries that the tier has; and that they are the repository's.
+    Result<> replay_to(const LedgerHead& head) {
+        if (head.sequence == 0) return {};
+        LedgerHead reached;
+        auto read = read_ledger_records(repository_, id_, keys_, {}, head.sequence,
+                                        [&](const LedgerRecord& record) {
+                                            reached = record.head;
+                                            apply(pending_of(record));
+                                            return reached.sequence < head.sequence;
+                                        });
+        if (!read) return fail(std::move(read).error());
+        state_.superseded_tails.clear();
+        if (reached.sequence == head.sequence && reached.hash == head.hash) return {};
+        return fail(another_writer(
+            tier_,
+            reached.sequence < head.sequence
+                ? "its ledger ends with entry " + std::to_string(head.sequence) +
+                      ", that of the repository with entry " + std::to_string(reached.sequence)
+                : "its entry " + std::to_string(head.sequence) + " is not the repository's"));
+    }
+
+    Result<std::uint64_t> end_of_pieces(const std::string& path) {
+        WV_TRY(auto pieces, tier_.list(path + "/"));
+        std::uint64_t end = 0;
+        for (const ObjectInfo& object : pieces)
+            if (auto piece = parse_tail_piece_name(object.name); piece && piece->offset == end)
+                end += object.size_bytes;
+        return end;
+    }
+
+    // Left behind where a removal was interrupted; afterwards the ledger tells of each.
+    Result<> find_superseded_tails() {
+        WV_TRY(auto objects, tier_.list(""));
+        for (const ObjectInfo& object : objects)
+            if (auto piece = parse_tail_piece_name(object.name);
+                piece && !state_.tails.contains(piece->tail_path))
+                state_.superseded_tails.insert(piece->tail_path);
+        return {};
+    }
+
+    // The ledger up to the snapshot, or so much of it as is held at a time.
+    Result<> read_pending() {
+        std::uint64_t held = 0;
+        for (const ByteBuffer& record : records_)
+            held += record.size();
+        state_.pending_is_all = true;
+        if (read_.sequence >= snapshot_.ledger_sequence) return {};
+        auto take = [&](const LedgerRecord& record) {
+            if (record.head.sequence > snapshot_.ledger_sequence) return false;
+            if (held >= pending_bytes_max_) {
+                state_.pending_is_all = false;
+                return false;
+            }
+            held += record.bytes.size();
+            read_ = record.head;
+            state_.pending.push_back(pending_of(record));
+            records_.emplace_back(record.bytes.begin(), record.bytes.end());
+            return true;
+        };
+        WV_TRY(auto head, read_ledger_records(repository_, id_, keys_, read_, 0, take));
+        (void)head;
+        return {};
+    }
+
+    // --- what is put there
+    // ------------------------------------------------------------------------
+
+    Result<> put(const std::string& name, ByteSpan bytes) {
+        WV_CHECK(put_once(tier_, name, bytes));
+        round_.put_bytes += bytes.size();
+        return {};
+    }
+
+    Result<> put_object(const std::string& name) {
+        auto here = repository_.info(name);
+        if (!here && here.error().code == Errc::not_found) {
+            // The tier cannot have more than there is; what is behind it is worth having all the
+            // same.
+            log::error("offload.pack_missing",
+                       "it is not in the repository any more, so the tier goes without it",
+                       {{"pack", name}, {"tier", tier_.url()}});
+            state_.present.insert(name);
+            return {};
+        }
+        if (!here) return fail(std::move(here).error());
+        WV_TRY(ByteBuffer bytes, repository_.get(name, 0, here->size_bytes));
+        auto there = tier_.info(name);
+        if (!there && there.error().code != Errc::not_found) return fail(std::move(there).error());
+        if (there) {
+            WV_TRY(bool equal, is_equal(tier_, name, bytes));
+            if (!equal) return fail(another_writer(tier_, name + " is there and is another one"));
+        } else {
+            WV_CHECK(put(name, bytes));
+        }
+        state_.present.insert(name);
+        return {};
+    }
+
+    Result<> put_ledger(std::size_t count) {
+        const std::uint64_t first = state_.pending.front().sequence;
+        ByteBuffer bytes = encode_ledger_header(id_, first, offloaded_.hash);
+        for (std::size_t i = 0; i < count; ++i)
+            append(bytes, records_[i]);
+        WV_CHECK(put(ledger_file_name(first), bytes));
+        offloaded_ = {state_.pending[count - 1].sequence, ledger_record_hash(records_[count - 1])};
+        for (std::size_t i = 0; i < count; ++i) {
+            for (const NeededObject& object : state_.pending.front().needs)
+                state_.present.erase(object.name);
+            apply(state_.pending.front());
+            state_.pending.pop_front();
+            records_.pop_front();
+        }
+        pending_bytes_max_ = kPendingRecordBytes;
+        return read_pending();
+    }
+
+    void apply(const PendingEntry& entry) {
+        if (!entry.opens_tail.empty()) state_.tails[entry.opens_tail] = {entry.history, 0};
+        if (entry.ends_tail.empty()) return;
+        auto ended = state_.tails.find(entry.ends_tail);
+        if (ended == state_.tails.end()) return;
+        if (ended->second.end_offset > 0) state_.superseded_tails.insert(ended->first);
+        state_.tails.erase(ended);
+    }
+
+    Result<> put_tail(const OffloadStep& step) {
+        auto bytes = repository_.get(step.name, step.from,
+                                     std::min(step.to - step.from, kTailPieceBytes * 2));
+        if (!bytes && bytes.error().code == Errc::not_found) {
+            // Closed since the snapshot: the ledger says what became of it.
+            snapshot_.tails.erase(step.name);
+            return {};
+        }
+        if (!bytes) return fail(std::move(bytes).error());
+        const std::size_t end = whole_frames(*bytes, step.from);
+        if (end == 0 || (step.from + bytes->size() == step.to && end != bytes->size()))
+            return fail(Errc::corrupt,
+                        step.name + ": what was synced from offset " + std::to_string(step.from) +
+                            " to " + std::to_string(step.to) + " is not made of whole frames");
+        WV_CHECK(put(tail_piece_name(step.name, step.from), ByteSpan(*bytes).first(end)));
+        state_.tails[step.name].end_offset = step.from + end;
+        return {};
+    }
+
+    // From its beginning on: a reader misses it, and looks into the ledger again.
+    Result<> remove_tail(const std::string& path) {
+        WV_TRY(auto pieces, tier_.list(path + "/"));
+        for (const ObjectInfo& piece : pieces) {
+            if (!parse_tail_piece_name(piece.name)) continue;
+            auto removed = tier_.remove(piece.name);
+            if (!removed && removed.error().code != Errc::not_found) return removed;
+        }
+        state_.superseded_tails.erase(path);
+        return {};
+    }
+
+    ObjectStore& repository_;
+    ObjectStore& tier_;
+    Id16 id_;
+    LedgerKeys keys_;
+    bool knows_the_tier_ = false;
+    OffloadState state_;
+    std::deque<ByteBuffer> records_;  // of state_.pending
+    LedgerHead offloaded_;
+    LedgerHead read_;
+    std::uint64_t pending_bytes_max_ = kPendingRecordBytes;
+    OffloadSnapshot snapshot_;
+    Round round_;
+};
+
+}  // namespace
+
+Result<> initialize_tier(ObjectStore& repository, ObjectStore& tier, const MasterKey& master) {
+    WV_TRY(OpenedRepository opened, open_repository_files(repository, master));
+    WV_TRY(ByteBuffer header, repository.get(kHeaderName, 0, 4096));
+    WV_TRY(auto objects, tier.list(""));
+    auto there = std::ranges::find(objects, std::string(kHeaderName), &ObjectInfo::name);
+    if (there != objects.end()) {
+        WV_TRY(ByteBuffer bytes, tier.get(kHeaderName, 0, 4096));
+        WV_TRY(pb::RepositoryHeader found, decode_repository_header(bytes));
+        if (id_from<16>(found.repository_id()) == opened.id) return {};
+        return fail(Errc::refused,
+                    tier.url() + " is a tier of the repository " +
+                        to_hex(as_bytes(found.repository_id())) + ", not of " + to_hex(opened.id),
+                    "name an empty directory");
+    }
+    for (const ObjectInfo& object : objects) {
+        auto own = object.name.starts_with("keyring/")
+                       ? repository.get(object.name, 0, kSmallFileBytesMax)
+                       : Result<ByteBuffer>(fail(Errc::not_found, ""));
+        if (!own && own.error().code != Errc::not_found) return fail(std::move(own).error());
+        bool equal = false;
+        if (own) {
+            WV_TRY(equal, is_equal(tier, object.name, *own));
+        }
+        if (!equal)
+            return fail(Errc::refused, tier.url() + " is not empty: it holds " + object.name,
+                        "name an empty directory");
+    }
+    WV_CHECK(put_keyrings(repository, tier));
+    // Last: until it is there, the tier is none.
+    return put_once(tier, kHeaderName, header);
+}
+
+Result<std::unique_ptr<Offloader>> Offloader::open(ObjectStore& repository, ObjectStore& tier,
+                                                   const MasterKey& master) {
+    WV_TRY(OpenedRepository opened, open_repository_files(repository, master));
+    const DataKey* key = opened.keyring.current(pb::KEY_PURPOSE_LEDGER);
+    if (key == nullptr) return fail(Errc::corrupt, "the keyring has no key for the ledger");
+    return std::make_unique<StoreOffloader>(repository, tier, opened.id, LedgerKeys::derive(*key));
+}
+
+}  // namespace walvault::storage

@@ -1,0 +1,42 @@
+// Offloader: keeps a tier a copy of the repository that can be restored from at every moment.
+//
+// Order of writes: docs/durability.md. What the tier has is found by listing it, at the first call
+// and after every error: nothing is remembered that could be wrong.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "storage/keyring.h"
+#include "storage/object_store.h"
+#include "storage/offload_plan.h"
+
+namespace walvault::storage {
+
+// Puts header and keyring of the repository into an empty tier; what was begun is gone on with, and
+// a tier of this repository is left as it is. Errors: refused if there is anything else; those of
+// the stores.
+Result<> initialize_tier(ObjectStore& repository, ObjectStore& tier, const MasterKey& master);
+
+// One thread at a time; every call blocks for both stores.
+class Offloader {
+public:
+    // `repository` and `tier` are plain stores, not TierStores. Asks nothing of the tier yet.
+    // Errors: as open_repository_files().
+    static Result<std::unique_ptr<Offloader>> open(ObjectStore& repository, ObjectStore& tier,
+                                                   const MasterKey& master);
+    virtual ~Offloader() = default;
+
+    struct Round {
+        bool is_complete = false;  // the snapshot is on the tier
+        std::uint64_t put_bytes = 0;
+        std::uint64_t pending_bytes = 0;  // as far as the ledger was read
+    };
+    // Puts what the snapshot has and the tier does not, until all is there or `goes_on` says no;
+    // asked before each object. Errors: not_found (no repository there yet), refused (another's, or
+    // another writer puts other things there), wrong_key, corrupt, io, no_space, unavailable.
+    virtual Result<Round> offload(const OffloadSnapshot& snapshot,
+                                  const std::function<bool()>& goes_on) = 0;
+};
+
+}  // namespace walvault::storage

@@ -1,0 +1,39 @@
+// TierStore: a tier read as a repository: the pieces of an open tail are one object, the tail.
+//
+// A tier has the names of a repository. Only an open tail, a file that grows, lies there in pieces
+// that do not: "<path>.tail/<offset as 16 hex digits>", each from where the one before it ends.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "storage/object_store.h"
+
+namespace walvault::storage {
+
+std::string tail_piece_name(const std::string& tail_path, std::uint64_t offset);
+
+struct TailPieceName {
+    std::string tail_path;
+    std::uint64_t offset = 0;
+};
+// Nothing for any other name.
+std::optional<TailPieceName> parse_tail_piece_name(std::string_view name);
+
+// Over the objects of a tier, or of a repository, where tails are whole. A hole in the pieces ends
+// the tail; without the first one there is none. A tail that is put becomes one piece, and is
+// removed from its beginning on, so that who reads it meanwhile misses it rather than its end.
+std::unique_ptr<ObjectStore> make_tier_store(std::unique_ptr<ObjectStore> objects);
+
+// The directory of "file:///absolute/path", without slashes at its end. Errors: invalid_argument.
+Result<std::string> directory_of_url(const std::string& url);
+
+// The objects of the tier at `url`, as they lie there. Nothing is asked of the other end yet.
+// Errors: invalid_argument naming what can be written.
+Result<std::unique_ptr<ObjectStore>> open_tier_objects(FileSystem& files, const std::string& url);
+// The same as TierStore, for readers.
+Result<std::unique_ptr<ObjectStore>> open_tier_store(FileSystem& files, const std::string& url);
+
+}  // namespace walvault::storage
