@@ -141,6 +141,9 @@ class RulesTest(DeployTest):
                                 "no case in which it fires")
                 self.assertTrue(re.search(rf"alertname: {alert}\n +exp_alerts: \[\]", cases),
                                 "no case in which it is quiet")
+        # Where nothing is left that could raise one.
+        without_alert = re.search(r"^- Without an alert: (.*)$", index, re.MULTILINE).group(1)
+        pages.update(re.findall(r"\(([a-z-]+)\.md\)", without_alert))
         self.assertEqual({path.stem for path in RUNBOOKS.glob("*.md")} - {"README"}, pages)
 
     def test_names_of_metrics_are_found_in_the_rules(self):

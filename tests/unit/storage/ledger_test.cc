@@ -268,7 +268,8 @@ TEST_CASE("a record of which only the last bytes were never written is torn") {
         ByteBuffer torn = file;
         std::fill(torn.end() - static_cast<std::ptrdiff_t>(behind_sector), torn.end(), std::byte{0});
         write_raw_file(ledger.first_path(), torn);
-        CHECK(ledger.read().paths.size() == 1);
+        // The last byte of one signature in sixteen is zero anyway: then nothing is missing.
+        CHECK(ledger.read().paths.size() == (torn == file ? 2 : 1));
         torn[record_offsets(file)[1] + 40] ^= std::byte{1};
         write_raw_file(ledger.first_path(), torn);
         CHECK(ledger.read_error() == Errc::corrupt);
