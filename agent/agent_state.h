@@ -133,10 +133,6 @@ struct TierLag {
 TierLag lag_of(const AgentState& state, const TierState& tier);
 // Until a stream begins, or the slot is to be looked at again, or stopping.
 Task<> wait_for_slot_news(AgentState& state);
-// Pulls `hangup` after `patience` unless the timer is cancelled before.
-std::shared_ptr<asio::steady_timer> hang_up_after(const asio::any_io_executor& executor,
-                                                  wal::Hangup hangup,
-                                                  std::chrono::seconds patience);
 // Reads what the index knows of backups, gaps and sizes.
 Task<> refresh_facts(AgentState& state);
 

@@ -89,6 +89,7 @@ Capture::Capture(asio::any_io_executor executor, Pools& pools, storage::Reposito
 void Capture::stop() {
     stopping_ = true;
     stopped_.notify();
+    other_hosts_.cancel();
     missing_wal_.cancel();
     // A live stream ends by itself at the server's next answer, with everything flushed and
     // acknowledged.
@@ -226,7 +227,7 @@ Task<Capture::Ended> Capture::fetch_missing() {
 Task<Result<>> Capture::fetch_from_elsewhere() {
     Result<> from_hosts = fail(Errc::not_found, "");
     if (other_hosts_.is_there()) {
-        from_hosts = co_await other_hosts_.fetch(*start_, *cluster_, hangup_);
+        from_hosts = co_await other_hosts_.fetch(*start_, *cluster_);
         const bool is_answer = !from_hosts && (from_hosts.error().code == Errc::not_found ||
                                                from_hosts.error().code == Errc::unavailable);
         const bool took_some = progress_.flushed_lsn() > start_->history.end_lsn;

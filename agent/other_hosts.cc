@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "agent/primed_tracker.h"
 #include "agent/wal_comparison.h"
@@ -10,11 +11,13 @@
 #include "wal/conninfo.h"
 
 namespace walvault::agent {
+namespace {
+constexpr std::chrono::seconds kPatience{30};
+}  // namespace
 
 struct OtherHosts::Run {
     const StreamStart& start;
     const storage::ClusterRecord& cluster;
-    wal::Hangup hangup;
     storage::WalTracker trial;  // sees WAL before the pipeline does, which must not meet any other
     std::optional<WalComparison> comparison;
     std::optional<Error> unavailable;
@@ -32,15 +35,13 @@ void OtherHosts::set_servers(const std::string& conninfo, const wal::ServerAddre
         if (!wal::same_server(server, streamed)) others_.push_back(server);
 }
 
-Task<Result<>> OtherHosts::fetch(const StreamStart& start, const storage::ClusterRecord& cluster,
-                                 wal::Hangup hangup) {
+Task<Result<>> OtherHosts::fetch(const StreamStart& start, const storage::ClusterRecord& cluster) {
     WV_CO_TRY(storage::WalTracker tracker,
               co_await primed_tracker(pools_, repository_, cluster, start.history));
     WV_CO_TRY(storage::WalTracker trial,
               co_await primed_tracker(pools_, repository_, cluster, start.history));
     Run run{.start = start,
             .cluster = cluster,
-            .hangup = std::move(hangup),
             .trial = std::move(trial),
             .comparison = {},
             .unavailable = {},
@@ -61,7 +62,7 @@ Task<Result<>> OtherHosts::ask_all(Run& run) {
         if (refused_.contains(name)) continue;
         auto taken = co_await ask(run, server);
         if (pipeline_.error()) co_return fail(*pipeline_.error());
-        if (run.hangup.hung_up()) co_return fail(Errc::cancelled, "the agent is stopping");
+        if (cancelled_) co_return fail(Errc::cancelled, "the agent is stopping");
         const Lsn reached = progress_.received_lsn();
         if (reached > run.start.history.end_lsn)
             log::info("wal.from_another_host",
@@ -70,7 +71,9 @@ Task<Result<>> OtherHosts::ask_all(Run& run) {
                        {"from_lsn", to_string(run.start.history.end_lsn)},
                        {"to_lsn", to_string(reached)}});
         if (taken) co_return taken;
-        log::warn("wal.not_on_other_host", taken.error().message, {{"host", name}});
+        // Tried again every few seconds while it may come back: said once.
+        if (std::exchange(said_[name], taken.error().message) != taken.error().message)
+            log::warn("wal.not_on_other_host", taken.error().message, {{"host", name}});
         // The trial may have seen what the pipeline has not: the next attachment asks the others.
         const bool is_refused = taken.error().code == Errc::refused;
         if (is_refused) refused_.insert(name);
@@ -90,26 +93,39 @@ Task<Result<>> OtherHosts::ask_all(Run& run) {
 }
 
 Task<Result<>> OtherHosts::ask(Run& run, const wal::ServerAddress& server) {
+    if (cancelled_) co_return fail(Errc::cancelled, "the agent is stopping");
+    hangup_ = wal::Hangup();
+    wal::Silence silence(co_await asio::this_coro::executor, hangup_, kPatience);
+    auto done = co_await ask_patiently(run, server, silence);
+    if (!done && hangup_.hung_up() && !cancelled_)
+        co_return fail(Errc::unavailable,
+                       fmt::format("it has said nothing for {} s", kPatience.count()));
+    co_return done;
+}
+
+Task<Result<>> OtherHosts::ask_patiently(Run& run, const wal::ServerAddress& server,
+                                         wal::Silence& silence) {
     wal::Receiver::Options options;
     options.conninfo = conninfo_;
     options.only = server;
     options.application_name = "walvault fetch";
-    options.hangup = run.hangup;
+    options.hangup = hangup_;
     WV_CO_TRY(auto receiver, co_await attach_(std::move(options), clock_));
+    silence.broken();
     const wal::ServerIdentity& identity = receiver->identity();
     if (identity.system.system_identifier != run.cluster.system_identifier ||
         identity.segment_bytes != run.cluster.segment_bytes)
         co_return fail(Errc::refused, "it is another cluster");
     run.comparison.emplace(pools_, repository_, run.start.history, run.start.from_lsn);
     auto done = co_await receiver->start(run.start.from_lsn, run.start.timeline);
-    if (done) done = co_await stream(run, *receiver);
+    if (done) done = co_await stream(run, *receiver, silence);
     receiver->close();
     if (!done && (done.error().code == Errc::gap || done.error().code == Errc::forked))
         co_return fail(Errc::not_found, done.error().message);
     co_return done;
 }
 
-Task<Result<>> OtherHosts::stream(Run& run, wal::Receiver& receiver) {
+Task<Result<>> OtherHosts::stream(Run& run, wal::Receiver& receiver, wal::Silence& silence) {
     const Lsn goal = run.start.fetch->to;
     auto has_less = [&](Lsn end) {
         return fail(Errc::not_found,
@@ -120,6 +136,7 @@ Task<Result<>> OtherHosts::stream(Run& run, wal::Receiver& receiver) {
     int idle = 0;
     while (progress_.received_lsn() < goal) {
         WV_CO_TRY(wal::StreamEvent event, co_await receiver.next());
+        silence.broken();
         if (auto* slice = std::get_if<wal::WalSlice>(&event)) {
             idle = 0;
             WV_CO_CHECK(co_await take(run, *slice));

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <set>
 #include <string>
 #include <vector>
@@ -39,16 +40,22 @@ public:
     // Continues start.history from its end to start.fetch->to, while no stream runs. What was taken
     // is flushed when this returns, also with an error. Errors: not_found (no server has it, or
     // what it has is of another history), unavailable (one could not be asked, or there is more to
-    // ask for), cancelled (`hangup`); others as the repository gives them.
-    Task<Result<>> fetch(const StreamStart& start, const storage::ClusterRecord& cluster,
-                         wal::Hangup hangup);
+    // ask for), cancelled; others as the repository gives them. A server that says nothing for 30 s
+    // counts as one that could not be asked.
+    Task<Result<>> fetch(const StreamStart& start, const storage::ClusterRecord& cluster);
+    // fetch() soon returns cancelled, now and ever after.
+    void cancel() {
+        cancelled_ = true;
+        hangup_.hang_up();
+    }
 
 private:
     struct Run;
 
     Task<Result<>> ask_all(Run& run);
     Task<Result<>> ask(Run& run, const wal::ServerAddress& server);
-    Task<Result<>> stream(Run& run, wal::Receiver& receiver);
+    Task<Result<>> ask_patiently(Run& run, const wal::ServerAddress& server, wal::Silence& silence);
+    Task<Result<>> stream(Run& run, wal::Receiver& receiver, wal::Silence& silence);
     Task<Result<>> take(Run& run, const wal::WalSlice& slice);
 
     Pools& pools_;
@@ -59,7 +66,10 @@ private:
     AttachReceiver attach_;
     std::string conninfo_;
     std::vector<wal::ServerAddress> others_;
-    std::set<std::string> refused_;  // servers whose WAL was found to be another
+    std::set<std::string> refused_;            // servers whose WAL was found to be another
+    std::map<std::string, std::string> said_;  // of each server, why it gave nothing
+    wal::Hangup hangup_;                       // of the one that is asked
+    bool cancelled_ = false;
 };
 
 }  // namespace walvault::agent

@@ -56,10 +56,8 @@ private:
     Task<Result<>> look() {
         // Pulled by a server that says nothing: the next look has its own.
         hangup_ = wal::Hangup();
-        auto timer = hang_up_after(loop_.get_executor(), hangup_, kPatience);
-        auto done = co_await judge_slot();
-        timer->cancel();
-        co_return done;
+        const wal::Silence silence(loop_.get_executor(), hangup_, kPatience);
+        co_return co_await judge_slot();
     }
 
     Task<Result<>> judge_slot() {

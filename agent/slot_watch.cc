@@ -34,10 +34,8 @@ Task<Result<wal::SlotFacts>> look_at_slot(AgentState& state,
         WV_CO_TRY(sql, co_await wal::Connection::connect(std::move(options)));
     }
     WV_CO_CHECK(wal::server_version_of(*sql));
-    auto timer = hang_up_after(state.executor, state.watch_hangup, kSlotAnswer);
-    auto facts = co_await wal::slot_facts(*sql, state.server.slot);
-    timer->cancel();
-    co_return facts;
+    const wal::Silence silence(state.executor, state.watch_hangup, kSlotAnswer);
+    co_return co_await wal::slot_facts(*sql, state.server.slot);
 }
 
 // A commit that waits must not wait for a timer here; one that waits for "apply" waits for ever.
@@ -128,18 +126,6 @@ Task<> govern(AgentState& state, wal::Connection& sql, const wal::SlotFacts& slo
 }
 
 }  // namespace
-
-// The handler may be queued when the wait is over: it owns what it touches.
-std::shared_ptr<asio::steady_timer> hang_up_after(const asio::any_io_executor& executor,
-                                                  wal::Hangup hangup,
-                                                  std::chrono::seconds patience) {
-    auto timer = std::make_shared<asio::steady_timer>(executor);
-    timer->expires_after(patience);
-    timer->async_wait([timer, hangup](boost::system::error_code error) mutable {
-        if (!error) hangup.hang_up();
-    });
-    return timer;
-}
 
 // A stream that has just begun may be one that commits wait for: then the next look is at once.
 Task<> wait_for_slot_news(AgentState& state) {

@@ -111,9 +111,8 @@ Task<> look_after(AgentState& state, StandbyState& standby, const StoredPosition
         // Made by the stream: nothing was removed if it is missing later.
         standby.made = false;
     } else {
-        auto timer = hang_up_after(state.executor, state.standby_hangup, kPatience);
+        const wal::Silence silence(state.executor, state.standby_hangup, kPatience);
         auto done = co_await bring_up(state, standby, stored);
-        timer->cancel();
         if (state.stopping) co_return;
         if (state.standby_hangup.hung_up()) state.standby_hangup = wal::Hangup();
         problem = done ? *done : done.error().message;

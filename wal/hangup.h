@@ -1,6 +1,7 @@
 // Hangup: ends, from outside, what waits for a server: connections, and one that is being made.
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <vector>
 
@@ -39,6 +40,36 @@ private:
         std::vector<std::weak_ptr<Socket>> sockets;
     };
     std::shared_ptr<State> state_;
+};
+
+// Pulls a switch where nothing is heard for `patience`. On the loop; over with this.
+class Silence {
+public:
+    Silence(const asio::any_io_executor& executor, Hangup hangup,
+            std::chrono::milliseconds patience)
+        : timer_(std::make_shared<asio::steady_timer>(executor)),
+          hangup_(std::move(hangup)),
+          patience_(patience) {
+        broken();
+    }
+    ~Silence() { timer_->cancel(); }
+    Silence(const Silence&) = delete;
+    Silence& operator=(const Silence&) = delete;
+
+    // Something was heard: the time begins anew.
+    void broken() {
+        timer_->expires_after(patience_);
+        // The handler may be queued when this is gone: it owns what it touches.
+        timer_->async_wait(
+            [timer = timer_, hangup = hangup_](boost::system::error_code error) mutable {
+                if (!error) hangup.hang_up();
+            });
+    }
+
+private:
+    std::shared_ptr<asio::steady_timer> timer_;
+    Hangup hangup_;
+    std::chrono::milliseconds patience_;
 };
 
 }  // namespace walvault::wal

@@ -22,19 +22,26 @@ class OtherHost(HostsCase):
         self.server.sql("select pg_reload_conf()")
         return standby
 
-    def lose_wal(self, standby=None):
-        """Row 1 stored; row 2 in WAL that the primary forgets while the agent is down, and the standby gets."""
+    def stop_agent(self):
+        """Row 1 is stored, row 2 is not, and no slot holds it; returns the segment that is needed next."""
         self.note(self.server, 1)
         self.agent.wait_until_flushed()
         self.agent.stop()
         needed = self.server.sql("select pg_walfile_name(pg_current_wal_lsn())")
         self.server.sql("select pg_drop_replication_slot('walvault')")
         self.note(self.server, 2)
+        return needed
+
+    def forget(self, needed, standby=None):
+        """The primary removes `needed`; the standby, if there is one, replays all meanwhile."""
         for _ in range(4):
             self.churn(self.server, 2)
             if standby:
                 self.wait_replayed(standby, self.server.current_lsn())
         self.assertFalse(self.server.wal_file(needed).exists(), "nothing was removed")
+
+    def lose_wal(self, standby=None):
+        self.forget(self.stop_agent(), standby)
 
     def come_back(self):
         self.agent.start()
@@ -68,20 +75,13 @@ class OtherHost(HostsCase):
     def test_a_standby_that_went_its_own_way_gives_what_both_share_and_nothing_else(self):
         standby = self.make_keeping_standby()
         self.protect_without_standby_slots(self.server, standby)
-        self.note(self.server, 1)
-        self.agent.wait_until_flushed()
-        self.agent.stop()
-        needed = self.server.sql("select pg_walfile_name(pg_current_wal_lsn())")
-        self.server.sql("select pg_drop_replication_slot('walvault')")
-        self.note(self.server, 2)
+        needed = self.stop_agent()
         self.churn(self.server, 2)
         self.wait_replayed(standby, self.server.current_lsn())
         self.promote(standby)
         self.note(standby, 90)
         self.note(self.server, 4)
-        for _ in range(4):
-            self.churn(self.server, 2)
-        self.assertFalse(self.server.wal_file(needed).exists(), "nothing was removed")
+        self.forget(needed)
         self.agent.allowed_events |= {"server.two_primaries"}
         self.come_back()
         gap, = self.info()["gaps"]
@@ -119,6 +119,8 @@ class OtherHost(HostsCase):
         self.agent.wait_until_flushed()
         self.assertEqual(self.info()["gaps"], [])
         self.assertEqual(self.numbers("latest"), [1, 2, 3])
+        said = [line for line in self.agent.events("wal.not_on_other_host") if "No such file" in line["message"]]
+        self.assertEqual(len(said), 1, "a host that stays away is warned of once")
 
 
 if __name__ == "__main__":

@@ -61,6 +61,32 @@ TEST_CASE("nothing is connected with a switch that was pulled before") {
     CHECK(ended == Errc::cancelled);
 }
 
+TEST_CASE("silence pulls the switch of a connecting that hears nothing") {
+    asio::io_context loop;
+    SilentServer server(loop);
+    TaskGroup tasks(loop.get_executor());
+    Connection::Options options;
+    options.conninfo = server.conninfo();
+    options.connect_timeout = std::chrono::seconds(60);
+    std::optional<Errc> ended;
+    Silence silence(loop.get_executor(), options.hangup, std::chrono::milliseconds(50));
+    tasks.spawn(connect_into(options, ended));
+    loop.run_for(std::chrono::seconds(30));
+    CHECK(ended == Errc::cancelled);
+}
+
+TEST_CASE("silence that was broken begins anew, and is over with its owner") {
+    asio::io_context loop;
+    Hangup hangup;
+    {
+        Silence silence(loop.get_executor(), hangup, std::chrono::seconds(60));
+        silence.broken();
+    }
+    // Nothing is left to wait for: the timers ended without pulling the switch.
+    loop.run();
+    CHECK_FALSE(hangup.hung_up());
+}
+
 TEST_CASE("a switch keeps no socket alive and wakes those that are left") {
     asio::io_context loop;
     Hangup hangup;
