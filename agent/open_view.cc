@@ -64,8 +64,9 @@ Result<OpenedView> open_tier_view(const Globals& globals) {
         .index_directory = "", .scratch_directory = scratch_directory(), .is_tier = *copy};
     auto view = storage::RepositoryView::open(*opened.store, *opened.master, options);
     if (!view) {
+        const bool is_none = view.error().code == Errc::not_found;
         Error error = as_repository_error(std::move(view).error());
-        if (error.message.find("is not a walvault repository") != std::string::npos)
+        if (is_none)
             error.hint = "is it mounted, and is this the directory that [repo.NAME] url named?";
         return fail(std::move(error));
     }

@@ -106,20 +106,14 @@ Result<const TierConfig*> add_tier(const Globals& globals, const Config& config,
     WV_TRY(storage::MasterKey master, read_master_key(config));
     auto repository = storage::make_directory_store(posix_file_system(), config.repo.root);
     WV_TRY(auto objects, storage::open_tier_objects(posix_file_system(), tier->url));
-    if (globals.dry_run) {
-        WV_TRY(auto offloader, storage::Offloader::open(*repository, *objects, master));
-        (void)offloader;
-        return tier;
-    }
-    auto made = storage::initialize_tier(*repository, *objects, master);
-    if (!made && made.error().code == Errc::unavailable &&
-        made.error().hint == "Is its disk mounted?") {
-        Error error = made.error();
+    auto is_one = storage::is_tier(*repository, *objects, master);
+    Result<> made = is_one ? Result<>() : fail(is_one.error());
+    if (made && !globals.dry_run) made = storage::initialize_tier(*repository, *objects, master);
+    if (made) return tier;
+    Error error = as_repository_error(made.error());
+    if (made.error().code == Errc::unavailable || made.error().code == Errc::io)
         error.hint = "mount its disk, or make the directory for the user the agent runs as";
-        return fail(as_repository_error(std::move(error)));
-    }
-    if (!made) return fail(as_repository_error(std::move(made).error()));
-    return tier;
+    return fail(std::move(error));
 }
 
 int add(const Globals& globals, const Config& config, const std::string& name) {

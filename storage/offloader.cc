@@ -48,6 +48,15 @@ Result<> put_once(ObjectStore& tier, const std::string& name, ByteSpan bytes) {
     return fail(another_writer(tier, name + " is there and is another one"));
 }
 
+// What an agent writes to in place, reached under whatever name, is no tier: pieces of the ledger
+// among its own would be the end of it.
+constexpr std::string_view kWriters = "writer/";
+Error written_in_place(const ObjectStore& tier) {
+    return Error{Errc::refused,
+                 tier.url() + " is a repository that an agent writes to, not a copy of one",
+                 "name an empty directory in its [repo] table"};
+}
+
 Result<> put_keyrings(ObjectStore& repository, ObjectStore& tier) {
     WV_TRY(auto here, repository.list("keyring/"));
     WV_TRY(auto there, tier.list("keyring/"));
@@ -178,6 +187,8 @@ private:
         if (!bytes) return fail(std::move(bytes).error());
         WV_TRY(pb::RepositoryHeader header, decode_repository_header(*bytes));
         const Id16 there = id_from<16>(header.repository_id());
+        WV_TRY(auto writers, tier_.list(std::string(kWriters)));
+        if (!writers.empty()) return fail(written_in_place(tier_));
         if (there == id_) return {};
         return fail(Errc::refused,
                     tier_.url() + " is a tier of the repository " + to_hex(there) + ", not of " +
@@ -371,15 +382,16 @@ private:
 
 }  // namespace
 
-Result<> initialize_tier(ObjectStore& repository, ObjectStore& tier, const MasterKey& master) {
+Result<bool> is_tier(ObjectStore& repository, ObjectStore& tier, const MasterKey& master) {
     WV_TRY(OpenedRepository opened, open_repository_files(repository, master));
-    WV_TRY(ByteBuffer header, repository.get(kHeaderName, 0, 4096));
     WV_TRY(auto objects, tier.list(""));
+    for (const ObjectInfo& object : objects)
+        if (object.name.starts_with(kWriters)) return fail(written_in_place(tier));
     auto there = std::ranges::find(objects, std::string(kHeaderName), &ObjectInfo::name);
     if (there != objects.end()) {
         WV_TRY(ByteBuffer bytes, tier.get(kHeaderName, 0, 4096));
         WV_TRY(pb::RepositoryHeader found, decode_repository_header(bytes));
-        if (id_from<16>(found.repository_id()) == opened.id) return {};
+        if (id_from<16>(found.repository_id()) == opened.id) return true;
         return fail(Errc::refused,
                     tier.url() + " is a tier of the repository " +
                         to_hex(as_bytes(found.repository_id())) + ", not of " + to_hex(opened.id),
@@ -398,6 +410,13 @@ Result<> initialize_tier(ObjectStore& repository, ObjectStore& tier, const Maste
             return fail(Errc::refused, tier.url() + " is not empty: it holds " + object.name,
                         "name an empty directory");
     }
+    return false;
+}
+
+Result<> initialize_tier(ObjectStore& repository, ObjectStore& tier, const MasterKey& master) {
+    WV_TRY(const bool is_one, is_tier(repository, tier, master));
+    if (is_one) return {};
+    WV_TRY(ByteBuffer header, repository.get(kHeaderName, 0, 4096));
     WV_CHECK(put_keyrings(repository, tier));
     // Last: until it is there, the tier is none.
     return put_once(tier, kHeaderName, header);

@@ -13,9 +13,13 @@
 
 namespace walvault::storage {
 
+// True where `tier` is one of this repository, false where it can be made one: it is empty, or what
+// was begun lies there. Writes nothing. Errors: refused if there is anything else, also a
+// repository that an agent writes to; those of the stores.
+Result<bool> is_tier(ObjectStore& repository, ObjectStore& tier, const MasterKey& master);
+
 // Puts header and keyring of the repository into an empty tier; what was begun is gone on with, and
-// a tier of this repository is left as it is. Errors: refused if there is anything else; those of
-// the stores.
+// a tier of this repository is left as it is. Errors: as is_tier().
 Result<> initialize_tier(ObjectStore& repository, ObjectStore& tier, const MasterKey& master);
 
 // One thread at a time; every call blocks for both stores.

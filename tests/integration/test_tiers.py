@@ -183,7 +183,9 @@ class TierRefusalsTest(TierCase):
     def test_a_tier_is_made_only_where_nothing_is_and_serves_one_repository(self):
         self.agent.init()
         keepsake = self.stage.write(self.tier / "keepsake", "not yours")
+        tried = self.agent.error("--dry-run", "repo", "add", "second", expect=4)
         error = self.agent.error("repo", "add", "second", expect=4)
+        self.assertEqual(tried, error)
         self.assertIn("keepsake", error["message"])
         keepsake.unlink()
         self.assertIn("second", self.agent.error("repo", "add", "secnd", expect=2)["message"])

@@ -272,6 +272,23 @@ TEST_CASE("only an empty tier, or one of this repository, is made one") {
     CHECK(foreign.error().code == Errc::refused);
 }
 
+TEST_CASE("a repository is no tier of itself, under whatever name it is reached") {
+    Pair pair;
+    { auto repository = must(pair.stage.open()); }
+    const std::string link = pair.scratch / "link";
+    std::filesystem::create_directory_symlink(pair.stage.root, link);
+    auto itself = make_directory_store(posix_file_system(), link);
+    const auto before = must(pair.repository->list(""));
+    auto made = initialize_tier(*pair.repository, *itself, pair.stage.master);
+    REQUIRE(!made);
+    CHECK(made.error().code == Errc::refused);
+    CHECK(made.error().message.find("writes to") != std::string::npos);
+    auto offloaded = pair.offloader(*itself)->offload({.ledger_sequence = 2}, always);
+    REQUIRE(!offloaded);
+    CHECK(offloaded.error().code == Errc::refused);
+    CHECK(must(pair.repository->list("")).size() == before.size());
+}
+
 TEST_CASE("a copy of the repository that goes on by itself is told from the tier's own") {
     Pair pair;
     pair.initialize();
