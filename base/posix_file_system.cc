@@ -203,7 +203,8 @@ public:
     }
     // Asked for at each sync of a tail: absence is not made an error with a text first.
     Result<bool> exists(const std::string& path) override {
-        if (::faccessat(AT_FDCWD, path.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0) return true;
+        struct stat status {};
+        if (::lstat(path.c_str(), &status) == 0) return true;
         if (errno == ENOENT || errno == ENOTDIR) return false;
         return fail(system_error("look for", path, errno));
     }

@@ -33,7 +33,7 @@ public:
     // Sees to it that the next `bytes` fall on space that is written (with zeros) and synced before
     // or with them: a sync that changes no size takes the file system about half as long. For
     // frames that somebody waits for; writes 1 MiB when the space is used up. Does nothing where
-    // the disk is nearly full.
+    // less than 64 MiB are free. Errors: as append().
     Result<> write_ahead(std::uint64_t bytes);
     // Blocks for one fdatasync.
     Result<> sync();

@@ -34,20 +34,17 @@ pid_of() {
     case $line in *" -c $dir/ceph.conf "*) echo "$pid" ;; esac
 }
 
-wait_gone() { # NAME TENTHS
-    local tenths=0
-    while [ -n "$(pid_of "$1")" ]; do
-        [ "$tenths" -lt "$2" ] || return 1
-        sleep 0.1
-        tenths=$((tenths + 1))
-    done
+wait_gone() { # NAME SECONDS
+    local pid
+    pid=$(pid_of "$1")
+    [ -z "$pid" ] || timeout "$2" tail --pid="$pid" -s 0.1 -f /dev/null
 }
 
 kill_now() {
     local pid
     pid=$(pid_of "$1")
     [ -z "$pid" ] || kill -9 "$pid" 2>/dev/null || true
-    wait_gone "$1" 100 || die "$1 does not end"
+    wait_gone "$1" 10 || die "$1 does not end"
     rm -f "$dir/$1.pid"
 }
 
@@ -55,7 +52,7 @@ end_gently() {
     local pid
     pid=$(pid_of "$1")
     [ -z "$pid" ] || kill "$pid" 2>/dev/null || true
-    wait_gone "$1" 150 || kill_now "$1"
+    wait_gone "$1" 15 || kill_now "$1"
     rm -f "$dir/$1.pid"
 }
 
