@@ -1,8 +1,12 @@
 #include "base/event.h"
 
-#include "base/task_group.h"
-
 namespace walvault {
+
+Task<> Event::wait() {
+    auto timer = timer_;
+    boost::system::error_code ignored;
+    co_await timer->async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+}
 
 Task<> sleep_for(std::chrono::steady_clock::duration duration) {
     auto executor = co_await asio::this_coro::executor;

@@ -18,11 +18,7 @@ public:
 
     void notify() { timer_->expires_at(asio::steady_timer::time_point::max()); }
 
-    Task<> wait() {
-        auto timer = timer_;
-        boost::system::error_code ignored;
-        co_await timer->async_wait(asio::redirect_error(asio::use_awaitable, ignored));
-    }
+    Task<> wait();
 
 private:
     std::shared_ptr<asio::steady_timer> timer_;

@@ -2,7 +2,6 @@
 // asio::detached.
 #pragma once
 
-#include <exception>
 #include <memory>
 
 #include "base/event.h"
@@ -20,11 +19,7 @@ public:
         asio::co_spawn(executor_, run(state_, std::move(task)), asio::detached);
     }
 
-    Task<> join() {
-        auto state = state_;
-        while (state->running > 0)
-            co_await state->done.wait();
-    }
+    Task<> join();
 
     std::size_t running_count() const { return state_->running; }
 
@@ -34,15 +29,7 @@ private:
         std::size_t running = 0;
         Event done;
     };
-    static Task<> run(std::shared_ptr<State> state, Task<> task) {
-        try {
-            co_await std::move(task);
-        } catch (...) {
-            std::terminate();
-        }
-        --state->running;
-        state->done.notify();
-    }
+    static Task<> run(std::shared_ptr<State> state, Task<> task);
 
     asio::any_io_executor executor_;
     std::shared_ptr<State> state_;
