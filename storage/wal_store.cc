@@ -264,11 +264,21 @@ Result<Lsn> WalStore::decode_start(const Id16& history, Lsn lsn) {
         const auto& footer = source->reader->footer();
         for (int i = source->frame_at(Lsn{at.value - 1}); i >= 0; --i) {
             const pb::FrameEntry& frame = footer.frames(i);
-            if (frame.record_start_lsn() != 0) return Lsn{frame.record_start_lsn()};
+            if (frame.record_start_lsn() != 0)
+                return stored_record_start(history, *source, Lsn{frame.record_start_lsn()});
             at = Lsn{frame.start_lsn()};
         }
     }
     return first_page_from(at);
+}
+
+// The record that a source begins within is not whole where what was before it expired: records are
+// found again from the first page on.
+Result<Lsn> WalStore::stored_record_start(const Id16& history, const WalSource& source,
+                                          Lsn record) {
+    if (record >= source.start_lsn) return record;
+    WV_TRY(auto before, source_at(history, record));
+    return before ? record : first_page_from(source.start_lsn);
 }
 
 Result<> WalStore::decode(const Id16& history, const FileHeader& header, Lsn from, Lsn to,
@@ -300,13 +310,14 @@ Result<WalStore::Findings> WalStore::transactions_in(const Id16& history, const 
     Lsn start{entry.start_lsn()};
     Lsn end = std::min(start + entry.plain_bytes(), source.end_lsn);
     Findings found;
-    WV_CHECK(decode(history, source.reader->cipher().header(), Lsn{entry.record_start_lsn()}, end,
-                    [&](const WalFinding& finding) {
-                        if (is_transaction(finding) && finding.end_lsn > start &&
-                            finding.end_lsn <= end)
-                            found.push_back(finding);
-                        return true;
-                    }));
+    WV_TRY(Lsn from, stored_record_start(history, source, Lsn{entry.record_start_lsn()}));
+    if (from >= end) return found;
+    WV_CHECK(decode(
+        history, source.reader->cipher().header(), from, end, [&](const WalFinding& finding) {
+            if (is_transaction(finding) && finding.end_lsn > start && finding.end_lsn <= end)
+                found.push_back(finding);
+            return true;
+        }));
     return found;
 }
 
