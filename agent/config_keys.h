@@ -11,8 +11,8 @@
 namespace walvault::agent {
 
 struct ConfigKey {
-    enum class Kind { text, integer };
-    std::string_view pattern;  // "server.*.slot"; the star is the server's name
+    enum class Kind { text, integer, list };  // list: of texts; here they are joined by ", "
+    std::string_view pattern;                 // "server.*.slot"; the star is the server's name
     Kind kind = Kind::text;
     std::string_view fallback;  // as it would be written; empty: none
     bool required = false;

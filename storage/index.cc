@@ -353,6 +353,7 @@ private:
     }
 
     Result<> apply_event(const pb::LedgerEntry& entry, const Footers& footers);
+    Result<> apply_retention(const pb::LedgerEntry& entry, const Footers& footers);
     Result<> apply_abandoned(const pb::TailAbandoned& abandoned);
     Result<> apply_closed(const pb::PackClosed& closed, const Footers& footers);
     void put_wal_pack(const pb::PackInfo& pack, std::int64_t largest_at_us);
@@ -374,7 +375,7 @@ private:
 
 Result<> RocksIndex::apply_event(const pb::LedgerEntry& entry, const Footers& footers) {
     using Event = pb::LedgerEntry;
-    if (retention_frozen_ && is_of_retention(entry)) return {};
+    if (is_of_retention(entry)) return apply_retention(entry, footers);
     switch (entry.event_case()) {
         case Event::kWriterClaimed: {
             std::string value;
@@ -437,15 +438,17 @@ Result<> RocksIndex::apply_event(const pb::LedgerEntry& entry, const Footers& fo
                         backup.SerializeAsString());
             return {};
         }
-        case Event::kCondemned:
-            return retention_.apply_condemned(entry);
-        case Event::kPackDeleted:
-            return apply_deleted(entry.pack_deleted(), entry.sequence(), footers);
-        case Event::kDeletionsFinished:
-            return retention_.apply_finished(entry.deletions_finished());
         default:
             return {};  // audit only
     }
+}
+
+Result<> RocksIndex::apply_retention(const pb::LedgerEntry& entry, const Footers& footers) {
+    if (retention_frozen_) return {};
+    if (entry.has_condemned()) return retention_.apply_condemned(entry);
+    if (entry.has_pack_deleted())
+        return apply_deleted(entry.pack_deleted(), entry.sequence(), footers);
+    return retention_.apply_finished(entry.deletions_finished());
 }
 
 Result<> RocksIndex::apply_abandoned(const pb::TailAbandoned& abandoned) {

@@ -51,9 +51,8 @@ std::vector<pb::BackupInfo> bases_on_path(const HistoryRecord& history,
                 bases.push_back(backup);
         if (!on_path->parent) break;
         left_at = std::min(left_at, on_path->fork_lsn);
-        auto parent = std::find_if(histories.begin(), histories.end(), [&](const auto& each) {
-            return each.id == *on_path->parent;
-        });
+        auto parent = std::find_if(histories.begin(), histories.end(),
+                                   [&](const auto& each) { return each.id == *on_path->parent; });
         on_path = parent == histories.end() ? nullptr : &*parent;
     }
     std::sort(bases.begin(), bases.end(),

@@ -142,8 +142,8 @@ public:
     const DataKey& content_key() const;              // from any thread
 
     // Retention, first step: what expires by the survey is entered as condemned, and from then on
-    // neither listed nor chosen nor shared. Errors: busy if the repository is not as it was surveyed
-    // any more.
+    // neither listed nor chosen nor shared. Errors: busy if the repository is not as it was
+    // surveyed any more.
     Result<> condemn(const RetentionSurvey& survey);
     // Second step: of what was condemned `grace` ago and is held by no lease, at most `most` packs
     // are entered as deleted, each before its object is removed. Finishes what a crash left.

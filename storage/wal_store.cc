@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "proto/server_version.h"
+#include "storage/index_retention.h"
 
 namespace walvault::storage {
 namespace {
@@ -258,8 +259,10 @@ Result<> WalStore::read(const Id16& history, Lsn from, Lsn to,
 
 Result<Lsn> WalStore::decode_start(const Id16& history, Lsn lsn) {
     Lsn at = lsn;
+    WV_TRY(auto behind, source_at(history, at));
     while (at.value > 0) {
         WV_TRY(auto source, source_at(history, Lsn{at.value - 1}));
+        if (!source && behind) return stored_record_start(history, *behind, Lsn{at.value - 1});
         if (!source) return first_page_from(at);  // the history's start is one
         const auto& footer = source->reader->footer();
         for (int i = source->frame_at(Lsn{at.value - 1}); i >= 0; --i) {
@@ -268,17 +271,23 @@ Result<Lsn> WalStore::decode_start(const Id16& history, Lsn lsn) {
                 return stored_record_start(history, *source, Lsn{frame.record_start_lsn()});
             at = Lsn{frame.start_lsn()};
         }
+        behind = std::move(source);
     }
     return first_page_from(at);
 }
 
-// The record that a source begins within is not whole where what was before it expired: records are
-// found again from the first page on.
+// The record that a source begins within is not whole where what was before it is not there. Behind
+// what expired, records are found again from the next segment on: what is needed begins with one,
+// and a page before it may be empty, behind a switch.
 Result<Lsn> WalStore::stored_record_start(const Id16& history, const WalSource& source,
                                           Lsn record) {
     if (record >= source.start_lsn) return record;
     WV_TRY(auto before, source_at(history, record));
-    return before ? record : first_page_from(source.start_lsn);
+    if (before) return record;
+    const FileHeader& header = source.reader->cipher().header();
+    WV_TRY(Lsn expired, index_.retention().expired_until(header.history_id));
+    if (source.start_lsn > expired) return first_page_from(source.start_lsn);
+    return (source.start_lsn + (header.segment_bytes - 1)).round_down(header.segment_bytes);
 }
 
 Result<> WalStore::decode(const Id16& history, const FileHeader& header, Lsn from, Lsn to,
