@@ -191,7 +191,10 @@ Task<> serve(AgentState& state, AgentRequest request, asio::signal_set& signals,
     state.tasks.spawn(keep_standby_slots(state));
     for (const auto& tier : state.tiers)
         state.tasks.spawn(keep_tier(state, *tier));
-    if (request.mode == AgentMode::serve) state.tasks.spawn(keep_backups(state));
+    if (request.mode == AgentMode::serve) {
+        state.tasks.spawn(keep_backups(state));
+        state.tasks.spawn(keep_retention(state));
+    }
     if (request.mode == AgentMode::catch_up) state.tasks.spawn(reach_the_server(state, result));
     if (request.mode == AgentMode::backup)
         state.tasks.spawn(one_backup(state, request, result, ended_by));

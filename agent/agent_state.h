@@ -8,6 +8,7 @@
 #include "agent/base_backup_job.h"
 #include "agent/capture.h"
 #include "agent/control.h"
+#include "agent/expire.h"
 #include "agent/slot_governor.h"
 #include "base/secret.h"
 #include "storage/offloader.h"
@@ -60,6 +61,14 @@ struct TierState {
     std::uint64_t pending_bytes = 0;
 };
 
+// Retention, and how its last pass ended.
+struct RetentionState {
+    bool running = false;
+    std::string judged;  // RetentionSurvey::judged of the last pass
+    std::optional<ExpireReport> last;
+    std::optional<Error> last_error;
+};
+
 struct AgentState {
     AgentState(LeaderLoop& loop, const Globals& chosen, Config configured,
                const ServerConfig& served, std::unique_ptr<storage::Repository> opened);
@@ -76,6 +85,7 @@ struct AgentState {
     Progress progress;
     Capture capture;
     BackupState backup;
+    RetentionState retention;
     std::optional<wal::SlotFacts> slot;
     SlotGovernor governor;
     GovernorStep governor_step = GovernorStep::fine;
@@ -99,16 +109,21 @@ struct AgentState {
 
 nlohmann::json status_json(const AgentState& state);
 nlohmann::json backup_json(const AgentState& state);
+nlohmann::json retention_json(const AgentState& state);
 nlohmann::json json_of(const pb::BackupInfo& backup);
 
-// Answers GET /metrics /livez /readyz /v1/status /v1/backup, and from the socket POST /v1/backup
-// /v1/restore-done /v1/verify-done.
+// Answers GET /metrics /livez /readyz /v1/status /v1/backup /v1/expire, and from the socket
+// POST /v1/backup /v1/expire /v1/restore-done /v1/verify-done.
 Task<HttpResponse> answer(AgentState& state, HttpRequest request);
 
 // Starts a base backup unless one runs. Errors: busy; unavailable while nothing is streamed yet.
 Result<> start_backup(AgentState& state, BackupRequest request);
 // Takes base backups when they are due, until stopping.
 Task<> keep_backups(AgentState& state);
+// Begins a pass of retention unless one runs. Errors: busy; refused where no window is set.
+Result<> start_retention(AgentState& state);
+// A pass every hour and after each base backup while a window is set, until stopping.
+Task<> keep_retention(AgentState& state);
 // Says that the loop turns, to systemd's watchdog and /livez, until stopping. Waits for nothing
 // else.
 Task<> keep_alive(AgentState& state);

@@ -177,6 +177,16 @@ void AgentMetrics::make_recovery(const Labels& with_repo) {
     recoverable_gaps =
         metrics_->gauge("walvault_recoverable_gaps",
                         "Intervals inside the window that cannot be restored.", with_repo);
+    retention_window_seconds = metrics_->gauge(
+        "walvault_retention_window_seconds",
+        "How long every second stays restorable, from the configuration; 0: for ever.", with_repo);
+    retention_last_success_timestamp_seconds = metrics_->gauge(
+        "walvault_retention_last_success_timestamp_seconds",
+        "When retention last looked at everything, Unix time; 0: never.", with_repo);
+    retention_condemned_bytes = metrics_->gauge("walvault_retention_condemned_bytes",
+                                                "Expired and not deleted yet.", with_repo);
+    retention_freed_bytes_total = metrics_->counter("walvault_retention_freed_bytes_total",
+                                                    "Deleted after it expired.", with_repo);
     histories = metrics_->gauge("walvault_histories",
                                 "Lineages of WAL in the repository, all of them.", with_repo);
     for (HistoryIncident incident : kIncidents)

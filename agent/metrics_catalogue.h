@@ -80,6 +80,10 @@ struct AgentMetrics {
     Gauge recoverable_until_timestamp_seconds;
     Gauge recoverable_from_timestamp_seconds;
     Gauge recoverable_gaps;
+    Gauge retention_window_seconds;
+    Gauge retention_last_success_timestamp_seconds;
+    Gauge retention_condemned_bytes;
+    Counter retention_freed_bytes_total;
     Gauge histories;
     Gauge rpo_target_seconds;
     Histogram commit_durable_seconds;

@@ -46,7 +46,7 @@ Result<bool> is_copy(storage::ObjectStore& store) {
     return writers.empty();
 }
 
-Result<OpenedView> open_tier_view(const Globals& globals) {
+Result<OpenedView> open_tier_view(const Globals& globals, bool with_condemned) {
     OpenedView opened;
     opened.is_tier = true;
     WV_CHECK(configure_log(globals, opened.config));
@@ -60,8 +60,10 @@ Result<OpenedView> open_tier_view(const Globals& globals) {
     opened.master = std::make_unique<storage::MasterKey>(std::move(master));
     auto copy = is_copy(*opened.store);
     if (!copy) return fail(as_repository_error(std::move(copy).error()));
-    const storage::RepositoryView::Options options{
-        .index_directory = "", .scratch_directory = scratch_directory(), .is_tier = *copy};
+    const storage::RepositoryView::Options options{.index_directory = "",
+                                                   .scratch_directory = scratch_directory(),
+                                                   .with_condemned = with_condemned,
+                                                   .is_tier = *copy};
     auto view = storage::RepositoryView::open(*opened.store, *opened.master, options);
     if (!view) {
         const bool is_none = view.error().code == Errc::not_found;
@@ -91,13 +93,17 @@ Result<storage::MasterKey> read_master_key(const Config& config) {
     return storage::MasterKey::read_file(posix_file_system(), config.key_path);
 }
 
+storage::RepositoryView::Options view_options(const std::string& root) {
+    return {.index_directory = root + "/index", .scratch_directory = scratch_directory()};
+}
+
 Error as_repository_error(Error error) {
     if (error.code == Errc::not_found || error.code == Errc::unavailable) error.code = Errc::io;
     return error;
 }
 
-Result<OpenedView> open_view(const Globals& globals) {
-    if (!globals.from.empty()) return open_tier_view(globals);
+Result<OpenedView> open_view(const Globals& globals, bool with_condemned) {
+    if (!globals.from.empty()) return open_tier_view(globals, with_condemned);
     OpenedView opened;
     WV_TRY(opened.config, load_config(globals));
     WV_TRY(const ServerConfig* server, opened.config.server(globals.server));
@@ -106,9 +112,8 @@ Result<OpenedView> open_view(const Globals& globals) {
     WV_TRY(auto master, read_master_key(opened.config));
     opened.master = std::make_unique<storage::MasterKey>(std::move(master));
     opened.store = storage::make_directory_store(posix_file_system(), opened.config.repo.root);
-    const storage::RepositoryView::Options options{
-        .index_directory = opened.config.repo.root + "/index",
-        .scratch_directory = scratch_directory()};
+    storage::RepositoryView::Options options = view_options(opened.config.repo.root);
+    options.with_condemned = with_condemned;
     auto view = storage::RepositoryView::open(*opened.store, *opened.master, options);
     if (!view) return fail(as_repository_error(std::move(view).error()));
     opened.view = std::move(*view);

@@ -29,9 +29,13 @@ Result<storage::MasterKey> read_master_key(const Config& config);
 // The same error for the exit code of a repository that cannot be reached or is none; others unchanged.
 Error as_repository_error(Error error);
 
-// Reads the configuration, the key and the repository; with --from, key and tier only. Errors: as
-// those; not_found if the repository has nothing of the server that is meant.
-Result<OpenedView> open_view(const Globals& globals);
+// Reads the configuration, the key and the repository, with what retention has condemned if asked
+// for; with --from, key and tier only. Errors: as those; not_found if the repository has nothing of
+// the server that is meant.
+Result<OpenedView> open_view(const Globals& globals, bool with_condemned = false);
+
+// How views of a repository at `root` are opened: with its index where it can be used.
+storage::RepositoryView::Options view_options(const std::string& root);
 
 // " --from URL --key-file FILE" where these were given: for commands that are shown.
 std::string source_options(const Globals& globals);

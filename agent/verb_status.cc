@@ -91,6 +91,14 @@ std::string text_of(const json& status, const std::string& zone, const Style& st
     out += line("stream", stream_line(status));
     for (const json& host : status.value("hosts", json::array()))
         out += line("host", host_line(host));
+    const json retention = status.value("retention", json::object());
+    if (auto promised = retention.value("window_s", 0); promised > 0) {
+        std::string text = "the last " + format_duration(std::chrono::seconds(promised));
+        if (retention.contains("last_error"))
+            text += "   " + style.warning("nothing expires: ") +
+                    printable(retention["last_error"].value("message", ""));
+        out += line("window", text);
+    }
     out += line("repository",
                 format_size(status.value("wal_stored_bytes", std::uint64_t{0})) + " for " +
                     format_size(status.value("wal_plain_bytes", std::uint64_t{0})) + " of WAL, " +

@@ -4,44 +4,15 @@
 
 #include <algorithm>
 
+#include "storage/index_keys.h"
+#include "storage/index_retention.h"
 #include "storage/index_store.h"
 #include "storage/repository_files.h"
 
 namespace walvault::storage {
 namespace {
 
-// Keys end in big-endian numbers, so that RocksDB's byte order is the order of positions and times.
-void append_number(std::string& key, std::uint64_t number) {
-    std::array<std::byte, 8> bytes;
-    store_be(bytes.data(), number);
-    key += as_text(bytes);
-}
-// Signed times moved up by 2^63 to sort.
-void append_time(std::string& key, std::int64_t micros) {
-    append_number(key, static_cast<std::uint64_t>(micros) ^ (1ull << 63));
-}
-std::string text_of(const Id16& id) { return std::string(as_text(id)); }
-std::string wal_key(const std::string& history, std::uint64_t start) {
-    std::string key = history;
-    append_number(key, start);
-    return key;
-}
-std::string clock_key(const std::string& history, std::int64_t largest, std::uint64_t start) {
-    std::string key = history;
-    append_time(key, largest);
-    append_number(key, start);
-    return key;
-}
-std::string mark_key(const std::string& history, const pb::MarkEntry& mark) {
-    std::string key = wal_key(history, mark.start_lsn());
-    key += static_cast<char>(mark.kind());
-    return key;
-}
-std::string numbered_key(const std::string& prefix, std::uint64_t number) {
-    std::string key = prefix;
-    append_number(key, number);
-    return key;
-}
+using namespace index_keys;
 
 template <class Message>
 Result<Message> parse(const std::string& value) {
@@ -69,7 +40,8 @@ constexpr const char* kFormatValue = "walvault index 4";
 
 class RocksIndex final : public Index {
 public:
-    explicit RocksIndex(std::unique_ptr<IndexStore> store) : store_(std::move(store)) {}
+    explicit RocksIndex(std::unique_ptr<IndexStore> store)
+        : store_(std::move(store)), retention_(*store_) {}
 
     Result<> require_format(bool create) {
         WV_TRY(auto format, store_->get(Family::state, kFormat));
@@ -212,14 +184,16 @@ public:
                                                               std::int64_t at_us) override {
         std::string prefix = text_of(history);
         auto at = store_->iterate(Family::clock);
-        at->Seek(clock_key(prefix, at_us + 1, 0));
-        if (at->Valid() && at->key().starts_with(prefix)) {
+        for (at->Seek(clock_key(prefix, at_us + 1, 0));
+             at->Valid() && at->key().starts_with(prefix); at->Next()) {
             std::string key = at->key().ToString();
             WV_TRY(auto value, store_->get(Family::wal, prefix + key.substr(key.size() - 8)));
             if (!value)
                 return fail(Errc::corrupt,
                             "index: the commit clock names a pack that is not there");
             WV_TRY(auto pack, parse<pb::PackInfo>(*value));
+            WV_TRY(bool hidden, retention_.hides(pack.path()));
+            if (hidden) continue;
             return std::optional<pb::PackInfo>(std::move(pack));
         }
         WV_CHECK(IndexStore::check(*at));
@@ -243,7 +217,8 @@ public:
         }
         for (; at->Valid() && at->key().starts_with(prefix); reverse ? at->Prev() : at->Next()) {
             WV_TRY(auto pack, parse<pb::PackInfo>(at->value().ToString()));
-            if (!sink(pack)) return {};
+            WV_TRY(bool hidden, retention_.hides(pack.path()));
+            if (!hidden && !sink(pack)) return {};
         }
         return IndexStore::check(*at);
     }
@@ -268,6 +243,9 @@ public:
         place.plain_bytes = reader.le<std::uint32_t>();
         if (!reader.ok()) return fail(Errc::corrupt, "index: the place of a chunk cannot be read");
         std::copy(file_id.begin(), file_id.end(), place.file_id.begin());
+        WV_TRY(auto holder, pack(place.file_id));
+        if (!holder) return std::optional<ChunkPlace>{};  // deleted
+        WV_TRY(place.condemned, retention_.is_condemned(holder->path()));
         return std::optional<ChunkPlace>(place);
     }
     Result<std::optional<pb::PackInfo>> pack(const Id16& file_id) override {
@@ -277,10 +255,17 @@ public:
         return std::optional<pb::PackInfo>(std::move(info));
     }
     Result<std::vector<pb::PackInfo>> base_packs(const std::string& cluster) override {
-        WV_TRY(auto found, all<pb::PackInfo>(Family::packs, ""));
-        std::erase_if(found, [&](const pb::PackInfo& pack) { return pack.cluster() != cluster; });
+        WV_TRY(auto stored, all<pb::PackInfo>(Family::packs, ""));
+        std::vector<pb::PackInfo> found;
+        for (pb::PackInfo& pack : stored) {
+            if (pack.cluster() != cluster) continue;
+            WV_TRY(bool hidden, retention_.hides(pack.path()));
+            if (!hidden) found.push_back(std::move(pack));
+        }
         return found;
     }
+    IndexRetention& retention() override { return retention_; }
+    void freeze_retention() override { retention_frozen_ = true; }
     Result<Troubles> troubles(const std::string& cluster) override {
         Troubles troubles;
         WV_TRY(auto failed, store_->get(Family::state, "failed/" + cluster));
@@ -341,13 +326,14 @@ private:
     }
     Result<std::optional<pb::PackInfo>> pack_before(const Id16& history, const std::string& key) {
         auto at = store_->iterate(Family::wal);
-        at->SeekForPrev(key);
-        if (!at->Valid() || !at->key().starts_with(text_of(history))) {
-            WV_CHECK(IndexStore::check(*at));
-            return std::optional<pb::PackInfo>{};
+        for (at->SeekForPrev(key); at->Valid() && at->key().starts_with(text_of(history));
+             at->Prev()) {
+            WV_TRY(auto pack, parse<pb::PackInfo>(at->value().ToString()));
+            WV_TRY(bool hidden, retention_.hides(pack.path()));
+            if (!hidden) return std::optional<pb::PackInfo>(std::move(pack));
         }
-        WV_TRY(auto pack, parse<pb::PackInfo>(at->value().ToString()));
-        return std::optional<pb::PackInfo>(std::move(pack));
+        WV_CHECK(IndexStore::check(*at));
+        return std::optional<pb::PackInfo>{};
     }
     template <class Message, class Sink>
     Result<> each(Family family, const std::string& prefix, Sink sink) {
@@ -367,21 +353,29 @@ private:
     }
 
     Result<> apply_event(const pb::LedgerEntry& entry, const Footers& footers);
+    Result<> apply_retention(const pb::LedgerEntry& entry, const Footers& footers);
     Result<> apply_abandoned(const pb::TailAbandoned& abandoned);
     Result<> apply_closed(const pb::PackClosed& closed, const Footers& footers);
     void put_wal_pack(const pb::PackInfo& pack, std::int64_t largest_at_us);
     void put_marks(const pb::PackInfo& pack, const pb::PackFooter& footer);
     void put_base_pack(const pb::PackInfo& pack, const pb::PackFooter& footer);
-    Result<> add_to_totals(const std::vector<const pb::PackInfo*>& packs);
+    // `sign`: 1 or -1.
+    Result<> add_to_totals(const std::vector<const pb::PackInfo*>& packs, int sign);
     Result<> note_failed_backup(const std::string& cluster, std::int64_t at_us);
     Result<> note_verified(const pb::VerifyDone& done);
     void put_numbers(const std::string& key, std::initializer_list<std::uint64_t> numbers);
 
+    Result<> apply_deleted(const pb::PackDeleted& deleted, std::uint64_t sequence,
+                           const Footers& footers);
+
     std::unique_ptr<IndexStore> store_;
+    IndexRetention retention_;
+    bool retention_frozen_ = false;
 };
 
 Result<> RocksIndex::apply_event(const pb::LedgerEntry& entry, const Footers& footers) {
     using Event = pb::LedgerEntry;
+    if (is_of_retention(entry)) return apply_retention(entry, footers);
     switch (entry.event_case()) {
         case Event::kWriterClaimed: {
             std::string value;
@@ -449,6 +443,14 @@ Result<> RocksIndex::apply_event(const pb::LedgerEntry& entry, const Footers& fo
     }
 }
 
+Result<> RocksIndex::apply_retention(const pb::LedgerEntry& entry, const Footers& footers) {
+    if (retention_frozen_) return {};
+    if (entry.has_condemned()) return retention_.apply_condemned(entry);
+    if (entry.has_pack_deleted())
+        return apply_deleted(entry.pack_deleted(), entry.sequence(), footers);
+    return retention_.apply_finished(entry.deletions_finished());
+}
+
 Result<> RocksIndex::apply_abandoned(const pb::TailAbandoned& abandoned) {
     const std::string key = "tail/" + abandoned.path();
     WV_TRY(auto value, store_->get(Family::state, key));
@@ -489,7 +491,14 @@ Result<> RocksIndex::apply_closed(const pb::PackClosed& closed, const Footers& f
         covered = std::max(covered, packs[i]->summary().covered_until_us());
     }
     if (covered != 0) WV_CHECK(put_covered(packs.front()->history_id(), covered));
-    return add_to_totals(packs);
+    return add_to_totals(packs, 1);
+}
+
+Result<> RocksIndex::apply_deleted(const pb::PackDeleted& deleted, std::uint64_t sequence,
+                                   const Footers& footers) {
+    WV_TRY(auto pack, retention_.apply_deleted(deleted, sequence, footers));
+    if (!pack) return {};
+    return add_to_totals({&*pack}, -1);
 }
 
 void RocksIndex::put_wal_pack(const pb::PackInfo& pack, std::int64_t largest_at_us) {
@@ -505,21 +514,23 @@ void RocksIndex::put_marks(const pb::PackInfo& pack, const pb::PackFooter& foote
 
 void RocksIndex::put_base_pack(const pb::PackInfo& pack, const pb::PackFooter& footer) {
     store_->put(Family::packs, pack.file_id(), pack.SerializeAsString());
+    store_->remove(Family::state, "deleted/" + pack.path());  // should the name come back
     const Id16 file_id = id_from<16>(pack.file_id());
     for (const pb::FrameEntry& frame : footer.frames())
         if (!frame.content_id().empty())
             store_->put(Family::chunks, frame.content_id(), encode_place(file_id, frame));
 }
 
-Result<> RocksIndex::add_to_totals(const std::vector<const pb::PackInfo*>& packs) {
+Result<> RocksIndex::add_to_totals(const std::vector<const pb::PackInfo*>& packs, int sign) {
     const std::string& cluster = packs.front()->cluster();
+    const auto signed_of = [sign](std::uint64_t number) { return sign > 0 ? number : 0 - number; };
     WV_TRY(RepositoryView::Totals sums, totals(cluster));
     for (const pb::PackInfo* pack : packs) {
         bool wal = pack->kind() == pb::PACK_KIND_WAL;
-        (wal ? sums.wal_plain_bytes : sums.base_plain_bytes) += pack->plain_bytes();
-        (wal ? sums.wal_stored_bytes : sums.base_stored_bytes) += pack->stored_bytes();
-        if (pack->kind() == pb::PACK_KIND_BASE) sums.chunk_count += pack->frame_count();
-        ++sums.pack_count;
+        (wal ? sums.wal_plain_bytes : sums.base_plain_bytes) += signed_of(pack->plain_bytes());
+        (wal ? sums.wal_stored_bytes : sums.base_stored_bytes) += signed_of(pack->stored_bytes());
+        if (pack->kind() == pb::PACK_KIND_BASE) sums.chunk_count += signed_of(pack->frame_count());
+        sums.pack_count += signed_of(1);
     }
     put_numbers("totals/" + cluster,
                 {sums.wal_plain_bytes, sums.wal_stored_bytes, sums.base_plain_bytes,

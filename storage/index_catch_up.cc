@@ -1,6 +1,7 @@
 #include "storage/index_catch_up.h"
 
 #include <algorithm>
+#include <map>
 
 #include "base/log.h"
 #include "storage/pack_reader.h"
@@ -9,15 +10,18 @@ namespace walvault::storage {
 
 namespace {
 
+// What could not be read, by path.
+using Complaints = std::map<std::string, std::string>;
+
 // Empty where the pack is missing or damaged, or its sectors are.
 Result<pb::PackFooter> footer_of(ObjectStore& store, const Keyring& keyring,
-                                 const pb::PackInfo& pack) {
+                                 const pb::PackInfo& pack, Complaints& complaints) {
     auto reader = PackReader::open(store, pack, keyring);
     if (reader) return (*reader)->footer();
     Errc code = reader.error().code;
     if (code != Errc::corrupt && code != Errc::not_found && code != Errc::io)
         return fail(reader.error());
-    log::error("store.pack_damaged", reader.error().message, {{"pack", pack.path()}});
+    complaints[pack.path()] = reader.error().message;
     return pb::PackFooter();
 }
 
@@ -34,7 +38,7 @@ Result<> read_unread_packs(Index& index, ObjectStore& store, const Keyring& keyr
 }
 
 Result<> apply_entry(Index& index, ObjectStore& store, const Keyring& keyring,
-                     const pb::LedgerEntry& entry, const LedgerHead& head) {
+                     const pb::LedgerEntry& entry, const LedgerHead& head, Complaints& complaints) {
     if (!entry.has_pack_closed()) return index.apply(entry, head, {});
     std::vector<const pb::PackInfo*> packs{&entry.pack_closed().pack()};
     for (const pb::PackInfo& pack : entry.pack_closed().further())
@@ -42,7 +46,7 @@ Result<> apply_entry(Index& index, ObjectStore& store, const Keyring& keyring,
     std::vector<pb::PackFooter> read(packs.size());
     Footers footers;
     for (std::size_t i = 0; i < packs.size(); ++i) {
-        WV_TRY(read[i], footer_of(store, keyring, *packs[i]));
+        WV_TRY(read[i], footer_of(store, keyring, *packs[i], complaints));
         footers.push_back(&read[i]);
     }
     return index.apply(entry, head, footers);
@@ -56,19 +60,25 @@ Result<LedgerHead> catch_up(Index& index, ObjectStore& store, const Id16& reposi
     WV_TRY(LedgerHead from, index.watermark());
     // The hash of an entry is told by the one after it, so each is applied one step late.
     std::optional<pb::LedgerEntry> held;
+    Complaints complaints;
     auto take = [&](const pb::LedgerEntry& entry) -> Result<> {
         if (held) {
             LedgerHead head{held->sequence(), {}};
             std::copy_n(as_bytes(entry.previous_hash()).begin(),
                         std::min(entry.previous_hash().size(), head.hash.size()),
                         head.hash.begin());
-            WV_CHECK(apply_entry(index, store, keyring, *held, head));
+            WV_CHECK(apply_entry(index, store, keyring, *held, head, complaints));
         }
         held = entry;
         return {};
     };
     WV_TRY(LedgerHead head, read_ledger(store, repository_id, keys, from, true, take));
-    if (held) WV_CHECK(apply_entry(index, store, keyring, *held, head));
+    if (held) WV_CHECK(apply_entry(index, store, keyring, *held, head, complaints));
+    // Not of those that a later entry deleted.
+    WV_TRY(auto unread, index.unread_packs());
+    for (const pb::PackInfo& pack : unread)
+        if (auto found = complaints.find(pack.path()); found != complaints.end())
+            log::error("store.pack_damaged", found->second, {{"pack", pack.path()}});
     return head;
 }
 

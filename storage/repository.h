@@ -15,6 +15,7 @@
 #include "storage/index.h"
 #include "storage/ledger.h"
 #include "storage/pack_writer.h"
+#include "storage/retention_survey.h"
 #include "storage/tail_writer.h"
 #include "storage/wal_store.h"
 
@@ -27,6 +28,16 @@ struct RepositoryOptions {
     int base_level = 1;
     bool rebuild_index = false;  // even if it looks whole
     IndexHome* index_home = &rocksdb_home();
+};
+
+// What delete_condemned() did, and what is left.
+struct Deletions {
+    std::uint64_t pack_count = 0;
+    std::uint64_t bytes = 0;
+    std::uint64_t condemned_count = 0;  // still there
+    std::uint64_t condemned_bytes = 0;
+    bool more = false;      // due, but there were too many for one call
+    std::string waits_for;  // who holds a lease that keeps something that is due; empty: nobody
 };
 
 // One thread at a time; every call blocks for disk time. chunk(), content_key() and seal through
@@ -132,6 +143,15 @@ public:
                          const std::string& reason);
     Result<bool> has_chunk(const Id32& content_id);  // from any thread
     const DataKey& content_key() const;              // from any thread
+
+    // Retention, first step: what expires by the survey is entered as condemned, and from then on
+    // neither listed nor chosen nor shared. Errors: busy if the repository is not as it was
+    // surveyed any more.
+    Result<> condemn(const RetentionSurvey& survey);
+    // Second step: of what was condemned `grace` ago and is held by no lease, at most `most` packs
+    // are entered as deleted, each before its object is removed. Finishes what a crash left.
+    // Errors: corrupt for a lease that cannot be read.
+    Result<Deletions> delete_condemned(std::chrono::seconds grace, std::size_t most);
 
     Result<> append_to_ledger(pb::LedgerEntry entry);
     // RepositoryOptions::wal_level from now on.

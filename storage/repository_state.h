@@ -70,6 +70,10 @@ struct Repository::State {
     // Where what it held ends now.
     Result<Lsn> recover_tail(const OpenTail& tail);
     Result<std::optional<Lsn>> adopt_pack(const OpenTail& tail, Lsn tail_end);
+    Result<> require_as_surveyed(const RetentionSurvey& survey);
+    Result<> delete_pack(const pb::CondemnedPack& condemned);
+    Result<> remove_object(const std::string& path);
+    Result<> finish_deletions();
     Result<> enter_lost_wal(const pb::TailOpened& tail, Lsn from, Lsn to);
 };
 

@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "storage/index_catch_up.h"
+#include "storage/index_retention.h"
 #include "storage/lineage.h"
 #include "storage/repository_files.h"
 #include "storage/repository_state.h"
@@ -38,6 +39,10 @@ public:
           keyring_(std::move(opened.keyring)) {}
 
     Result<> open_index(const Options& options);
+    void settle_retention(bool with_condemned) {
+        index_->freeze_retention();
+        if (with_condemned) index_->retention().show_condemned();
+    }
     Result<> scan_tails(bool missing_is_damage);
 
     const Id16& repository_id() const override { return id_; }
@@ -53,6 +58,14 @@ public:
         return index_->backups(cluster);
     }
     Result<std::vector<GapRecord>> gaps(const std::string& cluster) override;
+    Result<Lsn> expired_until(const Id16& history_id) override {
+        return index_->retention().expired_until(history_id);
+    }
+    Result<std::vector<pb::CondemnedPack>> condemned(const std::string& cluster) override;
+    Result<std::vector<pb::BackupStarted>> unfinished_backups() override {
+        return index_->unfinished_backups();
+    }
+    Result<Id16> pack_of_chunk(const Id32& content_id) override;
     Result<std::vector<MarkRecord>> marks(const std::string& cluster, WallTime since,
                                           WallTime until,
                                           const std::vector<pb::MarkEntry::Kind>& kinds) override;
@@ -100,6 +113,7 @@ public:
     Result<std::uint64_t> verify_pack(const pb::PackInfo& pack, bool decode_wal) override;
 
 private:
+    Result<ChunkPlace> place_of_chunk(const Id32& content_id);
     Result<ScannedTail> pack_in_its_place(const pb::TailOpened& opened);
     Result<> replace_closed_tail(const std::string& path);
     Result<bool> ledger_has_grown();
@@ -465,19 +479,34 @@ Error pack_missing(Error error, const std::string& path) {
                  "copy it back from another copy of this repository; `walvault verify` lists what it held"};
 }
 
-Result<> View::read_chunk(const Id32& content_id, ByteBuffer& plain) {
+Result<std::vector<pb::CondemnedPack>> View::condemned(const std::string& cluster) {
+    WV_TRY(auto packs, index_->retention().condemned());
+    std::erase_if(packs, [&](const auto& pack) { return pack.pack().cluster() != cluster; });
+    return packs;
+}
+
+Result<ChunkPlace> View::place_of_chunk(const Id32& content_id) {
     std::shared_lock guard(index_mutex_);
     WV_TRY(auto place, index_->chunk(content_id));
-    guard.unlock();
     if (!place)
         return fail(Errc::not_found,
                     "chunk " + to_hex(content_id) + " is in no pack of this repository");
+    return *place;
+}
+
+Result<Id16> View::pack_of_chunk(const Id32& content_id) {
+    WV_TRY(ChunkPlace place, place_of_chunk(content_id));
+    return place.file_id;
+}
+
+Result<> View::read_chunk(const Id32& content_id, ByteBuffer& plain) {
+    WV_TRY(ChunkPlace place, place_of_chunk(content_id));
     std::string path;
-    auto cipher = base_cipher(place->file_id, path);
+    auto cipher = base_cipher(place.file_id, path);
     if (!cipher) return fail(pack_missing(cipher.error(), path));
-    auto sealed = store_.get(path, place->offset, place->stored_bytes);
+    auto sealed = store_.get(path, place.offset, place.stored_bytes);
     if (!sealed) return fail(pack_missing(sealed.error(), path));
-    FramePlace at{.frame_number = place->frame_number, .content_id = content_id};
+    FramePlace at{.frame_number = place.frame_number, .content_id = content_id};
     auto opened = (*cipher)->unseal_into(at, *sealed, plain);
     if (!opened) return fail_while("chunk " + to_hex(content_id) + " in " + path, opened.error());
     return {};
@@ -548,6 +577,7 @@ Result<std::unique_ptr<RepositoryView>> RepositoryView::open(ObjectStore& store,
         WV_TRY(OpenedRepository opened, open_repository_files(store, master));
         auto view = std::make_unique<View>(store, std::move(opened), options.is_tier);
         WV_CHECK(view->open_index(options));
+        view->settle_retention(options.with_condemned);
         auto scanned = view->scan_tails(tries == kTries);
         if (scanned) return view;
         if (scanned.error().code != Errc::not_found) return fail(scanned.error());
