@@ -157,19 +157,31 @@ json backup_json(const AgentState& state) {
     return body;
 }
 
+static json json_of(const PlaceRetention& at, std::chrono::seconds window) {
+    json body{{"repo", at.place.empty() ? "primary" : at.place}, {"window_s", window.count()}};
+    if (at.last) body["last"] = json_of(*at.last);
+    if (at.last_error) body["last_error"] = json_of(*at.last_error);
+    return body;
+}
+
 json retention_json(const AgentState& state) {
-    const RepoConfig& repo = state.config.repo;
-    json body{{"running", state.retention.running}, {"window_s", repo.retention.window.count()}};
-    if (state.retention.last) body["last"] = json_of(*state.retention.last);
-    if (state.retention.last_error) body["last_error"] = json_of(*state.retention.last_error);
+    json body{{"running", state.retention.running}, {"places", json::array()}};
+    const auto places = expire_places(state.config);
+    for (const PlaceRetention& at : state.retention.places)
+        for (const ExpirePlace& place : places)
+            if (place.name == at.place) body["places"].push_back(json_of(at, place.rules.window));
     return body;
 }
 
 // Where the oldest base ended from which everything later can be restored.
-static WallTime recoverable_from(const AgentState& state) {
-    const WallTime first(Micros(state.backups.front().stopped_at_us()));
-    if (!state.retention.last) return first;
-    return std::max(first, state.retention.last->restorable_from.value_or(first));
+WallTime recoverable_from(const AgentState& state, WallTime first_base_stopped) {
+    WallTime from = WallTime::max();
+    const auto places = expire_places(state.config);
+    if (places.size() < state.retention.places.size()) return first_base_stopped;
+    for (const PlaceRetention& at : state.retention.places)
+        from = std::min(from, at.last ? at.last->restorable_from.value_or(first_base_stopped)
+                                      : first_base_stopped);
+    return std::max(from, first_base_stopped);
 }
 
 static json json_of(const StandbyState& standby) {
@@ -225,7 +237,8 @@ json status_json(const AgentState& state) {
               {"backup", backup_json(state)},
               {"retention", retention_json(state)}};
     if (!state.backups.empty()) {
-        body["recoverable_from"] = to_utc_text(recoverable_from(state));
+        body["recoverable_from"] = to_utc_text(
+            recoverable_from(state, WallTime(Micros(state.backups.front().stopped_at_us()))));
         body["last_backup"] = json_of(state.backups.back());
     }
     if (progress.history()) {

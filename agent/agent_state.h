@@ -59,14 +59,21 @@ struct TierState {
     Lsn offloaded_lsn;
     WallTime offloaded_until{};
     std::uint64_t pending_bytes = 0;
+    std::uint64_t ledger_sequence = 0;  // of the last entry that it has
+    bool is_place = false;              // the ledger speaks of it
 };
 
-// Retention, and how its last pass ended.
-struct RetentionState {
-    bool running = false;
+// Retention at one place, and how its last pass ended.
+struct PlaceRetention {
+    std::string place;  // a tier; empty: the repository's directory
+    AgentMetrics::Retention metrics;
     std::string judged;  // RetentionSurvey::judged of the last pass
     std::optional<ExpireReport> last;
     std::optional<Error> last_error;
+};
+struct RetentionState {
+    bool running = false;
+    std::vector<PlaceRetention> places;  // the directory first
 };
 
 struct AgentState {
@@ -110,6 +117,8 @@ struct AgentState {
 nlohmann::json status_json(const AgentState& state);
 nlohmann::json backup_json(const AgentState& state);
 nlohmann::json retention_json(const AgentState& state);
+// Where the oldest base ended from which everything later can be restored, at whichever place.
+WallTime recoverable_from(const AgentState& state, WallTime first_base_stopped);
 nlohmann::json json_of(const pb::BackupInfo& backup);
 
 // Answers GET /metrics /livez /readyz /v1/status /v1/backup /v1/expire, and from the socket

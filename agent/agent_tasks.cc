@@ -86,10 +86,8 @@ void publish_store(AgentState& state, const StoreFacts& facts) {
         std::max(metrics.backup_last_failure_timestamp_seconds.value(),
                  to_seconds(facts.troubles.last_failed_backup)));
     if (facts.backups.empty()) return;
-    double recoverable_from = static_cast<double>(facts.backups.front().stopped_at_us()) / 1e6;
-    if (const auto& last = state.retention.last; last && last->restorable_from)
-        recoverable_from = std::max(recoverable_from, to_seconds(*last->restorable_from));
-    metrics.recoverable_from_timestamp_seconds.set(recoverable_from);
+    const WallTime first(Micros(facts.backups.front().stopped_at_us()));
+    metrics.recoverable_from_timestamp_seconds.set(to_seconds(recoverable_from(state, first)));
     const pb::BackupInfo& last = facts.backups.back();
     metrics.backup_last_success_timestamp_seconds.set(static_cast<double>(last.stopped_at_us()) /
                                                       1e6);

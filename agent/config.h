@@ -53,6 +53,8 @@ struct TierConfig {
     std::string name;
     std::string url;
     std::chrono::milliseconds offload_interval{5000};  // 1s..1h
+    storage::RetentionRules retention;                 // of what lies there
+    std::chrono::seconds expire_grace{24 * 3600};
 };
 
 struct WebConfig {

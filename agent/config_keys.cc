@@ -199,11 +199,11 @@ Result<> set_pack_size(Config& config, ServerConfig*, const std::string& text) {
     return {};
 }
 
-Result<> set_window(Config& config, ServerConfig*, const std::string& text) {
-    config.repo.retention.window = seconds(0);
+Result<> parse_window(storage::RetentionRules& rules, const std::string& text) {
+    rules.window = seconds(0);
     if (text == "off") return {};
     WV_TRY(milliseconds value, duration_between(text, seconds(1), hours(24 * 3660)));
-    config.repo.retention.window = std::chrono::duration_cast<seconds>(value);
+    rules.window = std::chrono::duration_cast<seconds>(value);
     return {};
 }
 
@@ -223,26 +223,41 @@ Result<storage::RetentionPeriods> parse_periods(const std::string& text) {
         "for example [\"daily x 30\", \"weekly x 12\", \"monthly x 84\"]");
 }
 
-Result<> set_then(Config& config, ServerConfig*, const std::string& text) {
-    config.repo.retention.then.clear();
+Result<> parse_then(storage::RetentionRules& rules, const std::string& text) {
+    rules.then.clear();
     for (std::size_t from = 0; from < text.size();) {
         const std::size_t comma = std::min(text.find(", ", from), text.size());
         WV_TRY(auto periods, parse_periods(text.substr(from, comma - from)));
-        config.repo.retention.then.push_back(periods);
+        rules.then.push_back(periods);
         from = comma + 2;
     }
     return {};
 }
 
-Result<> set_protect_min(Config& config, ServerConfig*, const std::string& text) {
+Result<> parse_protect_min(storage::RetentionRules& rules, const std::string& text) {
     WV_TRY(int count, parse_integer(text, 1, 10'000));
-    config.repo.retention.protect_min = static_cast<unsigned>(count);
+    rules.protect_min = static_cast<unsigned>(count);
     return {};
+}
+
+// Of [repo.primary], and of a tier.
+template <Result<> (*parse)(storage::RetentionRules&, const std::string&)>
+Result<> set_rule(Config& config, ServerConfig*, const std::string& text) {
+    return parse(config.repo.retention, text);
+}
+template <Result<> (*parse)(storage::RetentionRules&, const std::string&)>
+Result<> set_tier_rule(TierConfig& tier, const std::string& text) {
+    return parse(tier.retention, text);
 }
 
 Result<> set_expire_grace(Config& config, ServerConfig*, const std::string& text) {
     WV_TRY(milliseconds value, duration_between(text, seconds(0), hours(24 * 366)));
     config.repo.expire_grace = std::chrono::duration_cast<seconds>(value);
+    return {};
+}
+Result<> set_tier_expire_grace(TierConfig& tier, const std::string& text) {
+    WV_TRY(milliseconds value, duration_between(text, seconds(0), hours(24 * 366)));
+    tier.expire_grace = std::chrono::duration_cast<seconds>(value);
     return {};
 }
 
@@ -384,15 +399,16 @@ constexpr std::array kKeys{
     ConfigKey{"repo.primary.pack_size", kText, "64MiB", false, "", "a size, 1MiB to 1GiB",
               "How much WAL one pack file holds.", set_pack_size},
     ConfigKey{"repo.primary.window", kText, "off", false, "", "a duration, 1s to 3660d, or off",
-              "Every second of so long stays restorable; what is older goes, but for what then and "
-              "protect_min keep. off: nothing ever expires.",
-              set_window},
+              "Every second of so long stays here; what is older goes, but for what then and "
+              "protect_min keep, and not before each copy that keeps it has it. off: everything "
+              "stays.",
+              set_rule<parse_window>},
     ConfigKey{"repo.primary.then", kList, "", false, "",
               "daily, weekly and monthly x NUMBER, as in [\"daily x 30\", \"monthly x 84\"]",
               "Of each day (week, month; in UTC) before the window the newest base backup stays.",
-              set_then},
+              set_rule<parse_then>},
     ConfigKey{"repo.primary.protect_min", kInteger, "2", false, "", "1 to 10000",
-              "So many of the newest base backups stay, however old.", set_protect_min},
+              "So many of the newest base backups stay, however old.", set_rule<parse_protect_min>},
     ConfigKey{"repo.primary.expire_grace", kText, "24h", false, "", "a duration, 0s to 366d",
               "How long what expired still lies there, out of sight, before it is deleted.",
               set_expire_grace},
@@ -403,6 +419,16 @@ constexpr std::array kKeys{
     ConfigKey{"repo.*.offload_interval", kText, "5s", false, "", "a duration, 1s to 1h",
               "How often what is new goes there: what the loss of this host costs.", nullptr,
               set_offload_interval},
+    ConfigKey{"repo.*.window", kText, "off", false, "", "a duration, 1s to 3660d, or off",
+              "As in [repo.primary], of what lies there. off: everything stays there.", nullptr,
+              set_tier_rule<parse_window>},
+    ConfigKey{"repo.*.then", kList, "", false, "",
+              "daily, weekly and monthly x NUMBER, as in [\"daily x 30\", \"monthly x 84\"]",
+              "As in [repo.primary].", nullptr, set_tier_rule<parse_then>},
+    ConfigKey{"repo.*.protect_min", kInteger, "2", false, "", "1 to 10000", "As in [repo.primary].",
+              nullptr, set_tier_rule<parse_protect_min>},
+    ConfigKey{"repo.*.expire_grace", kText, "24h", false, "", "a duration, 0s to 366d",
+              "As in [repo.primary].", nullptr, set_tier_expire_grace},
     ConfigKey{"encryption.key", kText, "", true, "credential:repo.key",
               "credential:NAME or file:/path",
               "Where the master key is. credential: $CREDENTIALS_DIRECTORY/NAME, else NAME beside "

@@ -20,24 +20,35 @@ WallTime time_in(const nlohmann::json& body, const char* key) {
 
 }  // namespace
 
-Result<> require_window(const RepoConfig& repo) {
-    if (repo.retention.window.count() > 0) return {};
+std::vector<ExpirePlace> expire_places(const Config& config) {
+    std::vector<ExpirePlace> places{{"", config.repo.retention, config.repo.expire_grace}};
+    for (const TierConfig& tier : config.tiers)
+        places.push_back({tier.name, tier.retention, tier.expire_grace});
+    std::erase_if(places, [](const ExpirePlace& place) { return place.rules.window.count() == 0; });
+    return places;
+}
+
+Result<> require_window(const Config& config) {
+    if (!expire_places(config).empty()) return {};
     return fail(Errc::refused, "nothing expires: no window is set",
                 "say how long every second stays restorable: [repo.primary] window = \"14d\"");
 }
 
 Result<storage::RetentionSurvey> survey_repository(const Config& config, const std::string& cluster,
+                                                   const ExpirePlace& place,
                                                    const std::string& judged_before) {
     WV_TRY(storage::MasterKey master, read_master_key(config));
-    auto store = storage::make_directory_store(posix_file_system(), config.repo.root);
-    WV_TRY(auto view,
-           storage::RepositoryView::open(*store, master, view_options(config.repo.root)));
-    return storage::survey_retention(*view, cluster, config.repo.retention, system_clock().now(),
-                                     judged_before);
+    WV_TRY(auto store, open_layered_store(config));
+    storage::RepositoryView::Options options = view_options(config.repo.root);
+    options.place = place.name;
+    WV_TRY(auto view, storage::RepositoryView::open(*store, master, options));
+    return storage::survey_retention(*view, cluster, place.rules, system_clock().now(),
+                                     judged_before, place.name);
 }
 
 ExpireReport report_of(const storage::RetentionSurvey& survey, WallTime at) {
     ExpireReport report;
+    report.place = survey.place;
     report.at = at;
     report.window_from = survey.plan.window_from;
     report.restorable_from = survey.plan.restorable_from;
@@ -60,7 +71,8 @@ void add_deletions(ExpireReport& report, const storage::Deletions& done) {
 }
 
 Json json_of(const ExpireReport& report) {
-    Json body{{"at", format_utc(report.at, 6)},
+    Json body{{"repo", report.place.empty() ? "primary" : report.place},
+              {"at", format_utc(report.at, 6)},
               {"condemned_bases", report.condemned_bases},
               {"condemned_packs", report.condemned_packs},
               {"condemned_bytes", report.condemned_bytes},
@@ -78,6 +90,8 @@ Result<ExpireReport> expire_report_of(const nlohmann::json& body) {
     if (!body.is_object()) return fail(Errc::corrupt, "the agent's answer cannot be read");
     ExpireReport report;
     try {
+        report.place = body.value("repo", "");
+        if (report.place == "primary") report.place.clear();
         report.at = time_in(body, "at");
         if (body.contains("window_from")) report.window_from = time_in(body, "window_from");
         const auto number = [&](const char* key) { return body.value(key, std::uint64_t{0}); };
@@ -98,9 +112,11 @@ Result<ExpireReport> expire_report_of(const nlohmann::json& body) {
 }
 
 std::unique_ptr<storage::HeldLease> hold_lease(const OpenedView& opened, const std::string& verb) {
-    if (opened.config.repo.retention.window.count() == 0) return nullptr;
+    // Who reads a tier does not know what expires there.
+    if (!opened.is_tier && expire_places(opened.config).empty()) return nullptr;
     const std::string& root = opened.config.repo.root;
     const auto placed = [root](const std::string& name) -> Result<> {
+        if (root.empty()) return {};
         WV_CHECK(posix_file_system().give_to_owner_of(root + "/lease", root));
         return posix_file_system().give_to_owner_of(root + "/" + name, root);
     };

@@ -177,16 +177,6 @@ void AgentMetrics::make_recovery(const Labels& with_repo) {
     recoverable_gaps =
         metrics_->gauge("walvault_recoverable_gaps",
                         "Intervals inside the window that cannot be restored.", with_repo);
-    retention_window_seconds = metrics_->gauge(
-        "walvault_retention_window_seconds",
-        "How long every second stays restorable, from the configuration; 0: for ever.", with_repo);
-    retention_last_success_timestamp_seconds = metrics_->gauge(
-        "walvault_retention_last_success_timestamp_seconds",
-        "When retention last looked at everything, Unix time; 0: never.", with_repo);
-    retention_condemned_bytes = metrics_->gauge("walvault_retention_condemned_bytes",
-                                                "Expired and not deleted yet.", with_repo);
-    retention_freed_bytes_total = metrics_->counter("walvault_retention_freed_bytes_total",
-                                                    "Deleted after it expired.", with_repo);
     histories = metrics_->gauge("walvault_histories",
                                 "Lineages of WAL in the repository, all of them.", with_repo);
     for (HistoryIncident incident : kIncidents)
@@ -421,6 +411,22 @@ AgentMetrics::Tier AgentMetrics::tier(const std::string& name) {
         metrics_->counter("walvault_offload_uploaded_bytes_total", "Written to this copy.", labels);
     made.errors_total = metrics_->counter("walvault_offload_errors_total",
                                           "Attempts to write to this copy that failed.", labels);
+    return made;
+}
+
+AgentMetrics::Retention AgentMetrics::retention(const std::string& repo) {
+    const Labels labels = with(server_, "repo", repo);
+    Retention made;
+    made.window_seconds = metrics_->gauge(
+        "walvault_retention_window_seconds",
+        "How long every second stays there, from the configuration; 0: for ever.", labels);
+    made.last_success_timestamp_seconds =
+        metrics_->gauge("walvault_retention_last_success_timestamp_seconds",
+                        "When retention last looked at everything, Unix time; 0: never.", labels);
+    made.condemned_bytes = metrics_->gauge("walvault_retention_condemned_bytes",
+                                           "Expired there and not deleted yet.", labels);
+    made.freed_bytes_total = metrics_->counter("walvault_retention_freed_bytes_total",
+                                               "Deleted there after it expired.", labels);
     return made;
 }
 

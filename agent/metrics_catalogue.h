@@ -70,6 +70,14 @@ struct AgentMetrics {
         Counter errors_total;
     };
     Tier tier(const std::string& name);
+    // Of what lies in the repository's directory ("primary") or in a copy.
+    struct Retention {
+        Gauge window_seconds;
+        Gauge last_success_timestamp_seconds;
+        Gauge condemned_bytes;
+        Counter freed_bytes_total;
+    };
+    Retention retention(const std::string& repo);
     // Adds the lines written since the last call; call before each scrape.
     void sync_log_counts();
 
@@ -80,10 +88,6 @@ struct AgentMetrics {
     Gauge recoverable_until_timestamp_seconds;
     Gauge recoverable_from_timestamp_seconds;
     Gauge recoverable_gaps;
-    Gauge retention_window_seconds;
-    Gauge retention_last_success_timestamp_seconds;
-    Gauge retention_condemned_bytes;
-    Counter retention_freed_bytes_total;
     Gauge histories;
     Gauge rpo_target_seconds;
     Histogram commit_durable_seconds;

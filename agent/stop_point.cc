@@ -14,7 +14,8 @@ using storage::HistoryRecord;
 using storage::RepositoryView;
 
 constexpr Micros kOneMicrosecond{1};
-// A mark names the first stamp behind a step; of transactions that ran at once, the next may be earlier.
+// A mark names the first stamp behind a step; of transactions that ran at once, the next may be
+// earlier.
 constexpr Micros kOutOfOrder{storage::kClockStepMicros};
 constexpr std::uint64_t kExactCountBytesMax = 16_MiB;
 // The record is 40 bytes, and a page header may lie in it.
@@ -81,8 +82,8 @@ public:
     }
 
 private:
-    // The newest there is, or nothing: behind a gap without a base, and before damage, there is more
-    // that cannot be restored.
+    // The newest there is, or nothing: behind a gap without a base, and before damage, there is
+    // more that cannot be restored.
     Result<StopPoint> resolve_latest() {
         const Window& window = windows_.back();
         if (window.history.damage) return fail(*window.history.damage);
@@ -125,7 +126,8 @@ private:
         std::vector<Lsn> cuts;
         for (const auto& step : steps) {
             if (moment <= step.stepped_to - kOutOfOrder || moment >= step.stepped_from) continue;
-            // Up to the cut behind the step before, nothing is later than `moment`: it is this one's too.
+            // Up to the cut behind the step before, nothing is later than `moment`: it is this
+            // one's too.
             if (!cuts.empty() && step.at_lsn <= cuts.back()) continue;
             WV_TRY(Lsn other, cut_after_step(window, step.at_lsn, moment));
             cuts.push_back(other);
@@ -391,7 +393,8 @@ private:
 
     // No commit stands behind the last one kept, but a ROLLBACK PREPARED may: without it the
     // transaction it ended would be waiting again.
-    Result<> prefer_later_abort(const StopPoint& stop, const Cut& cut, std::optional<WalFinding>& last) {
+    Result<> prefer_later_abort(const StopPoint& stop, const Cut& cut,
+                                std::optional<WalFinding>& last) {
         const Lsn from = std::max(last ? last->end_lsn : Lsn{}, Lsn{stop.base.stop_lsn()});
         const Lsn to = std::min(cut.lsn, stop.history.end_lsn);
         if (from >= to) return {};
@@ -481,7 +484,8 @@ Result<StopPoint> resolve_target(RepositoryView& view, const Target& target,
             Errc::outside_window,
             context.cluster + " has no complete base backup yet, so nothing can be restored",
             "take one: walvault backup");
-    std::erase_if(windows, [&](const Window& window) { return !is_chosen(context, window.history); });
+    std::erase_if(windows,
+                  [&](const Window& window) { return !is_chosen(context, window.history); });
     if (windows.empty())
         return fail(Errc::outside_window,
                     "no restorable history " +

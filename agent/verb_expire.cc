@@ -99,57 +99,99 @@ std::string waiting_text(const ExpireReport& report) {
     return text + ".\n";
 }
 
-int show(const Globals& globals, const Config& config) {
-    auto opened = open_view(globals);
-    if (!opened) return report(globals, opened.error());
-    auto survey = storage::survey_retention(*opened->view, opened->cluster.name,
-                                            config.repo.retention, system_clock().now());
-    if (!survey) return report(globals, survey.error());
-    auto condemned = opened->view->condemned(opened->cluster.name);
-    if (!condemned) return report(globals, condemned.error());
-    ExpireReport told = report_of(*survey, system_clock().now());
-    told.waiting_packs = condemned->size();
-    for (const pb::CondemnedPack& pack : *condemned)
-        told.waiting_bytes += pack.pack().stored_bytes();
-    if (globals.output != Output::text) {
-        print_answer(globals, json_of(*survey, told));
-        return kExitDone;
-    }
+// What the next pass would do at one place.
+struct Shown {
+    RetentionSurvey survey;
+    ExpireReport report;
+};
+
+Result<Shown> look(const Config& config, const std::string& cluster, const ExpirePlace& place) {
+    WV_TRY(RetentionSurvey survey, survey_repository(config, cluster, place));
+    WV_TRY(storage::MasterKey master, read_master_key(config));
+    auto store = storage::make_directory_store(posix_file_system(), config.repo.root);
+    WV_TRY(auto view,
+           storage::RepositoryView::open(*store, master, view_options(config.repo.root)));
+    WV_TRY(auto condemned, view->condemned(cluster, place.name));
+    ExpireReport report = report_of(survey, system_clock().now());
+    report.waiting_packs = condemned.size();
+    for (const storage::CondemnedThere& each : condemned)
+        report.waiting_bytes += each.pack.stored_bytes();
+    return Shown{std::move(survey), std::move(report)};
+}
+
+std::string place_title(const ExpireReport& report) {
+    return "[repo." + (report.place.empty() ? "primary" : report.place) + "]\n";
+}
+
+std::string table_of(const Shown& shown, const ExpirePlace& place, const std::string& zone) {
     using Align = Table::Align;
     Table table({"WHAT", "SIZE", "", "WHY"}, {Align::left, Align::right, Align::left, Align::left});
-    for (const Row& row : rows_of(*survey))
+    for (const Row& row : rows_of(shown.survey))
         table.add_row({row.what, format_size(row.bytes), row.verdict.keep ? "stays" : "goes",
                        printable(row.verdict.reason)});
-    std::fputs(table.text().c_str(), stdout);
-    if (told.window_from)
-        std::printf("The window begins at %s.\n",
-                    format_local(*told.window_from, opened->zone, 0).c_str());
-    std::printf("Would condemn %s bases and %s packs; deleting them %s later frees %s.\n%s",
-                format_count(told.condemned_bases).c_str(),
-                format_count(told.condemned_packs).c_str(),
-                format_duration(config.repo.expire_grace).c_str(),
-                format_size(told.condemned_bytes).c_str(), waiting_text(told).c_str());
+    std::string text = table.text();
+    if (shown.report.window_from)
+        text += "The window begins at " + format_local(*shown.report.window_from, zone, 0) + ".\n";
+    return text + "Would condemn " + format_count(shown.report.condemned_bases) + " bases and " +
+           format_count(shown.report.condemned_packs) + " packs; deleting them " +
+           format_duration(place.grace) + " later frees " +
+           format_size(shown.report.condemned_bytes) + ".\n" + waiting_text(shown.report);
+}
+
+int show(const Globals& globals, const Config& config, const ServerConfig& server) {
+    const auto places = expire_places(config);
+    Json all = Json::array();
+    std::string text;
+    for (const ExpirePlace& place : places) {
+        auto shown = look(config, server.name, place);
+        if (!shown) return report(globals, as_repository_error(std::move(shown).error()));
+        all.push_back(json_of(shown->survey, shown->report));
+        if (places.size() > 1 || !place.name.empty())
+            text += (text.empty() ? "" : "\n") + place_title(shown->report);
+        text += table_of(*shown, place, display_zone(server.time_zone));
+    }
+    if (globals.output != Output::text)
+        print_answer(globals, Json{{"places", std::move(all)}});
+    else
+        std::fputs(text.c_str(), stdout);
     return kExitDone;
 }
 
+Result<ExpireReport> expire_place_alone(storage::Repository& repository, const Config& config,
+                                        const std::string& cluster, const ExpirePlace& place) {
+    WV_TRY(RetentionSurvey survey, survey_repository(config, cluster, place));
+    ExpireReport told = report_of(survey, system_clock().now());
+    WV_CHECK(repository.condemn(survey));
+    // What lies at a tier is deleted by the agent, and so is here what a tier keeps: it knows what
+    // has got there.
+    if (!place.name.empty()) return told;
+    auto store = storage::make_directory_store(posix_file_system(), config.repo.root);
+    storage::DeletionOrder order{
+        .place = place.name, .leases = {}, .grace = place.grace, .most = kDeletedAtOnce};
+    WV_TRY(order.leases, storage::valid_leases(*store, system_clock().now()));
+    for (bool more = true; more;) {
+        WV_TRY(storage::Deletions done, repository.delete_condemned(order));
+        add_deletions(told, done);
+        more = done.more;
+    }
+    return told;
+}
+
 // Where no agent runs.
-Result<ExpireReport> expire_alone(const Config& config, const std::string& cluster) {
+Result<std::vector<ExpireReport>> expire_alone(const Config& config, const std::string& cluster) {
     WV_TRY(storage::MasterKey master, read_master_key(config));
     storage::RepositoryOptions options;
     options.host = "expire";
     options.version = kVersion;
     options.wal_level = config.repo.wal_level;
+    WV_TRY(options.packs_store, open_layered_store(config));
     auto repository = storage::Repository::open(posix_file_system(), config.repo.root, master,
                                                 system_clock(), options);
     if (!repository) return fail(as_repository_error(std::move(repository).error()));
-    WV_TRY(RetentionSurvey survey, survey_repository(config, cluster));
-    ExpireReport told = report_of(survey, system_clock().now());
-    WV_CHECK((*repository)->condemn(survey));
-    for (bool more = true; more;) {
-        WV_TRY(storage::Deletions done,
-               (*repository)->delete_condemned(config.repo.expire_grace, kDeletedAtOnce));
-        add_deletions(told, done);
-        more = done.more;
+    std::vector<ExpireReport> told;
+    for (const ExpirePlace& place : expire_places(config)) {
+        WV_TRY(ExpireReport report, expire_place_alone(**repository, config, cluster, place));
+        told.push_back(std::move(report));
     }
     WV_CHECK((*repository)->sync());
     return told;
@@ -162,16 +204,36 @@ Result<nlohmann::json> ask(const std::string& socket, const std::string& method)
     return parsed;
 }
 
-Result<ExpireReport> expire_by_agent(const std::string& socket) {
+// The places of one pass, and what failed.
+Result<std::vector<ExpireReport>> expire_by_agent(const std::string& socket) {
     WV_TRY(nlohmann::json started, ask(socket, "POST"));
     for (;;) {
         WV_TRY(nlohmann::json now, ask(socket, "GET"));
-        if (!now.value("running", false)) {
-            if (now.contains("last_error")) return fail(error_of(now["last_error"]));
-            return expire_report_of(now["last"]);
+        if (now.value("running", false)) {
+            std::this_thread::sleep_for(std::chrono::milliseconds(200));
+            continue;
         }
-        std::this_thread::sleep_for(std::chrono::milliseconds(200));
+        std::vector<ExpireReport> told;
+        for (const nlohmann::json& place : now.value("places", nlohmann::json::array())) {
+            if (place.contains("last_error")) return fail(error_of(place["last_error"]));
+            if (!place.contains("last")) continue;
+            WV_TRY(ExpireReport report, expire_report_of(place["last"]));
+            told.push_back(std::move(report));
+        }
+        return told;
     }
+}
+
+void print_report(const ExpireReport& done, bool with_title) {
+    std::printf("%sCondemned %s bases and %s packs, %s. Deleted %s packs, %s.\n%s",
+                with_title ? place_title(done).c_str() : "",
+                format_count(done.condemned_bases).c_str(),
+                format_count(done.condemned_packs).c_str(),
+                format_size(done.condemned_bytes).c_str(), format_count(done.deleted_packs).c_str(),
+                format_size(done.freed_bytes).c_str(), waiting_text(done).c_str());
+    if (!done.bases_unjudged.empty())
+        std::printf("Packs of base backups all stay for now: %s.\n",
+                    printable(done.bases_unjudged).c_str());
 }
 
 }  // namespace
@@ -181,23 +243,18 @@ int verb_expire(const Globals& globals, const ExpireArguments&) {
     if (!config) return report(globals, config.error(), kExitUsage);
     auto server = config->server(globals.server);
     if (!server) return report(globals, server.error(), kExitUsage);
-    if (auto wanted = require_window(config->repo); !wanted) return report(globals, wanted.error());
-    if (globals.dry_run) return show(globals, *config);
+    if (auto wanted = require_window(*config); !wanted) return report(globals, wanted.error());
+    if (globals.dry_run) return show(globals, *config, **server);
     auto done = agent_listens(config->web.socket) ? expire_by_agent(config->web.socket)
                                                   : expire_alone(*config, (*server)->name);
     if (!done) return report(globals, done.error());
-    if (globals.output != Output::text) {
-        print_answer(globals, json_of(*done));
-        return kExitDone;
+    Json all = Json::array();
+    for (const ExpireReport& each : *done) {
+        all.push_back(json_of(each));
+        if (globals.output == Output::text)
+            print_report(each, done->size() > 1 || !each.place.empty());
     }
-    std::printf(
-        "Condemned %s bases and %s packs, %s. Deleted %s packs, %s.\n%s",
-        format_count(done->condemned_bases).c_str(), format_count(done->condemned_packs).c_str(),
-        format_size(done->condemned_bytes).c_str(), format_count(done->deleted_packs).c_str(),
-        format_size(done->freed_bytes).c_str(), waiting_text(*done).c_str());
-    if (!done->bases_unjudged.empty())
-        std::printf("Packs of base backups all stay for now: %s.\n",
-                    printable(done->bases_unjudged).c_str());
+    if (globals.output != Output::text) print_answer(globals, Json{{"places", std::move(all)}});
     return kExitDone;
 }
 

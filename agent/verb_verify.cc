@@ -140,7 +140,7 @@ int verb_verify(const Globals& globals, const VerifyArguments& arguments) {
                       Error{Errc::invalid_argument, "no verify level \"" + arguments.level + "\"",
                             "chunks or wal"},
                       kExitUsage);
-    auto opened = open_view(globals);
+    auto opened = open_view(globals, {.only_here = true});
     if (!opened) return report(globals, opened.error());
     const auto lease = hold_lease(*opened, "verify");
     Outcome outcome;

@@ -3,6 +3,7 @@
 #include <rocksdb/iterator.h>
 
 #include <algorithm>
+#include <map>
 
 #include "storage/index_keys.h"
 #include "storage/index_retention.h"
@@ -22,21 +23,11 @@ Result<Message> parse(const std::string& value) {
     return message;
 }
 
-std::string encode_place(const Id16& file_id, const pb::FrameEntry& frame) {
-    ByteBuffer bytes;
-    append(bytes, file_id);
-    append_le<std::uint32_t>(bytes, frame.frame_number());
-    append_le<std::uint64_t>(bytes, frame.offset());
-    append_le<std::uint32_t>(bytes, frame.stored_bytes());
-    append_le<std::uint32_t>(bytes, frame.plain_bytes());
-    return std::string(as_text(bytes));
-}
-
 constexpr const char* kWatermark = "watermark";
 constexpr const char* kGeneration = "generation";
 constexpr const char* kDamaged = "damaged";
 constexpr const char* kFormat = "format";
-constexpr const char* kFormatValue = "walvault index 4";
+constexpr const char* kFormatValue = "walvault index 5";
 
 class RocksIndex final : public Index {
 public:
@@ -160,7 +151,13 @@ public:
         return store_->get(Family::state, numbered_key("timeline/" + text_of(history), timeline));
     }
     Result<std::vector<pb::BackupInfo>> backups(const std::string& cluster) override {
-        return all<pb::BackupInfo>(Family::backups, cluster + "/");
+        WV_TRY(auto found, all<pb::BackupInfo>(Family::backups, cluster + "/"));
+        std::vector<pb::BackupInfo> shown;
+        for (pb::BackupInfo& backup : found) {
+            WV_TRY(bool hidden, retention_.hides_base(cluster, backup.backup_id()));
+            if (!hidden) shown.push_back(std::move(backup));
+        }
+        return shown;
     }
     Result<std::vector<pb::BackupStarted>> unfinished_backups() override {
         return all<pb::BackupStarted>(Family::state, "backup/");
@@ -448,6 +445,14 @@ Result<> RocksIndex::apply_retention(const pb::LedgerEntry& entry, const Footers
     if (entry.has_condemned()) return retention_.apply_condemned(entry);
     if (entry.has_pack_deleted())
         return apply_deleted(entry.pack_deleted(), entry.sequence(), footers);
+    if (entry.has_place_added()) return retention_.apply_place_added(entry);
+    if (entry.has_place_removed()) {
+        WV_TRY(auto gone, retention_.apply_place_removed(entry.place_removed()));
+        std::vector<const pb::PackInfo*> packs;
+        for (const pb::PackInfo& pack : gone)
+            packs.push_back(&pack);
+        return add_to_totals(packs, -1);
+    }
     return retention_.apply_finished(entry.deletions_finished());
 }
 
@@ -514,7 +519,6 @@ void RocksIndex::put_marks(const pb::PackInfo& pack, const pb::PackFooter& foote
 
 void RocksIndex::put_base_pack(const pb::PackInfo& pack, const pb::PackFooter& footer) {
     store_->put(Family::packs, pack.file_id(), pack.SerializeAsString());
-    store_->remove(Family::state, "deleted/" + pack.path());  // should the name come back
     const Id16 file_id = id_from<16>(pack.file_id());
     for (const pb::FrameEntry& frame : footer.frames())
         if (!frame.content_id().empty())
@@ -522,19 +526,24 @@ void RocksIndex::put_base_pack(const pb::PackInfo& pack, const pb::PackFooter& f
 }
 
 Result<> RocksIndex::add_to_totals(const std::vector<const pb::PackInfo*>& packs, int sign) {
-    const std::string& cluster = packs.front()->cluster();
     const auto signed_of = [sign](std::uint64_t number) { return sign > 0 ? number : 0 - number; };
-    WV_TRY(RepositoryView::Totals sums, totals(cluster));
+    std::map<std::string, RepositoryView::Totals> sums;
     for (const pb::PackInfo* pack : packs) {
+        auto [of, is_new] = sums.try_emplace(pack->cluster());
+        if (is_new) {
+            WV_TRY(of->second, totals(pack->cluster()));
+        }
+        RepositoryView::Totals& sum = of->second;
         bool wal = pack->kind() == pb::PACK_KIND_WAL;
-        (wal ? sums.wal_plain_bytes : sums.base_plain_bytes) += signed_of(pack->plain_bytes());
-        (wal ? sums.wal_stored_bytes : sums.base_stored_bytes) += signed_of(pack->stored_bytes());
-        if (pack->kind() == pb::PACK_KIND_BASE) sums.chunk_count += signed_of(pack->frame_count());
-        sums.pack_count += signed_of(1);
+        (wal ? sum.wal_plain_bytes : sum.base_plain_bytes) += signed_of(pack->plain_bytes());
+        (wal ? sum.wal_stored_bytes : sum.base_stored_bytes) += signed_of(pack->stored_bytes());
+        if (pack->kind() == pb::PACK_KIND_BASE) sum.chunk_count += signed_of(pack->frame_count());
+        sum.pack_count += signed_of(1);
     }
-    put_numbers("totals/" + cluster,
-                {sums.wal_plain_bytes, sums.wal_stored_bytes, sums.base_plain_bytes,
-                 sums.base_stored_bytes, sums.chunk_count, sums.pack_count});
+    for (const auto& [cluster, sum] : sums)
+        put_numbers("totals/" + cluster,
+                    {sum.wal_plain_bytes, sum.wal_stored_bytes, sum.base_plain_bytes,
+                     sum.base_stored_bytes, sum.chunk_count, sum.pack_count});
     return {};
 }
 

@@ -41,4 +41,15 @@ inline std::string numbered_key(const std::string& prefix, std::uint64_t number)
     return key;
 }
 
+// The value of a chunk: where it lies.
+inline std::string encode_place(const Id16& file_id, const pb::FrameEntry& frame) {
+    ByteBuffer bytes;
+    append(bytes, file_id);
+    append_le<std::uint32_t>(bytes, frame.frame_number());
+    append_le<std::uint64_t>(bytes, frame.offset());
+    append_le<std::uint32_t>(bytes, frame.stored_bytes());
+    append_le<std::uint32_t>(bytes, frame.plain_bytes());
+    return std::string(as_text(bytes));
+}
+
 }  // namespace walvault::storage::index_keys

@@ -12,10 +12,27 @@ namespace {
 // A lease that began so shortly after a condemnation may be older by the clock of this machine.
 constexpr std::chrono::minutes kClocksDiffer{5};
 
-const Lease* holder(const std::vector<Lease>& leases, const pb::CondemnedPack& pack) {
-    for (const Lease& lease : leases)
-        if (lease.since <= WallTime(Micros(pack.at_us())) + kClocksDiffer) return &lease;
-    return nullptr;
+// Who or what keeps a pack that is due; empty: nothing.
+std::string keeper(const DeletionOrder& order, const CondemnedThere& condemned) {
+    for (const Lease& lease : order.leases)
+        if (lease.since <= condemned.at + kClocksDiffer) return lease.who;
+    if (!order.place.empty() || condemned.kept_at.empty() ||
+        order.proved.contains(condemned.pack.path()))
+        return "";
+    return "the copy on " + condemned.kept_at.front() + ", which is not proved yet";
+}
+
+// As a reader of `place` sees them.
+Result<std::vector<pb::BackupInfo>> backups_at(Index& index, const std::string& cluster,
+                                               const std::string& place) {
+    WV_TRY(auto all, index.backups(cluster));
+    std::vector<pb::BackupInfo> there;
+    for (pb::BackupInfo& backup : all) {
+        WV_TRY(bool condemned,
+               index.retention().is_base_condemned(cluster, backup.backup_id(), place));
+        if (!condemned) there.push_back(std::move(backup));
+    }
+    return there;
 }
 
 }  // namespace
@@ -29,7 +46,7 @@ Result<> Repository::State::require_as_surveyed(const RetentionSurvey& survey) {
     };
     WV_TRY(auto current, index->current_history(survey.cluster));
     WV_TRY(auto histories, index->histories(survey.cluster));
-    WV_TRY(auto backups, index->backups(survey.cluster));
+    WV_TRY(auto backups, backups_at(*index, survey.cluster, survey.place));
     if (current != survey.current || histories.size() != survey.history_count ||
         backups.size() != survey.backups.size())
         return changed();
@@ -53,17 +70,49 @@ Result<> Repository::condemn(const RetentionSurvey& survey) {
     return {};
 }
 
-Result<> Repository::State::delete_pack(const pb::CondemnedPack& condemned) {
+Result<> Repository::add_place(const std::string& place) {
+    WV_CHECK(state_->catch_index_up());
+    WV_TRY(auto known, state_->index->retention().tiers());
+    if (std::ranges::find(known, place) != known.end()) return {};
+    pb::LedgerEntry entry;
+    entry.mutable_place_added()->set_place(place);
+    return state_->enter(std::move(entry));
+}
+
+Result<std::vector<std::string>> Repository::tiers() { return state_->index->retention().tiers(); }
+
+Result<> Repository::remove_place(const std::string& place) {
+    WV_CHECK(state_->catch_index_up());
+    WV_TRY(auto known, state_->index->retention().tiers());
+    if (std::ranges::find(known, place) == known.end())
+        return fail(Errc::not_found, "the ledger knows no tier \"" + place + "\"");
+    pb::LedgerEntry entry;
+    entry.mutable_place_removed()->set_place(place);
+    return state_->enter(std::move(entry));
+}
+
+Result<std::optional<std::uint64_t>> Repository::condemned_by(const std::string& path,
+                                                              const std::string& place) {
+    return state_->index->retention().condemned_by(path, place);
+}
+
+Result<std::vector<CondemnedThere>> Repository::condemned(const std::string& place) {
+    return state_->index->retention().condemned(place);
+}
+
+Result<> Repository::State::delete_pack(const CondemnedThere& condemned, const std::string& place) {
+    const pb::PackInfo& pack = condemned.pack;
     // Of a base, so that no place of its chunks is left in the index; without it some are, and are
     // known to be nowhere.
     std::shared_ptr<const PackReader> reader;
-    if (condemned.pack().kind() == pb::PACK_KIND_BASE)
-        if (auto opened = PackReader::open(*store, condemned.pack(), keyring)) reader = *opened;
+    if (pack.kind() == pb::PACK_KIND_BASE && place.empty() && condemned.kept_at.empty())
+        if (auto opened = PackReader::open(*store, pack, keyring)) reader = *opened;
     pb::LedgerEntry entry;
-    entry.mutable_pack_deleted()->set_path(condemned.pack().path());
-    entry.mutable_pack_deleted()->set_reason(condemned.reason());
+    entry.mutable_pack_deleted()->set_path(pack.path());
+    entry.mutable_pack_deleted()->set_reason(condemned.reason);
+    entry.mutable_pack_deleted()->set_place(place);
     WV_CHECK(enter(std::move(entry), reader ? Footers{&reader->footer()} : Footers{}));
-    return remove_object(condemned.pack().path());
+    return place.empty() ? remove_object(pack.path()) : Result<>{};
 }
 
 Result<> Repository::State::remove_object(const std::string& path) {
@@ -73,7 +122,7 @@ Result<> Repository::State::remove_object(const std::string& path) {
 }
 
 Result<> Repository::State::finish_deletions() {
-    WV_TRY(auto paths, index->retention().deleted_paths());
+    WV_TRY(auto paths, index->retention().deleted_paths(""));
     if (paths.empty()) return {};
     const std::uint64_t through = ledger->head().sequence;
     for (const std::string& path : paths)
@@ -83,28 +132,27 @@ Result<> Repository::State::finish_deletions() {
     return enter(std::move(entry));
 }
 
-Result<Deletions> Repository::delete_condemned(std::chrono::seconds grace, std::size_t most) {
+Result<Deletions> Repository::delete_condemned(const DeletionOrder& order) {
     Deletions done;
     WV_CHECK(state_->catch_index_up());
-    WV_TRY(auto condemned, state_->index->retention().condemned());
+    WV_TRY(auto condemned, state_->index->retention().condemned(order.place));
     const WallTime now = state_->clock.now();
-    WV_TRY(auto leases, valid_leases(*state_->store, now));
-    for (const pb::CondemnedPack& pack : condemned) {
-        const std::uint64_t bytes = pack.pack().stored_bytes();
-        const Lease* held_by = holder(leases, pack);
-        const bool due = WallTime(Micros(pack.at_us())) + grace <= now;
-        if (due && held_by != nullptr) done.waits_for = held_by->who;
-        if (due && held_by == nullptr && done.pack_count < most) {
-            WV_CHECK(state_->delete_pack(pack));
+    for (const CondemnedThere& each : condemned) {
+        const std::uint64_t bytes = each.pack.stored_bytes();
+        const bool due = each.at + order.grace <= now;
+        const std::string kept_by = due ? keeper(order, each) : "";
+        if (!kept_by.empty()) done.waits_for = kept_by;
+        if (due && kept_by.empty() && done.pack_count < order.most) {
+            WV_CHECK(state_->delete_pack(each, order.place));
             ++done.pack_count;
             done.bytes += bytes;
             continue;
         }
-        if (due && held_by == nullptr) done.more = true;
+        if (due && kept_by.empty()) done.more = true;
         ++done.condemned_count;
         done.condemned_bytes += bytes;
     }
-    if (!done.more) WV_CHECK(state_->finish_deletions());
+    if (!done.more && order.place.empty()) WV_CHECK(state_->finish_deletions());
     return done;
 }
 

@@ -131,16 +131,20 @@ std::vector<pb::Condemned> RetentionSurvey::condemned(std::size_t packs_max) con
     for (std::size_t i = 0; i < base_packs.size(); ++i)
         add(base_packs[i], base_verdicts[i]);
     if (entries.front().backups_size() == 0 && entries.front().packs_size() == 0) entries.clear();
-    for (pb::Condemned& entry : entries)
+    for (pb::Condemned& entry : entries) {
         entry.set_cluster(cluster);
+        entry.set_place(place);
+    }
     return entries;
 }
 
 Result<RetentionSurvey> survey_retention(RepositoryView& view, const std::string& cluster,
                                          const RetentionRules& rules, WallTime now,
-                                         const std::string& judged_before) {
+                                         const std::string& judged_before,
+                                         const std::string& place) {
     RetentionSurvey survey;
     survey.cluster = cluster;
+    survey.place = place;
     RetentionFacts facts;
     facts.now = now;
     WV_TRY(auto clusters, view.clusters());

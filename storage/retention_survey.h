@@ -11,6 +11,7 @@ namespace walvault::storage {
 
 struct RetentionSurvey {
     std::string cluster;
+    std::string place;  // a tier; empty: the repository's directory
     RetentionPlan plan;
     std::vector<pb::BackupInfo> backups;   // as plan.backups
     std::vector<pb::PackInfo> wal_packs;   // as plan.wal_packs
@@ -28,6 +29,7 @@ struct RetentionSurvey {
     std::vector<pb::Condemned> condemned(std::size_t packs_max = 1000) const;
 };
 
+// What `view` shows is judged: it is opened for `place` alone.
 // Blocking; reads the manifests of the bases that stay, with one look into the index for each chunk
 // they name (unless `judged_before` says that nothing has changed), and one frame of WAL for each
 // history. Memory: the list of packs, about 500 bytes each; nothing for chunks.
@@ -36,6 +38,7 @@ struct RetentionSurvey {
 // Errors: as plan_retention(); as the view's.
 Result<RetentionSurvey> survey_retention(RepositoryView& view, const std::string& cluster,
                                          const RetentionRules& rules, WallTime now,
-                                         const std::string& judged_before = {});
+                                         const std::string& judged_before = {},
+                                         const std::string& place = {});
 
 }  // namespace walvault::storage

@@ -46,7 +46,7 @@ class RetentionTest(StageCase):
         for _ in range(50):
             done = self.agent.cli("-o", "json", "expire", expect=None)
             if done.returncode == 0:
-                return json.loads(done.stdout)
+                return json.loads(done.stdout)["places"][0]
             self.assertEqual(json.loads(done.stderr.strip().splitlines()[-1])["error"]["code"], "busy")
         raise AssertionError("retention was busy all the time")
 
@@ -90,7 +90,7 @@ class RetentionTest(StageCase):
         anchor = self.live_through_a_window()
         before = bytes_of(agent.repo)
         self.set_rules(window=WINDOW_SECONDS, grace=0)
-        shown = agent.json("expire", "--dry-run")
+        shown = agent.json("expire", "--dry-run")["places"][0]
         self.assertEqual([base["backup_id"] for base in shown["bases"] if base["keep"]], [anchor])
         self.assertEqual(shown["condemned_bases"], 3)
         self.assertTrue(all(item["reason"] for item in shown["bases"] + shown["packs"]))
@@ -160,7 +160,7 @@ class RetentionTest(StageCase):
         self.assertEqual(agent.stop(), 0)
         before = bytes_of(agent.repo)
         self.set_rules(window=WINDOW_SECONDS, grace=0)
-        done = agent.json("expire")
+        done = agent.json("expire")["places"][0]
         self.assertEqual(bytes_of(agent.repo), before - done["freed_bytes"])
         self.assertGreater(done["freed_bytes"], 0)
         agent.write_config(agent.config.read_text().replace(f'window = "{WINDOW_SECONDS}s"\n', ""))

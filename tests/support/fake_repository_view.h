@@ -91,9 +91,10 @@ public:
         auto found = expired.find(history_id);
         return found == expired.end() ? Lsn{} : found->second;
     }
-    Result<std::vector<pb::CondemnedPack>> condemned(const std::string&) override {
-        return std::vector<pb::CondemnedPack>{};
+    Result<std::vector<CondemnedThere>> condemned(const std::string&, const std::string&) override {
+        return std::vector<CondemnedThere>{};
     }
+    Result<std::vector<std::string>> tiers() override { return std::vector<std::string>{}; }
     Result<std::vector<pb::BackupStarted>> unfinished_backups() override {
         return std::vector<pb::BackupStarted>{};
     }

@@ -139,6 +139,7 @@ TEST_CASE("The exported metrics are exactly those that are meant") {
     ServerConfig server{.name = "main"};
     AgentMetrics agent(metrics, server, "primary");
     agent.set_server_info("7", "150018");
+    agent.retention("primary");
     CHECK(families(metrics.exposition()) == kMeant);
 }
 

@@ -1,143 +1,13 @@
 #include <doctest/doctest.h>
 
-#include <set>
-
 #include "storage/lease.h"
-#include "storage/retention_survey.h"
 #include "tests/support/faulty_file_system.h"
-#include "tests/unit/storage/stage.h"
+#include "tests/unit/storage/life.h"
 
 namespace walvault::storage {
 namespace {
 
 using namespace std::chrono_literals;
-
-Result<> add_frame(PackWriter& pack, ByteSpan plain, const Id32& content_id) {
-    FramePlace place;
-    place.frame_number = pack.next_frame_number();
-    place.content_id = content_id;
-    pb::FrameEntry entry;
-    entry.set_frame_number(place.frame_number);
-    entry.set_plain_bytes(static_cast<std::uint32_t>(plain.size()));
-    if (content_id != Id32{}) entry.set_content_id(text_of(content_id));
-    return pack.append(pack.cipher().seal(place, plain, 1), std::move(entry));
-}
-
-// A base backup whose one file consists of `contents`, taken between two commits.
-Result<pb::BackupInfo> make_base(Repository& repository, const HistoryRecord& history,
-                                 const MadeCommit& before, const MadeCommit& behind,
-                                 const std::vector<std::string>& contents) {
-    const ClusterRecord cluster = *repository.cluster("main");
-    pb::BackupInfo base;
-    WV_TRY(*base.mutable_backup_id(), repository.begin_backup("main"));
-    WV_TRY(auto chunks, repository.begin_pack(pb::PACK_KIND_BASE, cluster, base.backup_id(), 1));
-    pb::ManifestFile file;
-    file.set_path("file");
-    for (const std::string& content : contents) {
-        const Id32 id = content_id(repository.content_key(), as_bytes(content));
-        file.mutable_content_ids()->append(text_of(id));
-        WV_TRY(bool known, repository.has_chunk(id));
-        if (!known) WV_CHECK(add_frame(*chunks, as_bytes(content), id));
-    }
-    pb::PackInfo pack;
-    pack.set_kind(pb::PACK_KIND_BASE);
-    pack.set_cluster("main");
-    pack.set_backup_id(base.backup_id());
-    if (chunks->next_frame_number() > 0) WV_CHECK(repository.commit_pack(std::move(chunks), pack));
-    base.set_cluster("main");
-    base.set_history_id(text_of(history.id));
-    base.set_timeline(1);
-    base.set_start_lsn(before.start_lsn.value);
-    base.set_stop_lsn(behind.start_lsn.value);
-    base.set_started_at_us(before.at.time_since_epoch().count());
-    base.set_stopped_at_us(behind.at.time_since_epoch().count());
-    WV_TRY(auto manifest,
-           repository.begin_pack(pb::PACK_KIND_MANIFEST, cluster, base.backup_id(), 0));
-    base.set_manifest_path(manifest->path());
-    pb::ManifestBatch batch;
-    *batch.add_files() = file;
-    WV_CHECK(add_frame(*manifest, as_bytes(batch.SerializeAsString()), {}));
-    pb::ManifestBatch last;
-    *last.mutable_head()->mutable_backup() = base;
-    WV_CHECK(add_frame(*manifest, as_bytes(last.SerializeAsString()), {}));
-    pack.set_kind(pb::PACK_KIND_MANIFEST);
-    WV_CHECK(repository.commit_pack(std::move(manifest), pack));
-    WV_CHECK(repository.complete_backup(base));
-    return base;
-}
-
-// Five bases over some fifteen packs of WAL. The chunk "common" is in all of them, "old" in the
-// first two, "even" in the first, third and fifth.
-struct Life : Stage {
-    MadeWal wal;
-    std::vector<pb::BackupInfo> bases;
-
-    Life() {
-        create();
-        wal.grow(77, 8'000'000);
-        auto repository = must(open());
-        HistoryWriter writer(*repository, wal);
-        must(writer.begin());
-        must(writer.store(150'000, 600'000));
-        must(writer.close());
-        const std::size_t step = wal.commits.size() / 6;
-        for (std::size_t i = 0; i < 5; ++i) {
-            std::vector<std::string> contents{"common", "only " + std::to_string(i)};
-            if (i < 2) contents.push_back("old");
-            if (i % 2 == 0) contents.push_back("even");
-            const MadeCommit& before = wal.commits[i * step + 1];
-            bases.push_back(must(make_base(*repository, writer.history(), before,
-                                           wal.commits[i * step + 5], contents)));
-        }
-    }
-
-    // A window that begins behind the end of base `number`.
-    RetentionRules rules(std::size_t number) const {
-        RetentionRules chosen;
-        chosen.protect_min = 1;
-        const auto window = wal.commits.back().at - WallTime(Micros(bases[number].stopped_at_us()));
-        chosen.window = std::chrono::floor<std::chrono::seconds>(window);
-        return chosen;
-    }
-    RetentionSurvey survey(const RetentionRules& chosen) {
-        return must(survey_retention(*view(), "main", chosen, wal.commits.back().at));
-    }
-};
-
-std::set<std::string> paths_in(RepositoryView& view) {
-    std::set<std::string> paths;
-    for (const pb::PackInfo& pack : must(view.packs("main")))
-        paths.insert(pack.path());
-    return paths;
-}
-
-std::set<std::string> packs_on_disk(const std::string& root) {
-    std::set<std::string> paths;
-    for (const auto& entry : std::filesystem::recursive_directory_iterator(root))
-        if (entry.path().extension() == ".pack")
-            paths.insert(std::filesystem::relative(entry.path(), root));
-    return paths;
-}
-
-// Every base that is listed is whole, and so is the WAL behind `from` and what single bases need.
-void require_whole(RepositoryView& view, std::optional<Lsn> from) {
-    for (const pb::BackupInfo& base : must(view.backups("main"))) {
-        CAPTURE(base.backup_id());
-        const Id16 history = id_from<16>(base.history_id());
-        must(view.require_coverage(history, Lsn{base.start_lsn()}, Lsn{base.stop_lsn()}));
-        must(view.read_manifest(
-            base, [](const pb::ManifestHead&) { return Result<>{}; },
-            [&](pb::ManifestFile& file) -> Result<> {
-                ByteBuffer plain;
-                for (std::size_t at = 0; at < file.content_ids().size(); at += 32)
-                    WV_CHECK(
-                        view.read_chunk(id_from<32>(file.content_ids().substr(at, 32)), plain));
-                return {};
-            }));
-    }
-    const HistoryRecord history = must(view.histories("main")).back();
-    if (from) must(view.require_coverage(history.id, *from, history.end_lsn));
-}
 
 // What a reader is told, of which index and ledger must say the same.
 std::string answers_of(RepositoryView& view) {
@@ -146,8 +16,8 @@ std::string answers_of(RepositoryView& view) {
         text += path + "\n";
     for (const pb::BackupInfo& base : must(view.backups("main")))
         text += base.backup_id() + "\n";
-    for (const pb::CondemnedPack& pack : must(view.condemned("main")))
-        text += "condemned " + pack.pack().path() + " " + std::to_string(pack.at_us()) + "\n";
+    for (const CondemnedThere& each : must(view.condemned("main", "")))
+        text += "condemned " + each.pack.path() + " " + to_utc_text(each.at) + "\n";
     const RepositoryView::Totals totals = must(view.totals("main"));
     for (std::uint64_t number :
          {totals.wal_plain_bytes, totals.wal_stored_bytes, totals.base_plain_bytes,
@@ -181,8 +51,8 @@ TEST_CASE("what expires is condemned at first, out of sight, and deleted when it
         // The bases share the first one's pack for "common" and "even": it stays. That of the
         // second holds nothing that is needed.
         std::set<std::string> gone;
-        for (const pb::CondemnedPack& pack : must(view->condemned("main")))
-            gone.insert(pack.pack().path());
+        for (const CondemnedThere& each : must(view->condemned("main", "")))
+            gone.insert(each.pack.path());
         CHECK(!gone.contains("main/base/" + life.bases[0].backup_id() + "_00001.pack"));
         CHECK(gone.contains("main/base/" + life.bases[1].backup_id() + "_00001.pack"));
         CHECK(gone.contains(life.bases[0].manifest_path()));
@@ -196,15 +66,17 @@ TEST_CASE("what expires is condemned at first, out of sight, and deleted when it
     CHECK(!has("only 1"));
     CHECK(has("old"));
 
-    Deletions done = must(repository->delete_condemned(24h, 100));
+    DeletionOrder later = delete_now();
+    later.grace = 24h;
+    Deletions done = must(repository->delete_condemned(later));
     CHECK(done.pack_count == 0);
     CHECK(done.condemned_count > 5);
     CHECK(life.paths_of(".pack").size() == packs_before);
     const std::uint64_t condemned = done.condemned_count;
-    done = must(repository->delete_condemned(0s, 2));
+    done = must(repository->delete_condemned(delete_now(2)));
     CHECK(done.pack_count == 2);
     CHECK(done.more);
-    done = must(repository->delete_condemned(0s, 1000));
+    done = must(repository->delete_condemned(delete_now()));
     CHECK(done.pack_count == condemned - 2);
     CHECK(!done.more);
     CHECK(life.paths_of(".pack").size() == packs_before - condemned);
@@ -230,7 +102,7 @@ TEST_CASE("a chunk whose pack is condemned is stored anew, and stays when the ol
     const std::size_t last = life.wal.commits.size() - 10;
     must(make_base(*repository, history, life.wal.commits[last], life.wal.commits[last + 1],
                    {"common", "only 1"}));
-    must(repository->delete_condemned(0s, 1000));
+    must(repository->delete_condemned(delete_now()));
     require_whole(*life.view(), std::nullopt);
     require_whole(*life.view(false), std::nullopt);
 }
@@ -254,7 +126,7 @@ TEST_CASE("what changed since retention looked is not condemned by what it saw")
     auto stale = repository->condemn(survey);
     CHECK(!stale);
     must(repository->condemn(life.survey(life.rules(2))));
-    must(repository->delete_condemned(0s, 1000));
+    must(repository->delete_condemned(delete_now()));
     CHECK(paths_in(*life.view()) == packs_on_disk(life.root));
 }
 
@@ -268,7 +140,9 @@ TEST_CASE("a lease older than the condemnation keeps what was condemned until it
     CHECK(must(valid_leases(*store, system_clock().now() + 2h)).empty());
     auto reader = life.view();
     must(repository->condemn(life.survey(life.rules(2))));
-    Deletions done = must(repository->delete_condemned(0s, 1000));
+    DeletionOrder held = delete_now();
+    held.leases = must(valid_leases(*store, system_clock().now()));
+    Deletions done = must(repository->delete_condemned(held));
     CHECK(done.pack_count == 0);
     CHECK(done.waits_for == "a test");
     // Who began before goes on as if nothing had happened; so does who asks for what is condemned.
@@ -281,10 +155,10 @@ TEST_CASE("a lease older than the condemnation keeps what was condemned until it
     must(everything->require_coverage(history.id, history.start_lsn, history.end_lsn));
     lease.reset();
     CHECK(must(valid_leases(*store, system_clock().now())).empty());
-    done = must(repository->delete_condemned(0s, 1000));
+    done = must(repository->delete_condemned(delete_now()));
     CHECK(done.pack_count > 0);
     must(store->put("lease/strange", as_bytes(std::string("?"))));
-    auto strange = repository->delete_condemned(0s, 1000);
+    auto strange = valid_leases(*store, system_clock().now());
     REQUIRE(!strange);
     CHECK(strange.error().message.find("lease/strange") != std::string::npos);
 }
@@ -315,7 +189,7 @@ Result<> pass(FileSystem& files, const std::string& root, Life& life) {
     WV_TRY(RetentionSurvey survey,
            survey_retention(*view, "main", life.rules(3), life.wal.commits.back().at));
     WV_CHECK(repository->condemn(survey));
-    WV_TRY(Deletions done, repository->delete_condemned(0s, 1000));
+    WV_TRY(Deletions done, repository->delete_condemned(delete_now()));
     if (done.more) return fail(Errc::busy, "there is more");
     return {};
 }
