@@ -69,10 +69,16 @@ void apply(AgentState& state, const Config& loaded, const ServerConfig& server) 
     std::string root = std::move(state.config.repo.root);
     state.config.repo = loaded.repo;
     state.config.repo.root = std::move(root);
-    for (const auto& tier : state.tiers)
+    for (TierConfig& tier : state.config.tiers)
         for (const TierConfig& changed : loaded.tiers)
-            if (changed.name == tier->config.name)
-                tier->config.offload_interval = changed.offload_interval;
+            if (changed.name == tier.name) {
+                const std::string url = std::move(tier.url);
+                tier = changed;
+                tier.url = url;
+            }
+    for (const auto& tier : state.tiers)
+        for (const TierConfig& changed : state.config.tiers)
+            if (changed.name == tier->config.name) tier->config = changed;
     state.capture.reconfigure(state.server, state.config.repo);
     state.tasks.spawn(set_wal_level(state, loaded.repo.wal_level));
 }
@@ -191,7 +197,10 @@ Task<> serve(AgentState& state, AgentRequest request, asio::signal_set& signals,
     state.tasks.spawn(keep_standby_slots(state));
     for (const auto& tier : state.tiers)
         state.tasks.spawn(keep_tier(state, *tier));
-    if (request.mode == AgentMode::serve) state.tasks.spawn(keep_backups(state));
+    if (request.mode == AgentMode::serve) {
+        state.tasks.spawn(keep_backups(state));
+        state.tasks.spawn(keep_retention(state));
+    }
     if (request.mode == AgentMode::catch_up) state.tasks.spawn(reach_the_server(state, result));
     if (request.mode == AgentMode::backup)
         state.tasks.spawn(one_backup(state, request, result, ended_by));
@@ -223,6 +232,7 @@ Result<std::unique_ptr<storage::Repository>> open_repository(const Config& confi
     options.version = kVersion;
     options.wal_level = config.repo.wal_level;
     options.base_level = config.repo.base_level;
+    WV_TRY(options.packs_store, open_layered_store(config));
     auto opened = storage::Repository::open(posix_file_system(), config.repo.root, master,
                                             system_clock(), options);
     if (!opened) return fail(as_repository_error(std::move(opened).error()));
@@ -282,6 +292,8 @@ Result<int> run_agent(const Globals& globals, const AgentRequest& request) {
     AgentState state(loop, globals, std::move(config), server, std::move(repository));
     asio::signal_set signals(loop.context(), SIGTERM, SIGINT, SIGHUP);
     take_up_what_is_stored(state);
+    state.retention.places.push_back(
+        {.place = "", .metrics = state.metrics.retention(state.config.repo.name)});
     WV_CHECK(make_tiers(state));
     WV_CHECK(listen(state));
     log::info("agent.started", "walvault runs",

@@ -115,6 +115,11 @@ Task<HttpResponse> answer_post(AgentState& state, HttpRequest request) {
         if (!started) co_return respond_error(started.error());
         co_return respond(backup_json(state), 202);
     }
+    if (request.path == "/v1/expire") {
+        auto started = start_retention(state);
+        if (!started) co_return respond_error(started.error());
+        co_return respond(retention_json(state), 202);
+    }
     if (request.path == "/v1/restore-done" || request.path == "/v1/verify-done") {
         auto entry = entry_of(request);
         if (!entry) co_return respond_error(entry.error());
@@ -150,6 +155,33 @@ json backup_json(const AgentState& state) {
     if (state.backup.last) body["last"] = json_of(*state.backup.last);
     if (state.backup.last_error) body["last_error"] = json_of(*state.backup.last_error);
     return body;
+}
+
+static json json_of(const PlaceRetention& at, std::chrono::seconds window) {
+    json body{{"repo", at.place.empty() ? "primary" : at.place}, {"window_s", window.count()}};
+    if (at.last) body["last"] = json_of(*at.last);
+    if (at.last_error) body["last_error"] = json_of(*at.last_error);
+    return body;
+}
+
+json retention_json(const AgentState& state) {
+    json body{{"running", state.retention.running}, {"places", json::array()}};
+    const auto places = expire_places(state.config);
+    for (const PlaceRetention& at : state.retention.places)
+        for (const ExpirePlace& place : places)
+            if (place.name == at.place) body["places"].push_back(json_of(at, place.rules.window));
+    return body;
+}
+
+// Where the oldest base ended from which everything later can be restored.
+WallTime recoverable_from(const AgentState& state, WallTime first_base_stopped) {
+    WallTime from = WallTime::max();
+    const auto places = expire_places(state.config);
+    if (places.size() < state.retention.places.size()) return first_base_stopped;
+    for (const PlaceRetention& at : state.retention.places)
+        from = std::min(from, at.last ? at.last->restorable_from.value_or(first_base_stopped)
+                                      : first_base_stopped);
+    return std::max(from, first_base_stopped);
 }
 
 static json json_of(const StandbyState& standby) {
@@ -202,10 +234,11 @@ json status_json(const AgentState& state) {
                state.totals.wal_plain_bytes + (progress.flushed_lsn() - progress.closed_lsn())},
               {"wal_stored_bytes", state.totals.wal_stored_bytes},
               {"base_stored_bytes", state.totals.base_stored_bytes},
-              {"backup", backup_json(state)}};
+              {"backup", backup_json(state)},
+              {"retention", retention_json(state)}};
     if (!state.backups.empty()) {
-        body["recoverable_from"] =
-            to_utc_text(WallTime(Micros(state.backups.front().stopped_at_us())));
+        body["recoverable_from"] = to_utc_text(
+            recoverable_from(state, WallTime(Micros(state.backups.front().stopped_at_us()))));
         body["last_backup"] = json_of(state.backups.back());
     }
     if (progress.history()) {
@@ -247,6 +280,7 @@ Task<HttpResponse> answer(AgentState& state, HttpRequest request) {
     }
     if (request.path == "/v1/status") co_return respond(status_json(state));
     if (request.path == "/v1/backup") co_return respond(backup_json(state));
+    if (request.path == "/v1/expire") co_return respond(retention_json(state));
     co_return respond({{"error", {{"code", "not_found"}, {"message", "no such path"}}}}, 404);
 }
 

@@ -8,6 +8,7 @@
 #include "agent/base_backup_job.h"
 #include "agent/capture.h"
 #include "agent/control.h"
+#include "agent/expire.h"
 #include "agent/slot_governor.h"
 #include "base/secret.h"
 #include "storage/offloader.h"
@@ -58,6 +59,21 @@ struct TierState {
     Lsn offloaded_lsn;
     WallTime offloaded_until{};
     std::uint64_t pending_bytes = 0;
+    std::uint64_t ledger_sequence = 0;  // of the last entry that it has
+    bool is_place = false;              // the ledger speaks of it
+};
+
+// Retention at one place, and how its last pass ended.
+struct PlaceRetention {
+    std::string place;  // a tier; empty: the repository's directory
+    AgentMetrics::Retention metrics;
+    std::string judged;  // RetentionSurvey::judged of the last pass
+    std::optional<ExpireReport> last;
+    std::optional<Error> last_error;
+};
+struct RetentionState {
+    bool running = false;
+    std::vector<PlaceRetention> places;  // the directory first
 };
 
 struct AgentState {
@@ -76,6 +92,7 @@ struct AgentState {
     Progress progress;
     Capture capture;
     BackupState backup;
+    RetentionState retention;
     std::optional<wal::SlotFacts> slot;
     SlotGovernor governor;
     GovernorStep governor_step = GovernorStep::fine;
@@ -99,16 +116,23 @@ struct AgentState {
 
 nlohmann::json status_json(const AgentState& state);
 nlohmann::json backup_json(const AgentState& state);
+nlohmann::json retention_json(const AgentState& state);
+// Where the oldest base ended from which everything later can be restored, at whichever place.
+WallTime recoverable_from(const AgentState& state, WallTime first_base_stopped);
 nlohmann::json json_of(const pb::BackupInfo& backup);
 
-// Answers GET /metrics /livez /readyz /v1/status /v1/backup, and from the socket POST /v1/backup
-// /v1/restore-done /v1/verify-done.
+// Answers GET /metrics /livez /readyz /v1/status /v1/backup /v1/expire, and from the socket
+// POST /v1/backup /v1/expire /v1/restore-done /v1/verify-done.
 Task<HttpResponse> answer(AgentState& state, HttpRequest request);
 
 // Starts a base backup unless one runs. Errors: busy; unavailable while nothing is streamed yet.
 Result<> start_backup(AgentState& state, BackupRequest request);
 // Takes base backups when they are due, until stopping.
 Task<> keep_backups(AgentState& state);
+// Begins a pass of retention unless one runs. Errors: busy; refused where no window is set.
+Result<> start_retention(AgentState& state);
+// A pass every hour and after each base backup while a window is set, until stopping.
+Task<> keep_retention(AgentState& state);
 // Says that the loop turns, to systemd's watchdog and /livez, until stopping. Waits for nothing
 // else.
 Task<> keep_alive(AgentState& state);

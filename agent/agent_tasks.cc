@@ -86,8 +86,8 @@ void publish_store(AgentState& state, const StoreFacts& facts) {
         std::max(metrics.backup_last_failure_timestamp_seconds.value(),
                  to_seconds(facts.troubles.last_failed_backup)));
     if (facts.backups.empty()) return;
-    metrics.recoverable_from_timestamp_seconds.set(
-        static_cast<double>(facts.backups.front().stopped_at_us()) / 1e6);
+    const WallTime first(Micros(facts.backups.front().stopped_at_us()));
+    metrics.recoverable_from_timestamp_seconds.set(to_seconds(recoverable_from(state, first)));
     const pb::BackupInfo& last = facts.backups.back();
     metrics.backup_last_success_timestamp_seconds.set(static_cast<double>(last.stopped_at_us()) /
                                                       1e6);

@@ -199,16 +199,20 @@ void add_history_verbs(CLI::App& app, Parsed& parsed) {
         ->type_name("LEVEL")
         ->check(CLI::IsMember({"chunks", "wal"}));
 
+    add_verb(app, "expire", "Let go what the window and its rules do not keep",
+             "walvault expire --dry-run");
+
     verb = add_verb(app, "point", "A named restore point", "walvault point before_release_42");
     CLI::Option* name = verb->add_option("name", parsed.point.name, "Its name")->type_name("NAME");
     verb->add_flag("--list", parsed.point.list, "Those there are")->excludes(name);
 
     verb = add_verb(app, "repo", "Look at the repository or mend its index", "walvault repo stat");
-    verb->add_option("action", parsed.repo.action, "ls, stat, rebuild-index or add")
+    verb->add_option("action", parsed.repo.action, "ls, stat, rebuild-index, add or remove")
         ->required()
         ->type_name("ACTION")
-        ->check(CLI::IsMember({"ls", "stat", "rebuild-index", "add"}));
-    verb->add_option("name", parsed.repo.name, "For add: the empty second copy, [repo.NAME]")
+        ->check(CLI::IsMember({"ls", "stat", "rebuild-index", "add", "remove"}));
+    verb->add_option("name", parsed.repo.name,
+                     "For add: the empty second copy, [repo.NAME]; for remove: one that is no more")
         ->type_name("NAME");
 }
 
@@ -342,6 +346,7 @@ Result<VerbArguments> arguments_of(const std::string& verb, const Parsed& parsed
     if (verb == "restore") return parsed.restore;
     if (verb == "wal-get") return parsed.wal_get;
     if (verb == "verify") return parsed.verify;
+    if (verb == "expire") return ExpireArguments{};
     if (verb == "point") return parsed.point;
     if (verb == "key") return parsed.key;
     if (verb == "config") return parsed.config;
@@ -381,7 +386,10 @@ Result<> check_together(const std::string& verb, const Parsed& parsed) {
         return usage(fmt::format("config {} takes no key", parsed.config.action));
     if (verb == "repo" && parsed.repo.action == "add" && parsed.repo.name.empty())
         return usage("repo add needs a name", "walvault repo add NAME, for [repo.NAME]");
-    if (verb == "repo" && parsed.repo.action != "add" && !parsed.repo.name.empty())
+    if (verb == "repo" && parsed.repo.action == "remove" && parsed.repo.name.empty())
+        return usage("repo remove needs a name", "walvault repo remove NAME");
+    if (verb == "repo" && parsed.repo.action != "add" && parsed.repo.action != "remove" &&
+        !parsed.repo.name.empty())
         return usage(fmt::format("repo {} takes no name", parsed.repo.action));
     if (verb == "key" && parsed.key.action == "generate" && parsed.key.out.empty())
         return usage("key generate needs --out FILE",

@@ -19,8 +19,8 @@ struct HelpText {
 using VerbArguments =
     std::variant<RunArguments, InitArguments, BackupArguments, StatusArguments, InfoArguments,
                  LogArguments, ResolveArguments, RestoreArguments, WalGetArguments, VerifyArguments,
-                 PointArguments, KeyArguments, ConfigArguments, RepoArguments, DetachArguments,
-                 DemoArguments, VersionArguments, HelpText>;
+                 ExpireArguments, PointArguments, KeyArguments, ConfigArguments, RepoArguments,
+                 DetachArguments, DemoArguments, VersionArguments, HelpText>;
 
 struct CommandLine {
     Globals globals;

@@ -60,6 +60,19 @@ Result<std::uint64_t> times(std::uint64_t number, const Unit& unit, std::string_
 
 std::string quoted(std::string_view value) { return fmt::format("\"{}\"", value); }
 
+// As the file says it.
+std::string written(ConfigKey::Kind kind, std::string_view value) {
+    if (kind == ConfigKey::Kind::integer) return std::string(value);
+    if (kind == ConfigKey::Kind::text) return quoted(value);
+    std::string items;
+    while (!value.empty()) {
+        const std::size_t comma = std::min(value.find(", "), value.size());
+        items += (items.empty() ? "" : ", ") + quoted(value.substr(0, comma));
+        value.remove_prefix(std::min(comma + 2, value.size()));
+    }
+    return "[" + items + "]";
+}
+
 }  // namespace
 
 Result<std::uint64_t> parse_size(std::string_view text) {
@@ -159,7 +172,7 @@ std::string example_config() {
                            key.bounds);
         out +=
             fmt::format("{}{} = {}\n", off, dot == std::string::npos ? name : name.substr(dot + 1),
-                        key.kind == ConfigKey::Kind::integer ? std::string(value) : quoted(value));
+                        written(key.kind, value));
     }
     return out;
 }

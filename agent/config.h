@@ -11,6 +11,7 @@
 #include "base/file_system.h"
 #include "base/log.h"
 #include "base/result.h"
+#include "storage/retention.h"
 
 namespace walvault::agent {
 
@@ -43,6 +44,8 @@ struct RepoConfig {
     int wal_level = 2;                       // zstd level of WAL frames, 1..19
     int base_level = 1;                      // zstd level of base backup chunks
     std::uint64_t pack_bytes = 64ull << 20;  // plain bytes of WAL in a pack
+    storage::RetentionRules retention;       // window, then, protect_min
+    std::chrono::seconds expire_grace{24 * 3600};  // from condemned to deleted
 };
 
 // Another copy of the repository, kept up by the agent: [repo.NAME] besides [repo.primary].
@@ -50,6 +53,8 @@ struct TierConfig {
     std::string name;
     std::string url;
     std::chrono::milliseconds offload_interval{5000};  // 1s..1h
+    storage::RetentionRules retention;                 // of what lies there
+    std::chrono::seconds expire_grace{24 * 3600};
 };
 
 struct WebConfig {

@@ -94,6 +94,29 @@ tl::unexpected<Error> unknown_key(const std::string& table, const std::string& n
                 "walvault config default prints every key with its meaning");
 }
 
+// ["a", "b"] as "a, b"; nothing if it is no list of texts.
+std::optional<std::string> joined(const toml::node& node) {
+    if (!node.is_array()) return std::nullopt;
+    std::string text;
+    for (const toml::node& item : *node.as_array()) {
+        if (!item.is_string()) return std::nullopt;
+        text += (text.empty() ? "" : ", ") + **item.as_string();
+    }
+    return text;
+}
+
+std::string_view kind_text(ConfigKey::Kind kind) {
+    switch (kind) {
+        case ConfigKey::Kind::integer:
+            return "a whole number";
+        case ConfigKey::Kind::list:
+            return "a list of texts in quotes";
+        case ConfigKey::Kind::text:
+            break;
+    }
+    return "text in quotes";
+}
+
 Result<> take_value(const std::string& path, const std::string& table, const toml::key& toml_key,
                     const toml::node& node, Settings& settings) {
     const std::string name(toml_key.str());
@@ -106,12 +129,12 @@ Result<> take_value(const std::string& path, const std::string& table, const tom
         value = std::to_string(**node.as_integer());
     else if (row->kind == ConfigKey::Kind::text && node.is_string())
         value = **node.as_string();
+    else if (auto list = joined(node); row->kind == ConfigKey::Kind::list && list)
+        value = *list;
     else
-        return fail(
-            Errc::invalid_argument,
-            fmt::format("{}: {} must be {} ({})", where, printable(key),
-                        row->kind == ConfigKey::Kind::integer ? "a whole number" : "text in quotes",
-                        row->bounds));
+        return fail(Errc::invalid_argument,
+                    fmt::format("{}: {} must be {} ({})", where, printable(key),
+                                kind_text(row->kind), row->bounds));
     settings[key] = Setting{value, fmt::format("{}:{}", path, node.source().begin.line)};
     return {};
 }

@@ -199,6 +199,68 @@ Result<> set_pack_size(Config& config, ServerConfig*, const std::string& text) {
     return {};
 }
 
+Result<> parse_window(storage::RetentionRules& rules, const std::string& text) {
+    rules.window = seconds(0);
+    if (text == "off") return {};
+    WV_TRY(milliseconds value, duration_between(text, seconds(1), hours(24 * 3660)));
+    rules.window = std::chrono::duration_cast<seconds>(value);
+    return {};
+}
+
+// "daily x 30"
+Result<storage::RetentionPeriods> parse_periods(const std::string& text) {
+    using Unit = storage::RetentionPeriods::Unit;
+    constexpr std::array kUnits{std::pair("daily x ", Unit::day),
+                                std::pair("weekly x ", Unit::week),
+                                std::pair("monthly x ", Unit::month)};
+    for (const auto& [name, unit] : kUnits) {
+        if (!text.starts_with(name)) continue;
+        WV_TRY(int count, parse_integer(text.substr(std::string_view(name).size()), 1, 10'000));
+        return storage::RetentionPeriods{unit, static_cast<unsigned>(count)};
+    }
+    return wrong(
+        fmt::format("\"{}\" is none of daily, weekly and monthly x NUMBER", printable(text)),
+        "for example [\"daily x 30\", \"weekly x 12\", \"monthly x 84\"]");
+}
+
+Result<> parse_then(storage::RetentionRules& rules, const std::string& text) {
+    rules.then.clear();
+    for (std::size_t from = 0; from < text.size();) {
+        const std::size_t comma = std::min(text.find(", ", from), text.size());
+        WV_TRY(auto periods, parse_periods(text.substr(from, comma - from)));
+        rules.then.push_back(periods);
+        from = comma + 2;
+    }
+    return {};
+}
+
+Result<> parse_protect_min(storage::RetentionRules& rules, const std::string& text) {
+    WV_TRY(int count, parse_integer(text, 1, 10'000));
+    rules.protect_min = static_cast<unsigned>(count);
+    return {};
+}
+
+// Of [repo.primary], and of a tier.
+template <Result<> (*parse)(storage::RetentionRules&, const std::string&)>
+Result<> set_rule(Config& config, ServerConfig*, const std::string& text) {
+    return parse(config.repo.retention, text);
+}
+template <Result<> (*parse)(storage::RetentionRules&, const std::string&)>
+Result<> set_tier_rule(TierConfig& tier, const std::string& text) {
+    return parse(tier.retention, text);
+}
+
+Result<> set_expire_grace(Config& config, ServerConfig*, const std::string& text) {
+    WV_TRY(milliseconds value, duration_between(text, seconds(0), hours(24 * 366)));
+    config.repo.expire_grace = std::chrono::duration_cast<seconds>(value);
+    return {};
+}
+Result<> set_tier_expire_grace(TierConfig& tier, const std::string& text) {
+    WV_TRY(milliseconds value, duration_between(text, seconds(0), hours(24 * 366)));
+    tier.expire_grace = std::chrono::duration_cast<seconds>(value);
+    return {};
+}
+
 Result<> set_key(Config& config, ServerConfig*, const std::string& text) {
     bool credential = text.starts_with("credential:");
     std::string name = credential                  ? text.substr(11)
@@ -275,6 +337,7 @@ Result<> set_log_format(Config& config, ServerConfig*, const std::string& text) 
 
 constexpr auto kText = ConfigKey::Kind::text;
 constexpr auto kInteger = ConfigKey::Kind::integer;
+constexpr auto kList = ConfigKey::Kind::list;
 
 constexpr std::array kKeys{
     ConfigKey{"config_version", kInteger, "1", false, "", "1", "The form of this file.",
@@ -335,6 +398,20 @@ constexpr std::array kKeys{
               "The zstd level of base backups.", set_base_level},
     ConfigKey{"repo.primary.pack_size", kText, "64MiB", false, "", "a size, 1MiB to 1GiB",
               "How much WAL one pack file holds.", set_pack_size},
+    ConfigKey{"repo.primary.window", kText, "off", false, "", "a duration, 1s to 3660d, or off",
+              "Every second of so long stays here; what is older goes, but for what then and "
+              "protect_min keep, and not before each copy that keeps it has it. off: everything "
+              "stays.",
+              set_rule<parse_window>},
+    ConfigKey{"repo.primary.then", kList, "", false, "",
+              "daily, weekly and monthly x NUMBER, as in [\"daily x 30\", \"monthly x 84\"]",
+              "Of each day (week, month; in UTC) before the window the newest base backup stays.",
+              set_rule<parse_then>},
+    ConfigKey{"repo.primary.protect_min", kInteger, "2", false, "", "1 to 10000",
+              "So many of the newest base backups stay, however old.", set_rule<parse_protect_min>},
+    ConfigKey{"repo.primary.expire_grace", kText, "24h", false, "", "a duration, 0s to 366d",
+              "How long what expired still lies there, out of sight, before it is deleted.",
+              set_expire_grace},
     ConfigKey{"repo.*.url", kText, "", true, "file:///mnt/backup/walvault", "file:///absolute/path",
               "A second copy of the repository: a mounted disk or NFS. `walvault repo add NAME` "
               "makes the empty directory one.",
@@ -342,6 +419,16 @@ constexpr std::array kKeys{
     ConfigKey{"repo.*.offload_interval", kText, "5s", false, "", "a duration, 1s to 1h",
               "How often what is new goes there: what the loss of this host costs.", nullptr,
               set_offload_interval},
+    ConfigKey{"repo.*.window", kText, "off", false, "", "a duration, 1s to 3660d, or off",
+              "As in [repo.primary], of what lies there. off: everything stays there.", nullptr,
+              set_tier_rule<parse_window>},
+    ConfigKey{"repo.*.then", kList, "", false, "",
+              "daily, weekly and monthly x NUMBER, as in [\"daily x 30\", \"monthly x 84\"]",
+              "As in [repo.primary].", nullptr, set_tier_rule<parse_then>},
+    ConfigKey{"repo.*.protect_min", kInteger, "2", false, "", "1 to 10000", "As in [repo.primary].",
+              nullptr, set_tier_rule<parse_protect_min>},
+    ConfigKey{"repo.*.expire_grace", kText, "24h", false, "", "a duration, 0s to 366d",
+              "As in [repo.primary].", nullptr, set_tier_expire_grace},
     ConfigKey{"encryption.key", kText, "", true, "credential:repo.key",
               "credential:NAME or file:/path",
               "Where the master key is. credential: $CREDENTIALS_DIRECTORY/NAME, else NAME beside "

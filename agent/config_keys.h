@@ -11,7 +11,7 @@
 namespace walvault::agent {
 
 struct ConfigKey {
-    enum class Kind { text, integer };
+    enum class Kind { text, integer, list };  // list: of texts; here they are joined by ", "
     // "server.*.slot"; the star is the server's name, or in "repo.*.url" the tier's.
     std::string_view pattern;
     Kind kind = Kind::text;

@@ -32,7 +32,8 @@ public:
     const std::string& directory() const { return directory_; }
     const std::string& server_version() const { return server_version_; }
     const std::string& program() const { return program_; }
-    // The role that owns everything: named as the user it runs as, whom peer authentication lets in.
+    // The role that owns everything: named as the user it runs as, whom peer authentication lets
+    // in.
     const std::string& superuser() const { return account_.name; }
     DemoServer shop() const { return {directory_ + "/socket", kPort}; }
     std::string config_path() const { return directory_ + "/walvault.toml"; }

@@ -414,6 +414,22 @@ AgentMetrics::Tier AgentMetrics::tier(const std::string& name) {
     return made;
 }
 
+AgentMetrics::Retention AgentMetrics::retention(const std::string& repo) {
+    const Labels labels = with(server_, "repo", repo);
+    Retention made;
+    made.window_seconds = metrics_->gauge(
+        "walvault_retention_window_seconds",
+        "How long every second stays there, from the configuration; 0: for ever.", labels);
+    made.last_success_timestamp_seconds =
+        metrics_->gauge("walvault_retention_last_success_timestamp_seconds",
+                        "When retention last looked at everything, Unix time; 0: never.", labels);
+    made.condemned_bytes = metrics_->gauge("walvault_retention_condemned_bytes",
+                                           "Expired there and not deleted yet.", labels);
+    made.freed_bytes_total = metrics_->counter("walvault_retention_freed_bytes_total",
+                                               "Deleted there after it expired.", labels);
+    return made;
+}
+
 void AgentMetrics::set_governor_step(GovernorStep step) {
     for (auto& [each, gauge] : slot_governor_)
         gauge.set(each == step ? 1 : 0);

@@ -70,6 +70,14 @@ struct AgentMetrics {
         Counter errors_total;
     };
     Tier tier(const std::string& name);
+    // Of what lies in the repository's directory ("primary") or in a copy.
+    struct Retention {
+        Gauge window_seconds;
+        Gauge last_success_timestamp_seconds;
+        Gauge condemned_bytes;
+        Counter freed_bytes_total;
+    };
+    Retention retention(const std::string& repo);
     // Adds the lines written since the last call; call before each scrape.
     void sync_log_counts();
 

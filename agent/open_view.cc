@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "agent/render.h"
+#include "storage/layered_store.h"
 #include "storage/tier_store.h"
 
 namespace walvault::agent {
@@ -46,7 +47,7 @@ Result<bool> is_copy(storage::ObjectStore& store) {
     return writers.empty();
 }
 
-Result<OpenedView> open_tier_view(const Globals& globals) {
+Result<OpenedView> open_tier_view(const Globals& globals, const ViewWanted& wanted) {
     OpenedView opened;
     opened.is_tier = true;
     WV_CHECK(configure_log(globals, opened.config));
@@ -60,8 +61,13 @@ Result<OpenedView> open_tier_view(const Globals& globals) {
     opened.master = std::make_unique<storage::MasterKey>(std::move(master));
     auto copy = is_copy(*opened.store);
     if (!copy) return fail(as_repository_error(std::move(copy).error()));
-    const storage::RepositoryView::Options options{
-        .index_directory = "", .scratch_directory = scratch_directory(), .is_tier = *copy};
+    storage::RepositoryView::Options options{.index_directory = "",
+                                             .scratch_directory = scratch_directory(),
+                                             .is_tier = *copy,
+                                             .with_condemned = wanted.with_condemned};
+    auto name = storage::read_tier_name(*opened.store);
+    if (!name) return fail(as_repository_error(std::move(name).error()));
+    options.place = *copy ? *name : std::optional<std::string>("");
     auto view = storage::RepositoryView::open(*opened.store, *opened.master, options);
     if (!view) {
         const bool is_none = view.error().code == Errc::not_found;
@@ -87,8 +93,22 @@ std::string source_options(const Globals& globals) {
     return " --from " + printable(globals.from) + " --key-file " + printable(globals.key_path);
 }
 
+Result<std::unique_ptr<storage::ObjectStore>> open_layered_store(const Config& config) {
+    std::vector<std::unique_ptr<storage::ObjectStore>> tiers;
+    for (const TierConfig& tier : config.tiers) {
+        WV_TRY(auto store, storage::open_tier_store(posix_file_system(), tier.url));
+        tiers.push_back(std::move(store));
+    }
+    return storage::make_layered_store(
+        storage::make_directory_store(posix_file_system(), config.repo.root), std::move(tiers));
+}
+
 Result<storage::MasterKey> read_master_key(const Config& config) {
     return storage::MasterKey::read_file(posix_file_system(), config.key_path);
+}
+
+storage::RepositoryView::Options view_options(const std::string& root) {
+    return {.index_directory = root + "/index", .scratch_directory = scratch_directory()};
 }
 
 Error as_repository_error(Error error) {
@@ -96,8 +116,8 @@ Error as_repository_error(Error error) {
     return error;
 }
 
-Result<OpenedView> open_view(const Globals& globals) {
-    if (!globals.from.empty()) return open_tier_view(globals);
+Result<OpenedView> open_view(const Globals& globals, const ViewWanted& wanted) {
+    if (!globals.from.empty()) return open_tier_view(globals, wanted);
     OpenedView opened;
     WV_TRY(opened.config, load_config(globals));
     WV_TRY(const ServerConfig* server, opened.config.server(globals.server));
@@ -105,10 +125,14 @@ Result<OpenedView> open_view(const Globals& globals) {
     opened.zone = display_zone(server->time_zone);
     WV_TRY(auto master, read_master_key(opened.config));
     opened.master = std::make_unique<storage::MasterKey>(std::move(master));
-    opened.store = storage::make_directory_store(posix_file_system(), opened.config.repo.root);
-    const storage::RepositoryView::Options options{
-        .index_directory = opened.config.repo.root + "/index",
-        .scratch_directory = scratch_directory()};
+    storage::RepositoryView::Options options = view_options(opened.config.repo.root);
+    options.with_condemned = wanted.with_condemned;
+    if (wanted.only_here) {
+        options.place = "";
+        opened.store = storage::make_directory_store(posix_file_system(), opened.config.repo.root);
+    } else {
+        WV_TRY(opened.store, open_layered_store(opened.config));
+    }
     auto view = storage::RepositoryView::open(*opened.store, *opened.master, options);
     if (!view) return fail(as_repository_error(std::move(view).error()));
     opened.view = std::move(*view);

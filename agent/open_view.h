@@ -26,12 +26,25 @@ struct OpenedView {
 // The key the configuration names. Errors: wrong_key.
 Result<storage::MasterKey> read_master_key(const Config& config);
 
-// The same error for the exit code of a repository that cannot be reached or is none; others unchanged.
+// The same error for the exit code of a repository that cannot be reached or is none; others
+// unchanged.
 Error as_repository_error(Error error);
 
-// Reads the configuration, the key and the repository; with --from, key and tier only. Errors: as
-// those; not_found if the repository has nothing of the server that is meant.
-Result<OpenedView> open_view(const Globals& globals);
+struct ViewWanted {
+    bool with_condemned = false;  // also what retention has condemned, while it is there
+    bool only_here = false;  // what the repository's directory has, nothing that only tiers have
+};
+// Reads the configuration, the key and the repository, its tiers for what only they have; with
+// --from, key and one tier. Errors: as those; not_found if the repository has nothing of the server
+// that is meant.
+Result<OpenedView> open_view(const Globals& globals, const ViewWanted& wanted = {});
+
+// The repository's directory, and its tiers for packs that are not there any more. Asks nothing of
+// them yet. Errors: as open_tier_store().
+Result<std::unique_ptr<storage::ObjectStore>> open_layered_store(const Config& config);
+
+// How views of a repository at `root` are opened: with its index where it can be used.
+storage::RepositoryView::Options view_options(const std::string& root);
 
 // " --from URL --key-file FILE" where these were given: for commands that are shown.
 std::string source_options(const Globals& globals);

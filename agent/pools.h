@@ -16,6 +16,7 @@ struct Pools {
     Pool tail{1};     // writes and syncs of the tail: nothing else may stand before them
     Pool store{1};    // the repository: ledger, index, closing
     Pool backup{1};   // writes of base backup packs
+    Pool expire{1};   // retention's look at the repository, which may take minutes
     Pool command{1};  // wal_fetch, which may take minutes
 };
 

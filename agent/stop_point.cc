@@ -4,6 +4,7 @@
 
 #include "agent/render.h"
 #include "agent/stop_point_errors.h"
+#include "storage/lineage.h"
 #include "storage/wal_summary.h"
 
 namespace walvault::agent {
@@ -13,7 +14,8 @@ using storage::HistoryRecord;
 using storage::RepositoryView;
 
 constexpr Micros kOneMicrosecond{1};
-// A mark names the first stamp behind a step; of transactions that ran at once, the next may be earlier.
+// A mark names the first stamp behind a step; of transactions that ran at once, the next may be
+// earlier.
 constexpr Micros kOutOfOrder{storage::kClockStepMicros};
 constexpr std::uint64_t kExactCountBytesMax = 16_MiB;
 // The record is 40 bytes, and a page header may lie in it.
@@ -23,10 +25,6 @@ Lsn next_record_lsn(Lsn end) { return Lsn{(end.value + 7) / 8 * 8}; }
 WallTime time_of(std::int64_t micros) { return WallTime(Micros(micros)); }
 Lsn stop_of(const pb::BackupInfo& base) { return Lsn{base.stop_lsn()}; }
 Lsn start_of(const pb::BackupInfo& base) { return Lsn{base.start_lsn()}; }
-
-bool is_of_history(const std::string& id, const Id16& history) {
-    return as_text(history) == std::string_view(id);
-}
 
 // The oldest moment whose state a base proves. A transaction before its stop whose WAL is stored
 // without a hole up to the base shows the state from its own time on; else nothing earlier than the
@@ -84,8 +82,8 @@ public:
     }
 
 private:
-    // The newest there is, or nothing: behind a gap without a base, and before damage, there is more
-    // that cannot be restored.
+    // The newest there is, or nothing: behind a gap without a base, and before damage, there is
+    // more that cannot be restored.
     Result<StopPoint> resolve_latest() {
         const Window& window = windows_.back();
         if (window.history.damage) return fail(*window.history.damage);
@@ -128,7 +126,8 @@ private:
         std::vector<Lsn> cuts;
         for (const auto& step : steps) {
             if (moment <= step.stepped_to - kOutOfOrder || moment >= step.stepped_from) continue;
-            // Up to the cut behind the step before, nothing is later than `moment`: it is this one's too.
+            // Up to the cut behind the step before, nothing is later than `moment`: it is this
+            // one's too.
             if (!cuts.empty() && step.at_lsn <= cuts.back()) continue;
             WV_TRY(Lsn other, cut_after_step(window, step.at_lsn, moment));
             cuts.push_back(other);
@@ -230,8 +229,9 @@ private:
 
     Result<StopPoint> resolve_backup() {
         for (auto window = windows_.rbegin(); window != windows_.rend(); ++window)
-            for (const auto& base : window->bases)
-                if (base.backup_id() == target_.name) return at_base(*window, base);
+            for (const auto* bases : {&window->bases, &window->single_bases})
+                for (const auto& base : *bases)
+                    if (base.backup_id() == target_.name) return at_base(*window, base);
         return say_.no_such_backup();
     }
 
@@ -267,9 +267,15 @@ private:
     // unknown.
     Result<> require_state_known(const Window& window, const StopPoint& stop, WallTime moment) {
         if (moment >= time_of(stop.base.started_at_us())) return {};
-        if (!stop.last_kept) return say_.before_window();
-        if (stop.last_kept->start_lsn >= start_of(stop.base)) return {};
-        return require_covered(window, stop.last_kept->start_lsn, start_of(stop.base));
+        std::optional<Lsn> known_from;
+        if (stop.last_kept) known_from = stop.last_kept->start_lsn;
+        // Nor is anything unknown where the WAL is whole from an older base on, begun before it.
+        for (const pb::BackupInfo& each : window.bases)
+            if (time_of(each.started_at_us()) <= moment && stop_of(each) <= stop.cut_lsn)
+                known_from = std::max(known_from.value_or(Lsn{}), start_of(each));
+        if (!known_from) return say_.before_window();
+        if (*known_from >= start_of(stop.base)) return {};
+        return require_covered(window, *known_from, start_of(stop.base));
     }
 
     Result<> require_covered(const Window& window, Lsn from, Lsn to) {
@@ -299,8 +305,15 @@ private:
         WV_TRY(stop.first_left_out, view_.first_transaction_from(window.history.id, cut.lsn));
         if (!stop.first_left_out) return stop;
         WV_TRY(stop.left_out_commits,
-               count_transactions(window.history, stop.first_left_out->start_lsn));
+               count_left_out(window.history, stop.first_left_out->start_lsn));
         return stop;
+    }
+
+    // Behind a single base, WAL that expired is left out too: only what is stored counts.
+    Result<std::uint64_t> count_left_out(const HistoryRecord& history, Lsn from) {
+        auto count = count_transactions(history, from);
+        if (count || count.error().code != Errc::gap) return count;
+        return view_.count_commits(history.id, from, history.end_lsn);
     }
 
     // Exact where little WAL follows, from summaries where it is much.
@@ -380,7 +393,8 @@ private:
 
     // No commit stands behind the last one kept, but a ROLLBACK PREPARED may: without it the
     // transaction it ended would be waiting again.
-    Result<> prefer_later_abort(const StopPoint& stop, const Cut& cut, std::optional<WalFinding>& last) {
+    Result<> prefer_later_abort(const StopPoint& stop, const Cut& cut,
+                                std::optional<WalFinding>& last) {
         const Lsn from = std::max(last ? last->end_lsn : Lsn{}, Lsn{stop.base.stop_lsn()});
         const Lsn to = std::min(cut.lsn, stop.history.end_lsn);
         if (from >= to) return {};
@@ -410,31 +424,24 @@ private:
 
 namespace {
 
-const HistoryRecord* find(const std::vector<HistoryRecord>& histories, const Id16& id) {
-    auto found = std::find_if(histories.begin(), histories.end(),
-                              [&](const HistoryRecord& each) { return each.id == id; });
-    return found == histories.end() ? nullptr : &*found;
-}
-
-// Complete bases of the history and its ancestors that are consistent before their path is left. A
-// history stores the whole segment that it begins in: up to the fork those bytes are its parent's, and
-// so is a base in them.
-std::vector<pb::BackupInfo> bases_of(const HistoryRecord& history,
-                                     const std::vector<HistoryRecord>& histories,
-                                     const std::vector<pb::BackupInfo>& backups) {
-    std::vector<pb::BackupInfo> bases;
-    Lsn left_at = storage::kOpenEndLsn;
-    for (const HistoryRecord* on_path = &history; on_path != nullptr;) {
-        for (const auto& backup : backups)
-            if (is_of_history(backup.history_id(), on_path->id) && stop_of(backup) <= left_at)
-                bases.push_back(backup);
-        if (!on_path->parent) break;
-        left_at = std::min(left_at, on_path->fork_lsn);
-        on_path = find(histories, *on_path->parent);
+// What retention left of a lineage may have holes: a base before the last of them leads no further
+// than to itself.
+Result<> part_single_bases(RepositoryView& view, Window& window) {
+    Lsn expired;
+    WV_TRY(auto stretches, view.lineage(window.history.id));
+    for (const storage::Stretch& stretch : stretches) {
+        WV_TRY(Lsn until, view.expired_until(stretch.history));
+        expired = std::max(expired, std::min(until, stretch.to));
     }
-    std::sort(bases.begin(), bases.end(),
-              [](const auto& a, const auto& b) { return a.stop_lsn() < b.stop_lsn(); });
-    return bases;
+    auto whole = window.bases.begin();
+    for (; whole != window.bases.end() && start_of(*whole) < expired; ++whole) {
+        auto covered = view.require_coverage(window.history.id, start_of(*whole), expired);
+        if (covered) break;
+        if (covered.error().code != Errc::gap) return covered;
+    }
+    window.single_bases.assign(window.bases.begin(), whole);
+    window.bases.erase(window.bases.begin(), whole);
+    return {};
 }
 
 bool is_chosen(const ResolveContext& context, const HistoryRecord& history) {
@@ -444,7 +451,8 @@ bool is_chosen(const ResolveContext& context, const HistoryRecord& history) {
 
 }  // namespace
 
-Result<std::vector<Window>> restore_windows(RepositoryView& view, const std::string& cluster) {
+Result<std::vector<Window>> restore_windows(RepositoryView& view, const std::string& cluster,
+                                            bool with_single_bases) {
     WV_TRY(auto histories, view.histories(cluster));
     WV_TRY(auto backups, view.backups(cluster));
     WV_TRY(auto current, view.current_history(cluster));
@@ -455,9 +463,12 @@ Result<std::vector<Window>> restore_windows(RepositoryView& view, const std::str
     for (const auto& history : histories) {
         Window window;
         window.history = history;
-        window.bases = bases_of(history, histories, backups);
-        if (window.bases.empty()) continue;
-        WV_TRY(window.from, window_start(view, history, window.bases.front()));
+        window.bases = storage::bases_on_path(history, histories, backups);
+        WV_CHECK(part_single_bases(view, window));
+        if (window.bases.empty() && (window.single_bases.empty() || !with_single_bases)) continue;
+        if (!window.bases.empty()) {
+            WV_TRY(window.from, window_start(view, history, window.bases.front()));
+        }
         window.until = std::max({history.covered_until, history.last_commit_at, window.from});
         windows.push_back(std::move(window));
     }
@@ -466,13 +477,15 @@ Result<std::vector<Window>> restore_windows(RepositoryView& view, const std::str
 
 Result<StopPoint> resolve_target(RepositoryView& view, const Target& target,
                                  const ResolveContext& context) {
-    WV_TRY(auto windows, restore_windows(view, context.cluster));
+    const bool one_base = target.kind == Target::Kind::backup;
+    WV_TRY(auto windows, restore_windows(view, context.cluster, one_base));
     if (windows.empty())
         return fail(
             Errc::outside_window,
             context.cluster + " has no complete base backup yet, so nothing can be restored",
             "take one: walvault backup");
-    std::erase_if(windows, [&](const Window& window) { return !is_chosen(context, window.history); });
+    std::erase_if(windows,
+                  [&](const Window& window) { return !is_chosen(context, window.history); });
     if (windows.empty())
         return fail(Errc::outside_window,
                     "no restorable history " +

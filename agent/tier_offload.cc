@@ -61,12 +61,31 @@ void note_round(TierState& tier, const Moment& moment, const storage::Offloader:
     tier.error.reset();
     tier.backoff.reset();
     tier.pending_bytes = round.pending_bytes;
+    tier.ledger_sequence = round.ledger_sequence;
     tier.metrics.up.set(1);
     tier.metrics.put_bytes_total.add(static_cast<double>(round.put_bytes));
     if (!round.is_complete || !moment.is_exact) return;
     tier.history = moment.history;
     tier.offloaded_lsn = moment.flushed_lsn;
     tier.offloaded_until = moment.recoverable_until;
+}
+
+// From here on nothing goes in the directory that is not there yet, unless it is not to be kept.
+Task<> add_place(AgentState& state, TierState& tier) {
+    auto add = [&state, &tier] { return state.repository->add_place(tier.config.name); };
+    auto added = co_await run_on(state.pools.store, std::move(add));
+    if (added)
+        tier.is_place = true;
+    else
+        log::warn("offload.place_not_entered", added.error().message, {{"repo", tier.config.name}});
+}
+
+storage::TierPlace place_of(AgentState& state, const std::string& name) {
+    auto keeps = [&state, name](const std::string& path) -> Result<bool> {
+        WV_TRY(auto entry, state.repository->condemned_by(path, name));
+        return !entry;
+    };
+    return {.name = name, .keeps = std::move(keeps)};
 }
 
 enum class Outcome { complete, more, waits, failed };
@@ -83,6 +102,7 @@ Task<Outcome> one_round(AgentState& state, TierState& tier) {
         co_return Outcome::failed;
     }
     note_round(tier, moment, *round);
+    if (!tier.is_place) co_await add_place(state, tier);
     if (round->is_complete && moment.is_exact) co_return Outcome::complete;
     co_return round->put_bytes > 0 ? Outcome::more : Outcome::waits;
 }
@@ -99,8 +119,10 @@ Result<> make_tiers(AgentState& state) {
         tier->repository =
             storage::make_directory_store(posix_file_system(), state.config.repo.root);
         WV_TRY(tier->objects, storage::open_tier_objects(posix_file_system(), config.url));
-        WV_TRY(tier->offloader,
-               storage::Offloader::open(*tier->repository, *tier->objects, master));
+        WV_TRY(tier->offloader, storage::Offloader::open(*tier->repository, *tier->objects, master,
+                                                         place_of(state, config.name)));
+        state.retention.places.push_back(
+            {.place = config.name, .metrics = state.metrics.retention(config.name)});
         state.tiers.push_back(std::move(tier));
     }
     return {};

@@ -72,6 +72,9 @@ std::string summary_text(const OpenedView& opened, const Facts& facts) {
                 format_duration(window.until - window.from) + ", timeline " +
                 std::to_string(window.history.timeline) + ", WAL to " +
                 to_string(window.history.end_lsn) + ")\n";
+    if (const auto promised = opened.config.repo.retention.window; promised.count() > 0)
+        text += "  window      the last " + format_duration(promised) +
+                " stay restorable; what is older expires\n";
     text += "  gaps        " +
             (facts.gaps.empty() ? std::string("none") : format_count(facts.gaps.size())) + "\n";
     const auto& totals = facts.totals;
@@ -230,23 +233,26 @@ Json info_json(const OpenedView& opened, const Facts& facts) {
                           {"at", format_utc(time_of(point.mark.at_us()), 6)},
                           {"lsn", to_string(Lsn{point.mark.start_lsn()})}});
     const auto& totals = facts.totals;
-    return {{"server", opened.cluster.name},
-            {"system_identifier", std::to_string(opened.cluster.system_identifier)},
-            {"server_version_num", opened.cluster.server_version_num},
-            {"segment_bytes", opened.cluster.segment_bytes},
-            {"repository", opened.store->url()},
-            {"windows", windows_json(facts)},
-            {"histories", histories_json(facts)},
-            {"gaps", gaps_json(facts)},
-            {"backups", backups_json(facts)},
-            {"points", points},
-            {"totals",
-             {{"wal_bytes", totals.wal_plain_bytes},
-              {"wal_stored_bytes", totals.wal_stored_bytes},
-              {"base_bytes", totals.base_plain_bytes},
-              {"base_stored_bytes", totals.base_stored_bytes},
-              {"chunk_count", totals.chunk_count},
-              {"pack_count", totals.pack_count}}}};
+    Json body{{"server", opened.cluster.name},
+              {"system_identifier", std::to_string(opened.cluster.system_identifier)},
+              {"server_version_num", opened.cluster.server_version_num},
+              {"segment_bytes", opened.cluster.segment_bytes},
+              {"repository", opened.store->url()},
+              {"windows", windows_json(facts)},
+              {"histories", histories_json(facts)},
+              {"gaps", gaps_json(facts)},
+              {"backups", backups_json(facts)},
+              {"points", points},
+              {"totals",
+               {{"wal_bytes", totals.wal_plain_bytes},
+                {"wal_stored_bytes", totals.wal_stored_bytes},
+                {"base_bytes", totals.base_plain_bytes},
+                {"base_stored_bytes", totals.base_stored_bytes},
+                {"chunk_count", totals.chunk_count},
+                {"pack_count", totals.pack_count}}}};
+    if (const auto promised = opened.config.repo.retention.window; promised.count() > 0)
+        body["window_s"] = promised.count();
+    return body;
 }
 
 std::string info_text(const OpenedView& opened, const Facts& facts,

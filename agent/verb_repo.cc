@@ -31,6 +31,9 @@ int rebuild_index(const Globals& globals, const Config& config) {
     options.host = "rebuild-index";
     options.wal_level = config.repo.wal_level;
     options.rebuild_index = true;
+    auto packs = open_layered_store(config);
+    if (!packs) return report(globals, packs.error());
+    options.packs_store = std::move(*packs);
     SteadyTime started = system_clock().steady_now();
     auto repository = storage::Repository::open(posix_file_system(), config.repo.root, *master,
                                                 system_clock(), options);
@@ -108,7 +111,8 @@ Result<const TierConfig*> add_tier(const Globals& globals, const Config& config,
     WV_TRY(auto objects, storage::open_tier_objects(posix_file_system(), tier->url));
     auto is_one = storage::is_tier(*repository, *objects, master);
     Result<> made = is_one ? Result<>() : fail(is_one.error());
-    if (made && !globals.dry_run) made = storage::initialize_tier(*repository, *objects, master);
+    if (made && !globals.dry_run)
+        made = storage::initialize_tier(*repository, *objects, master, name);
     if (made) return tier;
     Error error = as_repository_error(made.error());
     if (made.error().code == Errc::unavailable || made.error().code == Errc::io)
@@ -132,6 +136,45 @@ int add(const Globals& globals, const Config& config, const std::string& name) {
     return kExitDone;
 }
 
+// The ledger's word that a tier is no more; what lies there is left as it is.
+Result<> remove_tier(const Globals& globals, const Config& config, const std::string& name) {
+    if (config.tier(name))
+        return fail(Errc::refused, "[repo." + printable(name) + "] is still in the configuration",
+                    "take the table out first");
+    WV_TRY(storage::MasterKey master, read_master_key(config));
+    storage::RepositoryOptions options;
+    options.version = kVersion;
+    options.host = "repo remove";
+    options.wal_level = config.repo.wal_level;
+    auto repository = storage::Repository::open(posix_file_system(), config.repo.root, master,
+                                                system_clock(), options);
+    if (!repository) return fail(as_repository_error(std::move(repository).error()));
+    WV_TRY(auto tiers, (*repository)->tiers());
+    if (std::ranges::find(tiers, name) == tiers.end()) {
+        std::string known;
+        for (const std::string& tier : tiers)
+            known += (known.empty() ? "" : ", ") + tier;
+        return fail(Errc::invalid_argument, "the ledger knows no copy \"" + printable(name) + "\"",
+                    known.empty() ? "it knows of none" : "it knows of " + known);
+    }
+    if (globals.dry_run) return {};
+    WV_CHECK((*repository)->remove_place(name));
+    return (*repository)->sync();
+}
+
+int remove(const Globals& globals, const Config& config, const std::string& name) {
+    auto removed = remove_tier(globals, config, name);
+    if (!removed) return report(globals, removed.error());
+    if (globals.output != Output::text)
+        print_answer(globals, json{{"repo", name}, {"dry_run", globals.dry_run}});
+    else if (!globals.quiet)
+        std::printf(globals.dry_run ? "Would enter that the copy %s does not count any more.\n"
+                                    : "The copy %s does not count any more. What lies there was "
+                                      "left as it is.\n",
+                    printable(name).c_str());
+    return kExitDone;
+}
+
 }  // namespace
 
 int verb_repo(const Globals& globals, const RepoArguments& arguments) {
@@ -141,9 +184,10 @@ int verb_repo(const Globals& globals, const RepoArguments& arguments) {
     if (arguments.action == "stat") return stat(globals);
     if (arguments.action == "ls") return ls(globals);
     if (arguments.action == "add") return add(globals, *config, arguments.name);
+    if (arguments.action == "remove") return remove(globals, *config, arguments.name);
     return report(globals,
                   Error{Errc::invalid_argument, "repo has no action \"" + arguments.action + "\"",
-                        "rebuild-index, stat, ls or add"},
+                        "rebuild-index, stat, ls, add or remove"},
                   kExitUsage);
 }
 

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "agent/expire.h"
 #include "agent/open_view.h"
 #include "agent/operating_user.h"
 #include "agent/render.h"
@@ -27,6 +28,7 @@ public:
     Result<ExitCode> run() {
         WV_CHECK(require_arguments());
         WV_TRY(opened_, open_view(globals_));
+        if (!globals_.dry_run) lease_ = hold_lease(opened_, "restore");
         WV_TRY(const RestoreInputs inputs, gather());
         WV_TRY(RestorePlan plan, plan_restore(inputs));
         WV_TRY(RestoreOptions options, make_options(plan));
@@ -267,7 +269,8 @@ private:
     const Globals& globals_;
     const RestoreArguments& arguments_;
     OpenedView opened_;
-    std::string bin_directory_;        // empty: not found
+    std::unique_ptr<storage::HeldLease> lease_;  // goes before the store
+    std::string bin_directory_;                  // empty: not found
     std::vector<std::string> source_;  // where wal-get reads from: options with absolute paths
 };
 

@@ -59,6 +59,17 @@ std::string host_line(const json& host) {
     return text;
 }
 
+std::string window_line(const json& place, const Style& style) {
+    const std::string repo = place.value("repo", "");
+    std::string text = "the last " +
+                       format_duration(std::chrono::seconds(place.value("window_s", 0))) +
+                       (repo == "primary" ? "" : " on " + printable(repo));
+    const json error = place.value("last_error", json::object());
+    if (error.contains("message"))
+        text += "   " + style.warning("nothing expires: ") + printable(error.value("message", ""));
+    return text;
+}
+
 std::string tier_line(const json& tier, const Style& style) {
     std::string text = printable(tier.value("name", ""));
     const WallTime until = time_of(tier, "recoverable_until");
@@ -91,6 +102,9 @@ std::string text_of(const json& status, const std::string& zone, const Style& st
     out += line("stream", stream_line(status));
     for (const json& host : status.value("hosts", json::array()))
         out += line("host", host_line(host));
+    const json retention = status.value("retention", json::object());
+    for (const json& place : retention.value("places", json::array()))
+        out += line("window", window_line(place, style));
     out += line("repository",
                 format_size(status.value("wal_stored_bytes", std::uint64_t{0})) + " for " +
                     format_size(status.value("wal_plain_bytes", std::uint64_t{0})) + " of WAL, " +

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "agent/control.h"
+#include "agent/expire.h"
 #include "agent/open_view.h"
 #include "agent/progress_line.h"
 #include "agent/render.h"
@@ -57,7 +58,11 @@ Result<> check_packs(OpenedView& opened, bool wal_only, const Globals& globals, 
 Result<> check_promises(OpenedView& opened, bool wal_only, Outcome& outcome) {
     WV_TRY(auto histories, opened.view->histories(opened.cluster.name));
     for (const storage::HistoryRecord& history : histories) {
-        auto whole = opened.view->require_coverage(history.id, history.start_lsn, history.end_lsn);
+        // What retention left before its window are single bases, which are looked at below.
+        WV_TRY(Lsn expired, opened.view->expired_until(history.id));
+        const Lsn from = std::max(history.start_lsn, expired);
+        if (from >= history.end_lsn) continue;
+        auto whole = opened.view->require_coverage(history.id, from, history.end_lsn);
         if (!whole) note(outcome, whole.error());
     }
     WV_TRY(auto backups, opened.view->backups(opened.cluster.name));
@@ -135,8 +140,9 @@ int verb_verify(const Globals& globals, const VerifyArguments& arguments) {
                       Error{Errc::invalid_argument, "no verify level \"" + arguments.level + "\"",
                             "chunks or wal"},
                       kExitUsage);
-    auto opened = open_view(globals);
+    auto opened = open_view(globals, {.only_here = true});
     if (!opened) return report(globals, opened.error());
+    const auto lease = hold_lease(*opened, "verify");
     Outcome outcome;
     if (auto done = check_packs(*opened, wal_only, globals, outcome); !done)
         return report(globals, done.error());

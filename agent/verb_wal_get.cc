@@ -130,7 +130,8 @@ Result<Fetched> fetch_segment(OpenedView& opened, const WalFileName& name,
 Result<Fetched> fetch(const Globals& globals, const WalGetArguments& arguments) {
     if (auto spool = WalSpool::open(posix_file_system(), ".", arguments.path))
         if (spool->take(arguments.file)) return Fetched::found;
-    WV_TRY(OpenedView opened, open_view(globals));
+    // The restore that asks may have begun before its WAL expired.
+    WV_TRY(OpenedView opened, open_view(globals, {.with_condemned = true}));
     WV_TRY(WalFileName name, parse_wal_file_name(arguments.file, opened.cluster.segment_bytes));
     if (name.kind == WalFileName::Kind::history)
         return fetch_history(opened, name.timeline, arguments.path);

@@ -91,6 +91,7 @@ struct WalGetArguments {
 struct VerifyArguments {
     std::string level = "chunks";
 };
+struct ExpireArguments {};
 struct PointArguments {
     std::string name;
     bool list = false;
@@ -125,6 +126,7 @@ int verb_resolve(const Globals&, const ResolveArguments&);
 int verb_restore(const Globals&, const RestoreArguments&);
 int verb_wal_get(const Globals&, const WalGetArguments&);
 int verb_verify(const Globals&, const VerifyArguments&);
+int verb_expire(const Globals&, const ExpireArguments&);
 int verb_point(const Globals&, const PointArguments&);
 int verb_key(const Globals&, const KeyArguments&);
 int verb_config(const Globals&, const ConfigArguments&);

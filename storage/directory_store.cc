@@ -19,7 +19,8 @@ std::string parent_of(const std::string& name) {
 class DirectoryStore final : public ObjectStore {
 public:
     DirectoryStore(FileSystem& files, std::string root) : files_(files), root_(std::move(root)) {
-        while (root_.size() > 1 && root_.back() == '/') root_.pop_back();
+        while (root_.size() > 1 && root_.back() == '/')
+            root_.pop_back();
     }
 
     Result<> put(const std::string& name, ByteSpan bytes) override {
@@ -36,7 +37,8 @@ public:
         return place(name, directory, bytes);
     }
 
-    Result<ByteBuffer> get(const std::string& name, std::uint64_t offset, std::uint64_t length) override {
+    Result<ByteBuffer> get(const std::string& name, std::uint64_t offset,
+                           std::uint64_t length) override {
         auto bytes = read(name, offset, length);
         if (bytes)
             read_bytes_ += bytes->size();
@@ -85,11 +87,13 @@ public:
     std::string url() const override { return "file://" + root_; }
 
 private:
-    std::string path_of(const std::string& name) const { return name.empty() ? root_ : root_ + "/" + name; }
+    std::string path_of(const std::string& name) const {
+        return name.empty() ? root_ : root_ + "/" + name;
+    }
 
     Result<> place(const std::string& name, const std::string& directory, ByteSpan bytes) {
-        std::string temporary = path_of(directory) + "/" + std::string(kTemporaryPrefix) +
-                                to_hex(random_id16());
+        std::string temporary =
+            path_of(directory) + "/" + std::string(kTemporaryPrefix) + to_hex(random_id16());
         auto placed = [&]() -> Result<> {
             {
                 WV_TRY(auto file, files_.create(temporary));
@@ -110,7 +114,8 @@ private:
     // Whoever made it is gone, or has removed it: it is made again.
     void forget_durable(std::string directory) {
         std::lock_guard lock(mutex_);
-        for (; !directory.empty(); directory = parent_of(directory)) durable_directories_.erase(directory);
+        for (; !directory.empty(); directory = parent_of(directory))
+            durable_directories_.erase(directory);
     }
 
     Result<ByteBuffer> read(const std::string& name, std::uint64_t offset, std::uint64_t length) {
@@ -148,11 +153,12 @@ private:
         return {};
     }
 
-    // A bucket has no directories. One that is not empty stays by itself, and one that came back by a
-    // power cut is in nobody's way.
+    // A bucket has no directories. One that is not empty stays by itself, and one that came back by
+    // a power cut is in nobody's way.
     void forget_empty_directories(std::string directory) {
         std::lock_guard lock(mutex_);
-        for (; !directory.empty() && files_.remove(path_of(directory)); directory = parent_of(directory))
+        for (; !directory.empty() && files_.remove(path_of(directory));
+             directory = parent_of(directory))
             durable_directories_.erase(directory);
     }
 
@@ -172,8 +178,8 @@ private:
         return {};
     }
 
-    // What a process that was killed in the middle of a put left behind; there is one writer, and none of
-    // its threads puts anything here yet.
+    // What a process that was killed in the middle of a put left behind; there is one writer, and
+    // none of its threads puts anything here yet.
     void sweep(const std::string& directory) {
         auto entries = files_.list(path_of(directory));
         if (!entries) return;
@@ -189,12 +195,14 @@ private:
         if (!entries) return fail(std::move(entries).error());
         for (const FileInfo& entry : *entries) {
             if (!is_plain_name_component(entry.name) || entry.is_symlink) continue;
-            // The file system's own, where a disk is mounted at the root; only the superuser may look.
+            // The file system's own, where a disk is mounted at the root; only the superuser may
+            // look.
             if (directory.empty() && entry.name == "lost+found") continue;
             std::string name = directory.empty() ? entry.name : directory + "/" + entry.name;
             if (entry.is_directory) {
                 std::string inside = name + "/";
-                if (inside.starts_with(prefix) || prefix.starts_with(inside)) pending.push_back(name);
+                if (inside.starts_with(prefix) || prefix.starts_with(inside))
+                    pending.push_back(name);
             } else if (name.starts_with(prefix)) {
                 objects.push_back(ObjectInfo{std::move(name), entry.size_bytes});
             }

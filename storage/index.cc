@@ -3,45 +3,17 @@
 #include <rocksdb/iterator.h>
 
 #include <algorithm>
+#include <map>
 
+#include "storage/index_keys.h"
+#include "storage/index_retention.h"
 #include "storage/index_store.h"
 #include "storage/repository_files.h"
 
 namespace walvault::storage {
 namespace {
 
-// Keys end in big-endian numbers, so that RocksDB's byte order is the order of positions and times.
-void append_number(std::string& key, std::uint64_t number) {
-    std::array<std::byte, 8> bytes;
-    store_be(bytes.data(), number);
-    key += as_text(bytes);
-}
-// Signed times moved up by 2^63 to sort.
-void append_time(std::string& key, std::int64_t micros) {
-    append_number(key, static_cast<std::uint64_t>(micros) ^ (1ull << 63));
-}
-std::string text_of(const Id16& id) { return std::string(as_text(id)); }
-std::string wal_key(const std::string& history, std::uint64_t start) {
-    std::string key = history;
-    append_number(key, start);
-    return key;
-}
-std::string clock_key(const std::string& history, std::int64_t largest, std::uint64_t start) {
-    std::string key = history;
-    append_time(key, largest);
-    append_number(key, start);
-    return key;
-}
-std::string mark_key(const std::string& history, const pb::MarkEntry& mark) {
-    std::string key = wal_key(history, mark.start_lsn());
-    key += static_cast<char>(mark.kind());
-    return key;
-}
-std::string numbered_key(const std::string& prefix, std::uint64_t number) {
-    std::string key = prefix;
-    append_number(key, number);
-    return key;
-}
+using namespace index_keys;
 
 template <class Message>
 Result<Message> parse(const std::string& value) {
@@ -51,25 +23,16 @@ Result<Message> parse(const std::string& value) {
     return message;
 }
 
-std::string encode_place(const Id16& file_id, const pb::FrameEntry& frame) {
-    ByteBuffer bytes;
-    append(bytes, file_id);
-    append_le<std::uint32_t>(bytes, frame.frame_number());
-    append_le<std::uint64_t>(bytes, frame.offset());
-    append_le<std::uint32_t>(bytes, frame.stored_bytes());
-    append_le<std::uint32_t>(bytes, frame.plain_bytes());
-    return std::string(as_text(bytes));
-}
-
 constexpr const char* kWatermark = "watermark";
 constexpr const char* kGeneration = "generation";
 constexpr const char* kDamaged = "damaged";
 constexpr const char* kFormat = "format";
-constexpr const char* kFormatValue = "walvault index 4";
+constexpr const char* kFormatValue = "walvault index 5";
 
 class RocksIndex final : public Index {
 public:
-    explicit RocksIndex(std::unique_ptr<IndexStore> store) : store_(std::move(store)) {}
+    explicit RocksIndex(std::unique_ptr<IndexStore> store)
+        : store_(std::move(store)), retention_(*store_) {}
 
     Result<> require_format(bool create) {
         WV_TRY(auto format, store_->get(Family::state, kFormat));
@@ -188,7 +151,13 @@ public:
         return store_->get(Family::state, numbered_key("timeline/" + text_of(history), timeline));
     }
     Result<std::vector<pb::BackupInfo>> backups(const std::string& cluster) override {
-        return all<pb::BackupInfo>(Family::backups, cluster + "/");
+        WV_TRY(auto found, all<pb::BackupInfo>(Family::backups, cluster + "/"));
+        std::vector<pb::BackupInfo> shown;
+        for (pb::BackupInfo& backup : found) {
+            WV_TRY(bool hidden, retention_.hides_base(cluster, backup.backup_id()));
+            if (!hidden) shown.push_back(std::move(backup));
+        }
+        return shown;
     }
     Result<std::vector<pb::BackupStarted>> unfinished_backups() override {
         return all<pb::BackupStarted>(Family::state, "backup/");
@@ -212,14 +181,16 @@ public:
                                                               std::int64_t at_us) override {
         std::string prefix = text_of(history);
         auto at = store_->iterate(Family::clock);
-        at->Seek(clock_key(prefix, at_us + 1, 0));
-        if (at->Valid() && at->key().starts_with(prefix)) {
+        for (at->Seek(clock_key(prefix, at_us + 1, 0));
+             at->Valid() && at->key().starts_with(prefix); at->Next()) {
             std::string key = at->key().ToString();
             WV_TRY(auto value, store_->get(Family::wal, prefix + key.substr(key.size() - 8)));
             if (!value)
                 return fail(Errc::corrupt,
                             "index: the commit clock names a pack that is not there");
             WV_TRY(auto pack, parse<pb::PackInfo>(*value));
+            WV_TRY(bool hidden, retention_.hides(pack.path()));
+            if (hidden) continue;
             return std::optional<pb::PackInfo>(std::move(pack));
         }
         WV_CHECK(IndexStore::check(*at));
@@ -243,7 +214,8 @@ public:
         }
         for (; at->Valid() && at->key().starts_with(prefix); reverse ? at->Prev() : at->Next()) {
             WV_TRY(auto pack, parse<pb::PackInfo>(at->value().ToString()));
-            if (!sink(pack)) return {};
+            WV_TRY(bool hidden, retention_.hides(pack.path()));
+            if (!hidden && !sink(pack)) return {};
         }
         return IndexStore::check(*at);
     }
@@ -268,6 +240,9 @@ public:
         place.plain_bytes = reader.le<std::uint32_t>();
         if (!reader.ok()) return fail(Errc::corrupt, "index: the place of a chunk cannot be read");
         std::copy(file_id.begin(), file_id.end(), place.file_id.begin());
+        WV_TRY(auto holder, pack(place.file_id));
+        if (!holder) return std::optional<ChunkPlace>{};  // deleted
+        WV_TRY(place.condemned, retention_.is_condemned(holder->path()));
         return std::optional<ChunkPlace>(place);
     }
     Result<std::optional<pb::PackInfo>> pack(const Id16& file_id) override {
@@ -277,10 +252,17 @@ public:
         return std::optional<pb::PackInfo>(std::move(info));
     }
     Result<std::vector<pb::PackInfo>> base_packs(const std::string& cluster) override {
-        WV_TRY(auto found, all<pb::PackInfo>(Family::packs, ""));
-        std::erase_if(found, [&](const pb::PackInfo& pack) { return pack.cluster() != cluster; });
+        WV_TRY(auto stored, all<pb::PackInfo>(Family::packs, ""));
+        std::vector<pb::PackInfo> found;
+        for (pb::PackInfo& pack : stored) {
+            if (pack.cluster() != cluster) continue;
+            WV_TRY(bool hidden, retention_.hides(pack.path()));
+            if (!hidden) found.push_back(std::move(pack));
+        }
         return found;
     }
+    IndexRetention& retention() override { return retention_; }
+    void freeze_retention() override { retention_frozen_ = true; }
     Result<Troubles> troubles(const std::string& cluster) override {
         Troubles troubles;
         WV_TRY(auto failed, store_->get(Family::state, "failed/" + cluster));
@@ -341,13 +323,14 @@ private:
     }
     Result<std::optional<pb::PackInfo>> pack_before(const Id16& history, const std::string& key) {
         auto at = store_->iterate(Family::wal);
-        at->SeekForPrev(key);
-        if (!at->Valid() || !at->key().starts_with(text_of(history))) {
-            WV_CHECK(IndexStore::check(*at));
-            return std::optional<pb::PackInfo>{};
+        for (at->SeekForPrev(key); at->Valid() && at->key().starts_with(text_of(history));
+             at->Prev()) {
+            WV_TRY(auto pack, parse<pb::PackInfo>(at->value().ToString()));
+            WV_TRY(bool hidden, retention_.hides(pack.path()));
+            if (!hidden) return std::optional<pb::PackInfo>(std::move(pack));
         }
-        WV_TRY(auto pack, parse<pb::PackInfo>(at->value().ToString()));
-        return std::optional<pb::PackInfo>(std::move(pack));
+        WV_CHECK(IndexStore::check(*at));
+        return std::optional<pb::PackInfo>{};
     }
     template <class Message, class Sink>
     Result<> each(Family family, const std::string& prefix, Sink sink) {
@@ -367,21 +350,29 @@ private:
     }
 
     Result<> apply_event(const pb::LedgerEntry& entry, const Footers& footers);
+    Result<> apply_retention(const pb::LedgerEntry& entry, const Footers& footers);
     Result<> apply_abandoned(const pb::TailAbandoned& abandoned);
     Result<> apply_closed(const pb::PackClosed& closed, const Footers& footers);
     void put_wal_pack(const pb::PackInfo& pack, std::int64_t largest_at_us);
     void put_marks(const pb::PackInfo& pack, const pb::PackFooter& footer);
     void put_base_pack(const pb::PackInfo& pack, const pb::PackFooter& footer);
-    Result<> add_to_totals(const std::vector<const pb::PackInfo*>& packs);
+    // `sign`: 1 or -1.
+    Result<> add_to_totals(const std::vector<const pb::PackInfo*>& packs, int sign);
     Result<> note_failed_backup(const std::string& cluster, std::int64_t at_us);
     Result<> note_verified(const pb::VerifyDone& done);
     void put_numbers(const std::string& key, std::initializer_list<std::uint64_t> numbers);
 
+    Result<> apply_deleted(const pb::PackDeleted& deleted, std::uint64_t sequence,
+                           const Footers& footers);
+
     std::unique_ptr<IndexStore> store_;
+    IndexRetention retention_;
+    bool retention_frozen_ = false;
 };
 
 Result<> RocksIndex::apply_event(const pb::LedgerEntry& entry, const Footers& footers) {
     using Event = pb::LedgerEntry;
+    if (is_of_retention(entry)) return apply_retention(entry, footers);
     switch (entry.event_case()) {
         case Event::kWriterClaimed: {
             std::string value;
@@ -449,6 +440,22 @@ Result<> RocksIndex::apply_event(const pb::LedgerEntry& entry, const Footers& fo
     }
 }
 
+Result<> RocksIndex::apply_retention(const pb::LedgerEntry& entry, const Footers& footers) {
+    if (retention_frozen_) return {};
+    if (entry.has_condemned()) return retention_.apply_condemned(entry);
+    if (entry.has_pack_deleted())
+        return apply_deleted(entry.pack_deleted(), entry.sequence(), footers);
+    if (entry.has_place_added()) return retention_.apply_place_added(entry);
+    if (entry.has_place_removed()) {
+        WV_TRY(auto gone, retention_.apply_place_removed(entry.place_removed()));
+        std::vector<const pb::PackInfo*> packs;
+        for (const pb::PackInfo& pack : gone)
+            packs.push_back(&pack);
+        return add_to_totals(packs, -1);
+    }
+    return retention_.apply_finished(entry.deletions_finished());
+}
+
 Result<> RocksIndex::apply_abandoned(const pb::TailAbandoned& abandoned) {
     const std::string key = "tail/" + abandoned.path();
     WV_TRY(auto value, store_->get(Family::state, key));
@@ -489,7 +496,14 @@ Result<> RocksIndex::apply_closed(const pb::PackClosed& closed, const Footers& f
         covered = std::max(covered, packs[i]->summary().covered_until_us());
     }
     if (covered != 0) WV_CHECK(put_covered(packs.front()->history_id(), covered));
-    return add_to_totals(packs);
+    return add_to_totals(packs, 1);
+}
+
+Result<> RocksIndex::apply_deleted(const pb::PackDeleted& deleted, std::uint64_t sequence,
+                                   const Footers& footers) {
+    WV_TRY(auto pack, retention_.apply_deleted(deleted, sequence, footers));
+    if (!pack) return {};
+    return add_to_totals({&*pack}, -1);
 }
 
 void RocksIndex::put_wal_pack(const pb::PackInfo& pack, std::int64_t largest_at_us) {
@@ -511,19 +525,25 @@ void RocksIndex::put_base_pack(const pb::PackInfo& pack, const pb::PackFooter& f
             store_->put(Family::chunks, frame.content_id(), encode_place(file_id, frame));
 }
 
-Result<> RocksIndex::add_to_totals(const std::vector<const pb::PackInfo*>& packs) {
-    const std::string& cluster = packs.front()->cluster();
-    WV_TRY(RepositoryView::Totals sums, totals(cluster));
+Result<> RocksIndex::add_to_totals(const std::vector<const pb::PackInfo*>& packs, int sign) {
+    const auto signed_of = [sign](std::uint64_t number) { return sign > 0 ? number : 0 - number; };
+    std::map<std::string, RepositoryView::Totals> sums;
     for (const pb::PackInfo* pack : packs) {
+        auto [of, is_new] = sums.try_emplace(pack->cluster());
+        if (is_new) {
+            WV_TRY(of->second, totals(pack->cluster()));
+        }
+        RepositoryView::Totals& sum = of->second;
         bool wal = pack->kind() == pb::PACK_KIND_WAL;
-        (wal ? sums.wal_plain_bytes : sums.base_plain_bytes) += pack->plain_bytes();
-        (wal ? sums.wal_stored_bytes : sums.base_stored_bytes) += pack->stored_bytes();
-        if (pack->kind() == pb::PACK_KIND_BASE) sums.chunk_count += pack->frame_count();
-        ++sums.pack_count;
+        (wal ? sum.wal_plain_bytes : sum.base_plain_bytes) += signed_of(pack->plain_bytes());
+        (wal ? sum.wal_stored_bytes : sum.base_stored_bytes) += signed_of(pack->stored_bytes());
+        if (pack->kind() == pb::PACK_KIND_BASE) sum.chunk_count += signed_of(pack->frame_count());
+        sum.pack_count += signed_of(1);
     }
-    put_numbers("totals/" + cluster,
-                {sums.wal_plain_bytes, sums.wal_stored_bytes, sums.base_plain_bytes,
-                 sums.base_stored_bytes, sums.chunk_count, sums.pack_count});
+    for (const auto& [cluster, sum] : sums)
+        put_numbers("totals/" + cluster,
+                    {sum.wal_plain_bytes, sum.wal_stored_bytes, sum.base_plain_bytes,
+                     sum.base_stored_bytes, sum.chunk_count, sum.pack_count});
     return {};
 }
 

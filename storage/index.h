@@ -25,6 +25,7 @@ struct ChunkPlace {
     std::uint64_t offset = 0;
     std::uint32_t stored_bytes = 0;
     std::uint32_t plain_bytes = 0;
+    bool condemned = false;  // the pack is: not to be shared any more
 };
 
 struct OpenTail {
@@ -43,6 +44,7 @@ struct Troubles {
 };
 
 using Footers = std::vector<const pb::PackFooter*>;
+class IndexRetention;
 
 // Reads may be called from any thread; apply() and note_synced() by one at a time.
 class Index {
@@ -60,8 +62,9 @@ public:
 
     virtual Result<LedgerHead> watermark() = 0;
     // One ledger entry, in order; `head` is its place. For closed packs their footers are given, in
-    // the order of the entry. Atomic. Errors: invalid_argument unless it is the one after the
-    // watermark; io, no_space.
+    // the order of the entry; for a deleted base pack its footer where it can still be read, so
+    // that no place of its chunks is left behind. Atomic. Errors: invalid_argument unless it is the
+    // one after the watermark; io, no_space.
     virtual Result<> apply(const pb::LedgerEntry& entry, const LedgerHead& head,
                            const Footers& footers) = 0;
     // Packs that were applied with an empty footer in place of their own, and what makes good for
@@ -109,7 +112,13 @@ public:
     virtual Result<std::optional<pb::PackInfo>> pack(
         const Id16& file_id) = 0;  // base and manifest packs
     virtual Result<std::vector<pb::PackInfo>> base_packs(const std::string& cluster) = 0;
+    // Condemned packs count until they are deleted.
     virtual Result<RepositoryView::Totals> totals(const std::string& cluster) = 0;
+    // What retention has condemned and deleted. Packs that it condemned are left out by all of the
+    // above but pack() and chunk(), which marks them.
+    virtual IndexRetention& retention() = 0;
+    // Entries of retention change nothing from now on: for who works by what there was.
+    virtual void freeze_retention() = 0;
 };
 
 }  // namespace walvault::storage

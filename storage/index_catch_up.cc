@@ -1,59 +1,179 @@
 #include "storage/index_catch_up.h"
 
 #include <algorithm>
+#include <atomic>
+#include <map>
+#include <set>
+#include <thread>
 
 #include "base/log.h"
+#include "storage/index_retention.h"
 #include "storage/pack_reader.h"
 
 namespace walvault::storage {
 
 namespace {
 
-// Empty where the pack is missing or damaged, or its sectors are.
-Result<pb::PackFooter> footer_of(ObjectStore& store, const Keyring& keyring,
-                                 const pb::PackInfo& pack) {
-    auto reader = PackReader::open(store, pack, keyring);
-    if (reader) return (*reader)->footer();
-    Errc code = reader.error().code;
-    if (code != Errc::corrupt && code != Errc::not_found && code != Errc::io)
-        return fail(reader.error());
-    log::error("store.pack_damaged", reader.error().message, {{"pack", pack.path()}});
-    return pb::PackFooter();
+// Footers that are read at once: a bucket answers each request late and many at a time. They bound
+// the memory, some 300 KB each.
+constexpr std::size_t kReadAtOnce = 32;
+constexpr std::size_t kThreads = 16;
+
+struct FooterRead {
+    pb::PackInfo pack;
+    pb::PackFooter footer;  // empty where it could not be read
+    std::optional<Error> error;
+};
+
+bool is_of_the_pack(Errc code) {
+    return code == Errc::corrupt || code == Errc::not_found || code == Errc::io ||
+           code == Errc::unavailable;
 }
 
-// Packs that could not be read when they were applied: what is whole again counts from now on.
-Result<> read_unread_packs(Index& index, ObjectStore& store, const Keyring& keyring) {
-    WV_TRY(auto packs, index.unread_packs());
-    for (const pb::PackInfo& pack : packs) {
-        auto reader = PackReader::open(store, pack, keyring);
-        if (!reader) continue;
-        WV_CHECK(index.take_footer(pack, (*reader)->footer()));
-        log::info("store.pack_whole_again", "it is in the index now", {{"pack", pack.path()}});
-    }
-    return {};
+void read_footer(ObjectStore& store, const Keyring& keyring, FooterRead& read) {
+    auto reader = PackReader::open(store, read.pack, keyring);
+    if (reader)
+        read.footer = (*reader)->footer();
+    else
+        read.error = reader.error();
 }
 
-Result<> apply_entry(Index& index, ObjectStore& store, const Keyring& keyring,
-                     const pb::LedgerEntry& entry, const LedgerHead& head) {
-    if (!entry.has_pack_closed()) return index.apply(entry, head, {});
-    std::vector<const pb::PackInfo*> packs{&entry.pack_closed().pack()};
-    for (const pb::PackInfo& pack : entry.pack_closed().further())
-        packs.push_back(&pack);
-    std::vector<pb::PackFooter> read(packs.size());
-    Footers footers;
-    for (std::size_t i = 0; i < packs.size(); ++i) {
-        WV_TRY(read[i], footer_of(store, keyring, *packs[i]));
-        footers.push_back(&read[i]);
-    }
-    return index.apply(entry, head, footers);
+void read_footers(ObjectStore& store, const Keyring& keyring,
+                  const std::vector<FooterRead*>& wanted) {
+    std::atomic<std::size_t> next{0};
+    auto work = [&] {
+        for (std::size_t i = next++; i < wanted.size(); i = next++)
+            read_footer(store, keyring, *wanted[i]);
+    };
+    std::vector<std::jthread> threads;
+    for (std::size_t i = 1; i < std::min(kThreads, wanted.size()); ++i)
+        threads.emplace_back(work);
+    work();
 }
+
+// Brings entries into the index, a few at a time.
+class Catching {
+public:
+    Catching(Index& index, ObjectStore& store, const Keyring& keyring)
+        : index_(index), store_(store), keyring_(keyring) {}
+
+    // Packs that could not be read when they were applied: what is whole again counts from now on.
+    // Not of those that no reader sees any more.
+    Result<> read_unread_packs() {
+        WV_TRY(auto packs, index_.unread_packs());
+        std::vector<FooterRead> reads;
+        for (std::size_t i = 0; i <= packs.size(); ++i) {
+            if (i == packs.size() || reads.size() == kReadAtOnce) {
+                WV_CHECK(take_footers(reads));
+                reads.clear();
+            }
+            if (i == packs.size()) break;
+            WV_TRY(bool hidden, index_.retention().hides(packs[i].path()));
+            if (!hidden) reads.push_back({.pack = std::move(packs[i]), .footer = {}, .error = {}});
+        }
+        return {};
+    }
+
+    // An index that is made anew asks for no pack that is not there: many expired.
+    Result<> look_what_is_there() {
+        WV_TRY(auto objects, store_.list(""));
+        there_.emplace();
+        for (ObjectInfo& object : objects)
+            if (object.name.ends_with(".pack")) there_->insert(std::move(object.name));
+        return {};
+    }
+
+    Result<> add(pb::LedgerEntry entry, const LedgerHead& head) {
+        Held held{.entry = std::move(entry), .head = head, .reads = {}};
+        if (held.entry.has_pack_closed()) {
+            held.reads.push_back(
+                {.pack = held.entry.pack_closed().pack(), .footer = {}, .error = {}});
+            for (const pb::PackInfo& pack : held.entry.pack_closed().further())
+                held.reads.push_back({.pack = pack, .footer = {}, .error = {}});
+        }
+        pack_count_ += held.reads.size();
+        held_.push_back(std::move(held));
+        return pack_count_ >= kReadAtOnce || held_.size() >= kHeldMax ? apply_held() : Result<>{};
+    }
+
+    Result<> apply_held() {
+        std::vector<FooterRead*> wanted;
+        for (Held& held : held_)
+            for (FooterRead& read : held.reads)
+                if (!there_ || there_->contains(read.pack.path())) wanted.push_back(&read);
+        read_footers(store_, keyring_, wanted);
+        for (Held& held : held_) {
+            Footers footers;
+            for (FooterRead& read : held.reads) {
+                if (read.error && !is_of_the_pack(read.error->code)) return fail(*read.error);
+                if (read.error) complaints_[read.pack.path()] = read.error->message;
+                footers.push_back(&read.footer);
+            }
+            WV_CHECK(index_.apply(held.entry, held.head, footers));
+        }
+        held_.clear();
+        pack_count_ = 0;
+        return {};
+    }
+
+    // Not of those that a later entry let go.
+    Result<> complain() {
+        WV_TRY(auto unread, index_.unread_packs());
+        for (const pb::PackInfo& pack : unread) {
+            WV_TRY(bool hidden, index_.retention().hides(pack.path()));
+            if (auto found = complaints_.find(pack.path()); found != complaints_.end() && !hidden)
+                log::error("store.pack_damaged", found->second, {{"pack", pack.path()}});
+        }
+        return {};
+    }
+
+private:
+    static constexpr std::size_t kHeldMax = 1000;
+    struct Held {
+        pb::LedgerEntry entry;
+        LedgerHead head;
+        std::vector<FooterRead> reads;
+    };
+
+    Result<> take_footers(std::vector<FooterRead>& reads) {
+        std::vector<FooterRead*> wanted;
+        for (FooterRead& read : reads)
+            wanted.push_back(&read);
+        read_footers(store_, keyring_, wanted);
+        for (const FooterRead& read : reads) {
+            if (read.error) {
+                complaints_[read.pack.path()] = read.error->message;
+                continue;
+            }
+            WV_CHECK(index_.take_footer(read.pack, read.footer));
+            if (!there_)
+                log::info("store.pack_whole_again", "it is in the index now",
+                          {{"pack", read.pack.path()}});
+        }
+        return {};
+    }
+
+    Index& index_;
+    ObjectStore& store_;
+    const Keyring& keyring_;
+    std::optional<std::set<std::string>> there_;  // nothing: it was not looked
+    std::vector<Held> held_;
+    std::size_t pack_count_ = 0;
+    std::map<std::string, std::string> complaints_;  // what could not be read, by path
+};
 
 }  // namespace
 
-Result<LedgerHead> catch_up(Index& index, ObjectStore& store, const Id16& repository_id,
-                            const LedgerKeys& keys, const Keyring& keyring) {
-    WV_CHECK(read_unread_packs(index, store, keyring));
+Result<LedgerHead> catch_up(Index& index, ObjectStore& store, ObjectStore& packs_store,
+                            const Id16& repository_id, const LedgerKeys& keys,
+                            const Keyring& keyring) {
+    Catching catching(index, packs_store, keyring);
     WV_TRY(LedgerHead from, index.watermark());
+    const bool is_new = from.sequence == 0;
+    if (is_new)
+        WV_CHECK(catching.look_what_is_there());
+    else
+        WV_CHECK(catching.read_unread_packs());
     // The hash of an entry is told by the one after it, so each is applied one step late.
     std::optional<pb::LedgerEntry> held;
     auto take = [&](const pb::LedgerEntry& entry) -> Result<> {
@@ -62,13 +182,17 @@ Result<LedgerHead> catch_up(Index& index, ObjectStore& store, const Id16& reposi
             std::copy_n(as_bytes(entry.previous_hash()).begin(),
                         std::min(entry.previous_hash().size(), head.hash.size()),
                         head.hash.begin());
-            WV_CHECK(apply_entry(index, store, keyring, *held, head));
+            WV_CHECK(catching.add(std::move(*held), head));
         }
         held = entry;
         return {};
     };
     WV_TRY(LedgerHead head, read_ledger(store, repository_id, keys, from, true, take));
-    if (held) WV_CHECK(apply_entry(index, store, keyring, *held, head));
+    if (held) WV_CHECK(catching.add(std::move(*held), head));
+    WV_CHECK(catching.apply_held());
+    // What was not listed is asked for once: a list may be wrong, and the pack may lie elsewhere.
+    if (is_new) WV_CHECK(catching.read_unread_packs());
+    WV_CHECK(catching.complain());
     return head;
 }
 

@@ -12,7 +12,7 @@ namespace {
 
 constexpr std::size_t kKeyBytes = crypto_aead_xchacha20poly1305_ietf_KEYBYTES;
 constexpr std::string_view kKeyLineStart = "walvault-key-1 ";
-constexpr std::size_t kKeyTextBytes = 44;   // 32 bytes in base64
+constexpr std::size_t kKeyTextBytes = 44;  // 32 bytes in base64
 constexpr std::size_t kKeyCheckDigits = 8;
 constexpr std::size_t kKeyLineBytes = kKeyLineStart.size() + kKeyTextBytes + 1 + kKeyCheckDigits;
 constexpr std::uint64_t kKeyFileBytesMax = 1_KiB;
@@ -50,7 +50,9 @@ SecretBytes subkey(const MasterKey& master, std::string_view context) {
     blake2b(key.mutable_view(), master.view(), {as_bytes(context)});
     return key;
 }
-SecretBytes wrapping_key(const MasterKey& master) { return subkey(master, "walvault keyring wrap 1"); }
+SecretBytes wrapping_key(const MasterKey& master) {
+    return subkey(master, "walvault keyring wrap 1");
+}
 
 Id32 keyring_mac(const MasterKey& master, ByteSpan bytes) {
     SecretBytes key = subkey(master, "walvault keyring mac 1");
@@ -59,7 +61,8 @@ Id32 keyring_mac(const MasterKey& master, ByteSpan bytes) {
     return mac;
 }
 
-// Everything that tells one wrapped key from another; the class last, for it alone has no fixed width.
+// Everything that tells one wrapped key from another; the class last, for it alone has no fixed
+// width.
 ByteBuffer wrap_binding(const Id16& repository_id, const pb::WrappedKey& key) {
     ByteBuffer bound;
     append(bound, as_bytes("WVWRAP1\n"));
@@ -90,9 +93,9 @@ void wrap(const DataKey& key, const Id16& repository_id, const SecretBytes& wrap
     out.set_nonce(std::string(as_text(nonce)));
     ByteBuffer bound = wrap_binding(repository_id, out);
     std::array<std::byte, kWrappedBytes> wrapped;
-    crypto_aead_xchacha20poly1305_ietf_encrypt(raw(wrapped.data()), nullptr, raw(key.secret.view().data()),
-                                               key.secret.view().size(), raw(bound.data()), bound.size(),
-                                               nullptr, raw(nonce.data()), raw(wrap_key.view().data()));
+    crypto_aead_xchacha20poly1305_ietf_encrypt(
+        raw(wrapped.data()), nullptr, raw(key.secret.view().data()), key.secret.view().size(),
+        raw(bound.data()), bound.size(), nullptr, raw(nonce.data()), raw(wrap_key.view().data()));
     out.set_wrapped(std::string(as_text(wrapped)));
     out.set_commitment(std::string(as_text(wrap_commitment(wrap_key, out))));
 }
@@ -110,8 +113,8 @@ Result<std::unique_ptr<DataKey>> unwrap(const pb::WrappedKey& wrapped, const Id1
     ByteSpan sealed = as_bytes(wrapped.wrapped());
     key->secret = SecretBytes(kKeyBytes);
     if (crypto_aead_xchacha20poly1305_ietf_decrypt(
-            raw(key->secret.mutable_view().data()), nullptr, nullptr, raw(sealed.data()), sealed.size(),
-            raw(bound.data()), bound.size(), raw(as_bytes(wrapped.nonce()).data()),
+            raw(key->secret.mutable_view().data()), nullptr, nullptr, raw(sealed.data()),
+            sealed.size(), raw(bound.data()), bound.size(), raw(as_bytes(wrapped.nonce()).data()),
             raw(wrap_key.view().data())) != 0)
         return fail(Errc::corrupt, name + "fails authentication");
     std::ranges::copy(as_bytes(wrapped.key_id()), key->id.begin());
@@ -129,11 +132,13 @@ Error why_mac_fails(ByteSpan content, const MasterKey& master) {
     if (parsed && keyring.master_key_id().size() == master_id.size() &&
         keyring.master_key_id() != as_text(master_id))
         return Error{Errc::wrong_key,
-                     "the keyring is wrapped by master key " + to_hex(as_bytes(keyring.master_key_id())) +
-                         ", the one given is " + to_hex(master_id),
+                     "the keyring is wrapped by master key " +
+                         to_hex(as_bytes(keyring.master_key_id())) + ", the one given is " +
+                         to_hex(master_id),
                      "Give the key file that this repository was made with."};
-    return Error{Errc::corrupt, "the keyring fails authentication: its bytes are not the ones written",
-                 "An older generation in keyring/ may be whole, and so may a copy in another tier."};
+    return Error{
+        Errc::corrupt, "the keyring fails authentication: its bytes are not the ones written",
+        "An older generation in keyring/ may be whole, and so may a copy in another tier."};
 }
 
 // The serialized KeyringContent, after its MAC was checked.
@@ -148,7 +153,8 @@ Result<ByteSpan> authenticated_content(ByteSpan file, const MasterKey& master) {
                                        " bytes in all");
     ByteSpan content = reader.bytes(length);
     ByteSpan announced_mac = reader.bytes(kMacBytes);
-    if (!equal_in_constant_time(keyring_mac(master, file.first(file.size() - kMacBytes)), announced_mac))
+    if (!equal_in_constant_time(keyring_mac(master, file.first(file.size() - kMacBytes)),
+                                announced_mac))
         return fail(why_mac_fails(content, master));
     return content;
 }
@@ -170,12 +176,13 @@ Result<MasterKey> MasterKey::parse(std::string_view line) {
                             std::to_string(kKeyLineBytes) + " belong");
     std::string_view text = line.substr(kKeyLineStart.size(), kKeyTextBytes);
     std::string_view check = line.substr(kKeyLineStart.size() + kKeyTextBytes + 1);
-    if (line[kKeyLineBytes - kKeyCheckDigits - 1] != ' ' || key_check_digits(as_bytes(text)) != check)
+    if (line[kKeyLineBytes - kKeyCheckDigits - 1] != ' ' ||
+        key_check_digits(as_bytes(text)) != check)
         return bad_key_line("does not fit its check digits: at least one character is wrong");
     SecretBytes secret(kKeyBytes);
     std::size_t size = 0;
-    if (sodium_base642bin(raw(secret.mutable_view().data()), kKeyBytes, text.data(), text.size(), nullptr,
-                          &size, nullptr, sodium_base64_VARIANT_ORIGINAL) != 0 ||
+    if (sodium_base642bin(raw(secret.mutable_view().data()), kKeyBytes, text.data(), text.size(),
+                          nullptr, &size, nullptr, sodium_base64_VARIANT_ORIGINAL) != 0 ||
         size != kKeyBytes)
         return bad_key_line("is not 32 bytes in base64");
     return MasterKey(std::move(secret));
@@ -203,8 +210,8 @@ Result<> MasterKey::write_file(FileSystem& files, const std::string& path) const
     ByteBuffer line(as_bytes(kKeyLineStart).begin(), as_bytes(kKeyLineStart).end());
     line.resize(kKeyLineStart.size() + kKeyTextBytes + 1);  // base64 ends it with a NUL
     std::byte* text = line.data() + kKeyLineStart.size();
-    sodium_bin2base64(reinterpret_cast<char*>(text), kKeyTextBytes + 1, raw(view().data()), kKeyBytes,
-                      sodium_base64_VARIANT_ORIGINAL);
+    sodium_bin2base64(reinterpret_cast<char*>(text), kKeyTextBytes + 1, raw(view().data()),
+                      kKeyBytes, sodium_base64_VARIANT_ORIGINAL);
     line.back() = std::byte{' '};
     std::string check = key_check_digits(ByteSpan(text, kKeyTextBytes));
     ByteBuffer whole(kKeyLineBytes + 1);
@@ -272,7 +279,8 @@ ByteBuffer Keyring::encode(const MasterKey& master) const {
     content.set_generation(generation_);
     content.set_master_key_id(std::string(as_text(master_key_id_)));
     SecretBytes wrap_key = wrapping_key(master);
-    for (const auto& key : keys_) wrap(*key, repository_id_, wrap_key, *content.add_keys());
+    for (const auto& key : keys_)
+        wrap(*key, repository_id_, wrap_key, *content.add_keys());
     std::string bytes = content.SerializeAsString();
     WV_ASSERT(bytes.size() <= kKeyringContentBytesMax);
     ByteBuffer file;
@@ -303,7 +311,8 @@ const DataKey* Keyring::find(const Id16& key_id) const {
 
 const DataKey* Keyring::current(pb::KeyPurpose purpose, const std::string& data_class) const {
     for (std::size_t i = keys_.size(); i-- > 0;)
-        if (keys_[i]->purpose == purpose && keys_[i]->data_class == data_class) return keys_[i].get();
+        if (keys_[i]->purpose == purpose && keys_[i]->data_class == data_class)
+            return keys_[i].get();
     return nullptr;
 }
 

@@ -11,17 +11,19 @@ namespace walvault::storage {
 namespace {
 
 tl::unexpected<Error> not_in_ledger(const LedgerHead& from, const std::string& why) {
-    return fail(Errc::invalid_argument,
-                "entry " + std::to_string(from.sequence) + " with hash " + to_hex(from.hash) +
-                    " is not in the ledger: " + why,
-                "The ledger was rolled back or replaced, or what remembers this entry belongs to another "
-                "repository.");
+    return fail(
+        Errc::invalid_argument,
+        "entry " + std::to_string(from.sequence) + " with hash " + to_hex(from.hash) +
+            " is not in the ledger: " + why,
+        "The ledger was rolled back or replaced, or what remembers this entry belongs to another "
+        "repository.");
 }
 
 // The file that holds entry `sequence`, or the first one.
 std::size_t file_holding(const std::vector<LedgerFileInfo>& files, std::uint64_t sequence) {
     std::size_t at = 0;
-    while (at + 1 < files.size() && files[at + 1].first_sequence <= sequence) ++at;
+    while (at + 1 < files.size() && files[at + 1].first_sequence <= sequence)
+        ++at;
     return at;
 }
 
@@ -73,7 +75,8 @@ public:
             WV_CHECK(take_over(infos[i].name, bytes, whole_bytes, walk.last_record_offset()));
         }
         if (walk.head().sequence < head_.sequence)
-            return not_in_ledger(head_, "its last entry is " + std::to_string(walk.head().sequence));
+            return not_in_ledger(head_,
+                                 "its last entry is " + std::to_string(walk.head().sequence));
         head_ = walk.head();
         return {};
     }
@@ -115,10 +118,10 @@ public:
     }
 
 private:
-    // Goes on with the last file. What a killed process wrote but did not sync was just read, and is
-    // built upon: so it is synced first. Where its sync failed, the kernel holds the last entry for
-    // written although it is not: so that one is written again, over itself. All before it were synced
-    // before it was begun. A file without a whole entry is as if never made.
+    // Goes on with the last file. What a killed process wrote but did not sync was just read, and
+    // is built upon: so it is synced first. Where its sync failed, the kernel holds the last entry
+    // for written although it is not: so that one is written again, over itself. All before it were
+    // synced before it was begun. A file without a whole entry is as if never made.
     Result<> take_over(const std::string& name, ByteSpan bytes, std::uint64_t whole_bytes,
                        std::uint64_t last_offset) {
         std::string path = root_ + "/" + name;
@@ -147,7 +150,8 @@ private:
         std::uint64_t first_sequence = head_.sequence + 1;
         ByteBuffer bytes = encode_ledger_header(repository_id_, first_sequence, head_.hash);
         walvault::append(bytes, record);
-        WV_TRY(file_, create_durable(files_, root_, root_ + "/" + ledger_file_name(first_sequence), bytes));
+        WV_TRY(file_, create_durable(files_, root_, root_ + "/" + ledger_file_name(first_sequence),
+                                     bytes));
         file_bytes_ = bytes.size();
         return {};
     }
@@ -173,8 +177,8 @@ LedgerKeys LedgerKeys::derive(const DataKey& ledger_key) {
     LedgerKeys keys;
     static_assert(sizeof keys.public_key == crypto_sign_PUBLICKEYBYTES);
     keys.secret_key = SecretBytes(crypto_sign_SECRETKEYBYTES);
-    crypto_sign_seed_keypair(raw(keys.public_key.data()), raw(keys.secret_key.mutable_view().data()),
-                             raw(seed.view().data()));
+    crypto_sign_seed_keypair(raw(keys.public_key.data()),
+                             raw(keys.secret_key.mutable_view().data()), raw(seed.view().data()));
     return keys;
 }
 
@@ -187,7 +191,8 @@ Result<LedgerHead> walk_from(ObjectStore& store, LedgerWalk& walk, const LedgerH
     if (files.empty() && from.sequence == 0) return LedgerHead{};
     if (files.empty()) return not_in_ledger(from, "the ledger is empty");
     std::size_t first = file_holding(files, from.sequence);
-    if (from.sequence == 0 ? files[first].first_sequence != 1 : files[first].first_sequence > from.sequence)
+    if (from.sequence == 0 ? files[first].first_sequence != 1
+                           : files[first].first_sequence > from.sequence)
         return fail(Errc::corrupt, "the ledger begins with " + files[first].name +
                                        ": the entries before it are missing");
     auto pass_on = [&](const pb::LedgerEntry& entry, const LedgerHead& head) -> Result<> {
@@ -208,13 +213,15 @@ Result<LedgerHead> walk_from(ObjectStore& store, LedgerWalk& walk, const LedgerH
 
 }  // namespace
 
-Result<LedgerHead> read_ledger(ObjectStore& store, const Id16& repository_id, const LedgerKeys& keys,
-                               const LedgerHead& from, bool tolerate_torn_end,
+Result<LedgerHead> read_ledger(ObjectStore& store, const Id16& repository_id,
+                               const LedgerKeys& keys, const LedgerHead& from,
+                               bool tolerate_torn_end,
                                const std::function<Result<>(const pb::LedgerEntry&)>& on_entry) {
     LedgerWalk walk(repository_id, keys);
     walk.set_trusted_sequence(from.sequence);
-    return walk_from(store, walk, from, tolerate_torn_end,
-                     [&](const pb::LedgerEntry& entry, const LedgerHead&) { return on_entry(entry); });
+    return walk_from(
+        store, walk, from, tolerate_torn_end,
+        [&](const pb::LedgerEntry& entry, const LedgerHead&) { return on_entry(entry); });
 }
 
 Result<LedgerHead> read_ledger_records(ObjectStore& store, const Id16& repository_id,
@@ -235,7 +242,8 @@ Result<LedgerHead> read_ledger_records(ObjectStore& store, const Id16& repositor
 }
 
 Result<std::unique_ptr<Ledger>> Ledger::open(FileSystem& files, const std::string& root,
-                                             const Id16& repository_id, LedgerKeys keys, const Clock& clock) {
+                                             const Id16& repository_id, LedgerKeys keys,
+                                             const Clock& clock) {
     auto ledger = std::make_unique<DiskLedger>(files, root, repository_id, std::move(keys), clock);
     WV_CHECK(ledger->reload());
     return ledger;

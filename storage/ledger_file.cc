@@ -36,11 +36,13 @@ std::uint64_t sequence_of_name(std::string_view name) {
     return error == std::errc{} && end == first + kSequenceDigits ? sequence : 0;
 }
 
-// True where the bytes from `start`, somewhere before `end`, turn into nothing but zeros at a sector's
-// edge: space that the file system gave the file before the power went, but not yet the bytes.
+// True where the bytes from `start`, somewhere before `end`, turn into nothing but zeros at a
+// sector's edge: space that the file system gave the file before the power went, but not yet the
+// bytes.
 bool is_unwritten(ByteSpan bytes, std::size_t start, std::size_t end) {
     std::size_t zeros_start = bytes.size();
-    while (zeros_start > start && bytes[zeros_start - 1] == std::byte{0}) --zeros_start;
+    while (zeros_start > start && bytes[zeros_start - 1] == std::byte{0})
+        --zeros_start;
     if (zeros_start == start) return true;
     std::size_t sector = (zeros_start + kSectorBytes - 1) / kSectorBytes * kSectorBytes;
     return sector < end && bytes.size() - sector >= kUnwrittenBytesMin;
@@ -61,7 +63,8 @@ RecordScan scan_record(ByteSpan bytes, std::size_t offset) {
     auto record_crc = load_le<std::uint32_t>(rest.data() + 4);
     auto header_crc = load_le<std::uint32_t>(rest.data() + 8);
     if (header_crc != crc32c(rest.first(8))) {
-        if (is_unwritten(bytes, offset, offset + kLedgerRecordHeaderBytes)) return {State::torn, 0, {}};
+        if (is_unwritten(bytes, offset, offset + kLedgerRecordHeaderBytes))
+            return {State::torn, 0, {}};
         return {State::damaged, 0, "has a damaged header"};
     }
     if (payload_bytes == 0 || payload_bytes > kLedgerPayloadBytesMax)
@@ -74,8 +77,8 @@ RecordScan scan_record(ByteSpan bytes, std::size_t offset) {
     return {State::damaged, 0, "fails its CRC"};
 }
 
-tl::unexpected<Error> corrupt_at(const LedgerFileInfo& file, std::uint64_t sequence, std::size_t offset,
-                                 const std::string& what) {
+tl::unexpected<Error> corrupt_at(const LedgerFileInfo& file, std::uint64_t sequence,
+                                 std::size_t offset, const std::string& what) {
     return fail(Errc::corrupt, file.name + ": entry " + std::to_string(sequence) + " at offset " +
                                    std::to_string(offset) + " " + what);
 }
@@ -100,7 +103,8 @@ ByteBuffer encode_ledger_header(const Id16& repository_id, std::uint64_t first_s
     return header;
 }
 
-ByteBuffer encode_ledger_record(const Id16& repository_id, const LedgerKeys& keys, ByteSpan payload) {
+ByteBuffer encode_ledger_record(const Id16& repository_id, const LedgerKeys& keys,
+                                ByteSpan payload) {
     WV_ASSERT(!payload.empty() && payload.size() <= kLedgerPayloadBytesMax);
     ByteBuffer to_sign = signed_bytes(repository_id, payload);
     std::array<std::byte, kLedgerSignatureBytes> signature;
@@ -117,7 +121,9 @@ ByteBuffer encode_ledger_record(const Id16& repository_id, const LedgerKeys& key
     return record;
 }
 
-Id32 ledger_record_hash(ByteSpan record) { return plain_hash(record.subspan(kLedgerRecordHeaderBytes)); }
+Id32 ledger_record_hash(ByteSpan record) {
+    return plain_hash(record.subspan(kLedgerRecordHeaderBytes));
+}
 
 Result<std::vector<LedgerFileInfo>> list_ledger_files(ObjectStore& store) {
     WV_TRY(auto objects, store.list(std::string(kDirectory)));
@@ -139,9 +145,12 @@ Result<ByteBuffer> read_ledger_file(ObjectStore& store, const LedgerFileInfo& fi
 }
 
 Result<> LedgerWalk::check_header(const LedgerFileInfo& file, ByteSpan header) {
-    auto corrupt = [&](const std::string& what) { return fail(Errc::corrupt, file.name + ": " + what); };
+    auto corrupt = [&](const std::string& what) {
+        return fail(Errc::corrupt, file.name + ": " + what);
+    };
     ByteReader reader(header);
-    if (as_text(reader.bytes(kMagic.size())) != kMagic) return corrupt("it does not begin as a ledger file");
+    if (as_text(reader.bytes(kMagic.size())) != kMagic)
+        return corrupt("it does not begin as a ledger file");
     ByteSpan repository_id = reader.bytes(repository_id_.size());
     auto first_sequence = reader.le<std::uint64_t>();
     Id32 previous_hash;
@@ -166,19 +175,21 @@ Result<> LedgerWalk::check_header(const LedgerFileInfo& file, ByteSpan header) {
 bool LedgerWalk::lacks_its_end(ByteSpan rest) const {
     if (rest.size() < kLedgerRecordOverheadBytes) return false;
     const auto payload_bytes = load_le<std::uint32_t>(rest.data());
-    if (rest.size() != kLedgerRecordOverheadBytes + payload_bytes || payload_bytes == 0) return false;
+    if (rest.size() != kLedgerRecordOverheadBytes + payload_bytes || payload_bytes == 0)
+        return false;
     ByteSpan payload = rest.subspan(kLedgerRecordHeaderBytes, payload_bytes);
     const ByteBuffer whole = encode_ledger_record(repository_id_, keys_, payload);
-    const std::size_t written = static_cast<std::size_t>(
-        std::ranges::mismatch(whole, rest).in1 - whole.begin());
+    const std::size_t written =
+        static_cast<std::size_t>(std::ranges::mismatch(whole, rest).in1 - whole.begin());
     return written >= kLedgerRecordHeaderBytes + payload_bytes &&
-           std::ranges::all_of(rest.subspan(written), [](std::byte byte) { return byte == std::byte{0}; });
+           std::ranges::all_of(rest.subspan(written),
+                               [](std::byte byte) { return byte == std::byte{0}; });
 }
 
 bool LedgerWalk::is_signed(ByteSpan record) const {
-    ByteBuffer to_verify =
-        signed_bytes(repository_id_, record.subspan(kLedgerRecordHeaderBytes,
-                                                    record.size() - kLedgerRecordOverheadBytes));
+    ByteBuffer to_verify = signed_bytes(
+        repository_id_,
+        record.subspan(kLedgerRecordHeaderBytes, record.size() - kLedgerRecordOverheadBytes));
     return crypto_sign_verify_detached(raw(record.last(kLedgerSignatureBytes).data()),
                                        raw(to_verify.data()), to_verify.size(),
                                        raw(keys_.public_key.data())) == 0;
@@ -191,7 +202,8 @@ Result<> LedgerWalk::require_signed_head() const {
 }
 
 Result<pb::LedgerEntry> LedgerWalk::check_record(ByteSpan record) const {
-    ByteSpan payload = record.subspan(kLedgerRecordHeaderBytes, record.size() - kLedgerRecordOverheadBytes);
+    ByteSpan payload =
+        record.subspan(kLedgerRecordHeaderBytes, record.size() - kLedgerRecordOverheadBytes);
     if (head_.sequence + 1 > trusted_sequence_ && !is_signed(record))
         return fail(Errc::corrupt, "is not signed by this repository's key");
     pb::LedgerEntry entry;
@@ -207,19 +219,22 @@ Result<pb::LedgerEntry> LedgerWalk::check_record(ByteSpan record) const {
 
 Result<std::uint64_t> LedgerWalk::walk(const LedgerFileInfo& file, ByteSpan bytes, bool may_be_torn,
                                        const OnEntry& on_entry) {
-    bool header_torn = bytes.size() < kLedgerHeaderBytes ||
-                       std::ranges::all_of(bytes, [](std::byte byte) { return byte == std::byte{0}; });
+    bool header_torn =
+        bytes.size() < kLedgerHeaderBytes ||
+        std::ranges::all_of(bytes, [](std::byte byte) { return byte == std::byte{0}; });
     if (header_torn && may_be_torn) return std::uint64_t{0};
     if (header_torn)
         return fail(Errc::corrupt, file.name + " has " + std::to_string(bytes.size()) +
-                                       " bytes and no header of " + std::to_string(kLedgerHeaderBytes));
+                                       " bytes and no header of " +
+                                       std::to_string(kLedgerHeaderBytes));
     WV_CHECK(check_header(file, bytes.first(kLedgerHeaderBytes)));
     std::size_t offset = kLedgerHeaderBytes;
     while (offset < bytes.size()) {
         std::uint64_t sequence = head_.sequence + 1;
         RecordScan scan = scan_record(bytes, offset);
-        const bool torn = scan.state == RecordScan::State::torn ||
-                          (scan.state == RecordScan::State::damaged && lacks_its_end(bytes.subspan(offset)));
+        const bool torn =
+            scan.state == RecordScan::State::torn ||
+            (scan.state == RecordScan::State::damaged && lacks_its_end(bytes.subspan(offset)));
         if (torn && may_be_torn) return offset;
         if (scan.state == RecordScan::State::torn)
             return corrupt_at(file, sequence, offset, "is incomplete");

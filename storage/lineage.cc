@@ -38,6 +38,28 @@ Result<std::vector<Stretch>> lineage_of(Index& index, const Id16& history) {
     return lineage_from(history, [&](const Id16& id) { return index.history(id); });
 }
 
+std::vector<pb::BackupInfo> bases_on_path(const HistoryRecord& history,
+                                          const std::vector<HistoryRecord>& histories,
+                                          const std::vector<pb::BackupInfo>& backups) {
+    std::vector<pb::BackupInfo> bases;
+    Lsn left_at = kOpenEndLsn;
+    const HistoryRecord* on_path = &history;
+    for (std::size_t n = 0; n < kAncestorsMax && on_path != nullptr; ++n) {
+        for (const auto& backup : backups)
+            if (as_text(on_path->id) == std::string_view(backup.history_id()) &&
+                Lsn{backup.stop_lsn()} <= left_at)
+                bases.push_back(backup);
+        if (!on_path->parent) break;
+        left_at = std::min(left_at, on_path->fork_lsn);
+        auto parent = std::find_if(histories.begin(), histories.end(),
+                                   [&](const auto& each) { return each.id == *on_path->parent; });
+        on_path = parent == histories.end() ? nullptr : &*parent;
+    }
+    std::sort(bases.begin(), bases.end(),
+              [](const auto& a, const auto& b) { return a.stop_lsn() < b.stop_lsn(); });
+    return bases;
+}
+
 Result<std::optional<std::string>> stored_timeline_history(Index& index, const Id16& history,
                                                            TimelineId timeline) {
     Id16 id = history;

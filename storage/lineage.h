@@ -20,6 +20,13 @@ Result<std::vector<Stretch>> lineage_from(
     const Id16& history,
     const std::function<Result<std::optional<pb::HistoryOpened>>(const Id16&)>& find);
 
+// Complete bases of the history and its ancestors that are consistent before their path is left, by
+// where they are consistent. A history stores the whole segment that it begins in: up to the fork
+// those bytes are its parent's, and so is a base in them.
+std::vector<pb::BackupInfo> bases_on_path(const HistoryRecord& history,
+                                          const std::vector<HistoryRecord>& histories,
+                                          const std::vector<pb::BackupInfo>& backups);
+
 // The history file of `timeline` as stored for `history` or the nearest ancestor that has one.
 Result<std::optional<std::string>> stored_timeline_history(Index& index, const Id16& history,
                                                            TimelineId timeline);

@@ -113,8 +113,9 @@ private:
 OffloadStep next_offload_step(const OffloadState& state, const OffloadSnapshot& snapshot) {
     if (auto tail = next_tail_step(state, snapshot)) return *tail;
     OffloadStep step = Piece(state, snapshot).step();
-    if ((step.kind == Kind::nothing || step.kind == Kind::wait) && !state.superseded_tails.empty())
-        return {Kind::remove, *state.superseded_tails.begin()};
+    if (step.kind != Kind::nothing && step.kind != Kind::wait) return step;
+    if (!state.superseded_tails.empty()) return {Kind::remove, *state.superseded_tails.begin()};
+    if (!state.deleted.empty()) return {Kind::erase, *state.deleted.begin()};
     return step;
 }
 

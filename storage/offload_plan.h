@@ -25,6 +25,7 @@ struct PendingEntry {
     std::vector<NeededObject> needs;  // packs, and the keyring of a key
     std::string opens_tail;           // its path, or empty
     std::string ends_tail;
+    std::string deletes;  // a pack that is deleted at this tier
     Id16 history{};       // of the tail that it opens
     bool is_gap = false;  // WAL that is synced behind it must not be seen without it
 };
@@ -39,6 +40,8 @@ struct OffloadState {
     std::map<std::string, OffloadedTail> tails;
     // Those that it ends and whose pieces are still there.
     std::set<std::string> superseded_tails;
+    // Packs that it calls deleted there and whose objects are still there.
+    std::set<std::string> deleted;
     std::deque<PendingEntry> pending;  // in order, none left out
     bool pending_is_all = true;        // up to the snapshot
     std::set<std::string> present;     // of what `pending` needs
@@ -60,6 +63,7 @@ struct OffloadStep {
         ledger,   // put the first `entry_count` pending entries as one piece
         tail,     // put what the tail `name` has from `from` to `to`
         remove,   // remove the pieces of the tail `name`
+        erase,    // remove the object `name`, which the ledger there calls deleted
     };
     Kind kind = Kind::nothing;
     std::string name = {};
@@ -70,7 +74,8 @@ struct OffloadStep {
 // The order it keeps: an object before the entry that names it; the entry that opens a tail before
 // its pieces; all pieces of a tail before the entry that opens the next one of the history, unless
 // the entry that ends it comes in the same piece of the ledger; a gap before the pieces behind it;
-// the pieces of a tail are removed after the entry that ends it. Tails go first: packs may be many.
+// the pieces of a tail are removed after the entry that ends it, a pack after the one that calls it
+// deleted. Tails go first: packs may be many.
 OffloadStep next_offload_step(const OffloadState& state, const OffloadSnapshot& snapshot);
 
 // What the snapshot has and the tier does not, as far as `pending` tells.

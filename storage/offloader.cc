@@ -68,6 +68,17 @@ Result<> put_keyrings(ObjectStore& repository, ObjectStore& tier) {
     return {};
 }
 
+Result<> put_name(ObjectStore& tier, const std::string& name) {
+    WV_TRY(auto there, read_tier_name(tier));
+    if (!there)
+        return put_once(tier, std::string(kTierNameObject), as_bytes(encode_tier_name(name)));
+    if (*there == name) return {};
+    return fail(
+        Errc::refused,
+        tier.url() + " is the tier \"" + *there + "\" of this repository, not \"" + name + "\"",
+        "call it so in the configuration, or name an empty place");
+}
+
 // Where the whole frames of a piece of a tail end.
 std::size_t whole_frames(ByteSpan bytes, std::uint64_t offset) {
     std::size_t at = offset == 0 ? kFileHeaderBytes : 0;
@@ -81,7 +92,7 @@ std::size_t whole_frames(ByteSpan bytes, std::uint64_t offset) {
     return std::min(end, bytes.size());
 }
 
-PendingEntry pending_of(const LedgerRecord& record) {
+PendingEntry pending_of(const LedgerRecord& record, const std::string& place) {
     const pb::LedgerEntry& entry = record.entry;
     PendingEntry pending{.sequence = record.head.sequence, .record_bytes = record.bytes.size()};
     if (entry.has_pack_closed()) {
@@ -98,14 +109,21 @@ PendingEntry pending_of(const LedgerRecord& record) {
         pending.history = id_from<16>(entry.tail_opened().history_id());
     }
     if (entry.has_tail_abandoned()) pending.ends_tail = entry.tail_abandoned().path();
+    if (entry.has_pack_deleted() && entry.pack_deleted().place() == place)
+        pending.deletes = entry.pack_deleted().path();
     pending.is_gap = entry.has_gap_found();
     return pending;
 }
 
 class StoreOffloader final : public Offloader {
 public:
-    StoreOffloader(ObjectStore& repository, ObjectStore& tier, const Id16& id, LedgerKeys keys)
-        : repository_(repository), tier_(tier), id_(id), keys_(std::move(keys)) {}
+    StoreOffloader(ObjectStore& repository, ObjectStore& tier, const Id16& id, LedgerKeys keys,
+                   TierPlace place)
+        : repository_(repository),
+          tier_(tier),
+          id_(id),
+          keys_(std::move(keys)),
+          place_(std::move(place)) {}
 
     Result<Round> offload(const OffloadSnapshot& snapshot,
                           const std::function<bool()>& goes_on) override {
@@ -118,6 +136,7 @@ public:
             return fail(std::move(done).error());
         }
         round_.pending_bytes = pending_bytes(state_, snapshot_);
+        round_.ledger_sequence = offloaded_.sequence;
         return round_;
     }
 
@@ -149,6 +168,8 @@ private:
                 return put_tail(step);
             case Kind::remove:
                 return remove_tail(step.name);
+            case Kind::erase:
+                return erase(step.name);
             case Kind::read_on:
                 pending_bytes_max_ *= 2;
                 return read_pending();
@@ -174,7 +195,7 @@ private:
         for (auto& [path, tail] : state_.tails) {
             WV_TRY(tail.end_offset, end_of_pieces(path));
         }
-        WV_CHECK(find_superseded_tails());
+        WV_CHECK(find_leftovers());
         knows_the_tier_ = true;
         return {};
     }
@@ -189,12 +210,15 @@ private:
         const Id16 there = id_from<16>(header.repository_id());
         WV_TRY(auto writers, tier_.list(std::string(kWriters)));
         if (!writers.empty()) return fail(written_in_place(tier_));
-        if (there == id_) return {};
+        if (there == id_) return require_own_name();
         return fail(Errc::refused,
                     tier_.url() + " is a tier of the repository " + to_hex(there) + ", not of " +
                         to_hex(id_),
                     "name another directory in its [repo] table");
     }
+
+    // What the ledger says of a place holds for one tier.
+    Result<> require_own_name() { return put_name(tier_, place_.name); }
 
     // Signed, so that everything before it is the repository's as well.
     Result<LedgerHead> head_of_tier() {
@@ -217,7 +241,7 @@ private:
         auto read = read_ledger_records(repository_, id_, keys_, {}, head.sequence,
                                         [&](const LedgerRecord& record) {
                                             reached = record.head;
-                                            apply(pending_of(record));
+                                            apply(pending_of(record, place_.name));
                                             return reached.sequence < head.sequence;
                                         });
         if (!read) return fail(std::move(read).error());
@@ -241,12 +265,16 @@ private:
     }
 
     // Left behind where a removal was interrupted; afterwards the ledger tells of each.
-    Result<> find_superseded_tails() {
+    Result<> find_leftovers() {
         WV_TRY(auto objects, tier_.list(""));
-        for (const ObjectInfo& object : objects)
+        std::set<std::string> there;
+        for (const ObjectInfo& object : objects) {
+            if (state_.deleted.contains(object.name)) there.insert(object.name);
             if (auto piece = parse_tail_piece_name(object.name);
                 piece && !state_.tails.contains(piece->tail_path))
                 state_.superseded_tails.insert(piece->tail_path);
+        }
+        state_.deleted = std::move(there);
         return {};
     }
 
@@ -265,12 +293,25 @@ private:
             }
             held += record.bytes.size();
             read_ = record.head;
-            state_.pending.push_back(pending_of(record));
+            state_.pending.push_back(pending_of(record, place_.name));
             records_.emplace_back(record.bytes.begin(), record.bytes.end());
             return true;
         };
+        const std::size_t before = state_.pending.size();
         WV_TRY(auto head, read_ledger_records(repository_, id_, keys_, read_, 0, take));
         (void)head;
+        for (std::size_t i = before; i < state_.pending.size(); ++i)
+            WV_CHECK(leave_out_condemned(state_.pending[i]));
+        return {};
+    }
+
+    Result<> leave_out_condemned(PendingEntry& entry) {
+        std::vector<NeededObject> kept;
+        for (NeededObject& object : entry.needs) {
+            WV_TRY(const bool keeps, place_.keeps(object.name));
+            if (keeps) kept.push_back(std::move(object));
+        }
+        entry.needs = std::move(kept);
         return {};
     }
 
@@ -327,6 +368,7 @@ private:
     }
 
     void apply(const PendingEntry& entry) {
+        if (!entry.deletes.empty()) state_.deleted.insert(entry.deletes);
         if (!entry.opens_tail.empty()) state_.tails[entry.opens_tail] = {entry.history, 0};
         if (entry.ends_tail.empty()) return;
         auto ended = state_.tails.find(entry.ends_tail);
@@ -366,10 +408,23 @@ private:
         return {};
     }
 
+    // One that is locked there stays until the next stock is taken.
+    Result<> erase(const std::string& name) {
+        auto removed = tier_.remove(name);
+        if (!removed && removed.error().code == Errc::refused)
+            log::warn("offload.pack_locked", removed.error().message,
+                      {{"pack", name}, {"tier", tier_.url()}});
+        else if (!removed && removed.error().code != Errc::not_found)
+            return removed;
+        state_.deleted.erase(name);
+        return {};
+    }
+
     ObjectStore& repository_;
     ObjectStore& tier_;
     Id16 id_;
     LedgerKeys keys_;
+    TierPlace place_;
     bool knows_the_tier_ = false;
     OffloadState state_;
     std::deque<ByteBuffer> records_;  // of state_.pending
@@ -398,6 +453,7 @@ Result<bool> is_tier(ObjectStore& repository, ObjectStore& tier, const MasterKey
                     "name an empty directory");
     }
     for (const ObjectInfo& object : objects) {
+        if (object.name == kTierNameObject) continue;
         auto own = object.name.starts_with("keyring/")
                        ? repository.get(object.name, 0, kSmallFileBytesMax)
                        : Result<ByteBuffer>(fail(Errc::not_found, ""));
@@ -413,8 +469,10 @@ Result<bool> is_tier(ObjectStore& repository, ObjectStore& tier, const MasterKey
     return false;
 }
 
-Result<> initialize_tier(ObjectStore& repository, ObjectStore& tier, const MasterKey& master) {
+Result<> initialize_tier(ObjectStore& repository, ObjectStore& tier, const MasterKey& master,
+                         const std::string& name) {
     WV_TRY(const bool is_one, is_tier(repository, tier, master));
+    WV_CHECK(put_name(tier, name));
     if (is_one) return {};
     WV_TRY(ByteBuffer header, repository.get(kHeaderName, 0, 4096));
     WV_CHECK(put_keyrings(repository, tier));
@@ -423,11 +481,12 @@ Result<> initialize_tier(ObjectStore& repository, ObjectStore& tier, const Maste
 }
 
 Result<std::unique_ptr<Offloader>> Offloader::open(ObjectStore& repository, ObjectStore& tier,
-                                                   const MasterKey& master) {
+                                                   const MasterKey& master, TierPlace place) {
     WV_TRY(OpenedRepository opened, open_repository_files(repository, master));
     const DataKey* key = opened.keyring.current(pb::KEY_PURPOSE_LEDGER);
     if (key == nullptr) return fail(Errc::corrupt, "the keyring has no key for the ledger");
-    return std::make_unique<StoreOffloader>(repository, tier, opened.id, LedgerKeys::derive(*key));
+    return std::make_unique<StoreOffloader>(repository, tier, opened.id, LedgerKeys::derive(*key),
+                                            std::move(place));
 }
 
 }  // namespace walvault::storage

@@ -18,9 +18,19 @@ namespace walvault::storage {
 // repository that an agent writes to; those of the stores.
 Result<bool> is_tier(ObjectStore& repository, ObjectStore& tier, const MasterKey& master);
 
-// Puts header and keyring of the repository into an empty tier; what was begun is gone on with, and
-// a tier of this repository is left as it is. Errors: as is_tier().
-Result<> initialize_tier(ObjectStore& repository, ObjectStore& tier, const MasterKey& master);
+// Puts header, keyring and `name` of the tier into an empty one; what was begun is gone on with,
+// and a tier of this repository is left as it is. Errors: as is_tier(); refused if it has another
+// name.
+Result<> initialize_tier(ObjectStore& repository, ObjectStore& tier, const MasterKey& master,
+                         const std::string& name);
+
+// What the offloader must know of the retention of its tier.
+struct TierPlace {
+    std::string name;  // as the ledger calls it
+    // Whether the tier is to keep a pack. Called from the offloader's thread.
+    std::function<Result<bool>(const std::string& path)> keeps =
+        [](const std::string&) -> Result<bool> { return true; };
+};
 
 // One thread at a time; every call blocks for both stores.
 class Offloader {
@@ -28,16 +38,18 @@ public:
     // `repository` and `tier` are plain stores, not TierStores. Asks nothing of the tier yet.
     // Errors: as open_repository_files().
     static Result<std::unique_ptr<Offloader>> open(ObjectStore& repository, ObjectStore& tier,
-                                                   const MasterKey& master);
+                                                   const MasterKey& master, TierPlace place);
     virtual ~Offloader() = default;
 
     struct Round {
         bool is_complete = false;  // the snapshot is on the tier
         std::uint64_t put_bytes = 0;
-        std::uint64_t pending_bytes = 0;  // as far as the ledger was read
+        std::uint64_t pending_bytes = 0;    // as far as the ledger was read
+        std::uint64_t ledger_sequence = 0;  // the last entry that is on the tier
     };
-    // Puts what the snapshot has and the tier does not, until all is there or `goes_on` says no;
-    // asked before each object. Errors: not_found (no repository there yet), refused (another's, or
+    // Puts what the snapshot has and the tier does not, but packs that it is not to keep, and
+    // removes what the ledger calls deleted there, until all is done or `goes_on` says no; asked
+    // before each object. Errors: not_found (no repository there yet), refused (another's, or
     // another writer puts other things there), wrong_key, corrupt, io, no_space, unavailable.
     virtual Result<Round> offload(const OffloadSnapshot& snapshot,
                                   const std::function<bool()>& goes_on) = 0;

@@ -123,7 +123,7 @@ Result<> Repository::State::claim_generation() {
 Result<> Repository::State::catch_index_up() {
     if (!index_is_behind) return {};
     LedgerKeys keys = LedgerKeys::derive(*keyring.current(pb::KEY_PURPOSE_LEDGER));
-    WV_TRY(LedgerHead head, catch_up(*index, *store, id, keys, keyring));
+    WV_TRY(LedgerHead head, catch_up(*index, *store, packs_store(), id, keys, keyring));
     index_is_behind = false;
     log::debug("index.caught_up", "the index has what could not be written to it before",
                {{"sequence", head.sequence}});
@@ -154,7 +154,7 @@ Result<> Repository::State::open_index() {
                         "the repository was rolled back or its ledger cut; bring the newer ledger "
                         "back, or accept "
                         "what is there with `walvault repo rebuild-index`");
-        auto head = catch_up(*index, *store, id, keys, keyring);
+        auto head = catch_up(*index, *store, packs_store(), id, keys, keyring);
         if (head) return {};
         Errc code = head.error().code;
         if (rebuild ||

@@ -7,14 +7,18 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/file_system.h"
 #include "storage/index.h"
+#include "storage/index_retention.h"
+#include "storage/lease.h"
 #include "storage/ledger.h"
 #include "storage/pack_writer.h"
+#include "storage/retention_survey.h"
 #include "storage/tail_writer.h"
 #include "storage/wal_store.h"
 
@@ -27,6 +31,29 @@ struct RepositoryOptions {
     int base_level = 1;
     bool rebuild_index = false;  // even if it looks whole
     IndexHome* index_home = &rocksdb_home();
+    // Where packs are read that the directory does not have any more: a LayeredStore over it. Null:
+    // nowhere.
+    std::shared_ptr<ObjectStore> packs_store = nullptr;
+};
+
+// Of what was condemned at `place` what is to be deleted now.
+struct DeletionOrder {
+    std::string place = {};          // a tier; empty: the directory of this repository
+    std::vector<Lease> leases = {};  // that are held there
+    std::chrono::seconds grace{0};   // so long it has been condemned
+    std::size_t most = 32;           // packs in one call
+    // Packs of which is_on_tiers() was proved: needed where a tier keeps what goes here.
+    std::set<std::string> proved = {};
+};
+
+// What delete_condemned() did, and what is left.
+struct Deletions {
+    std::uint64_t pack_count = 0;
+    std::uint64_t bytes = 0;
+    std::uint64_t condemned_count = 0;  // still there
+    std::uint64_t condemned_bytes = 0;
+    bool more = false;      // due, but there were too many for one call
+    std::string waits_for;  // who or what keeps something that is due; empty: nobody
 };
 
 // One thread at a time; every call blocks for disk time. chunk(), content_key() and seal through
@@ -132,6 +159,26 @@ public:
                          const std::string& reason);
     Result<bool> has_chunk(const Id32& content_id);  // from any thread
     const DataKey& content_key() const;              // from any thread
+
+    // From here on the ledger speaks of the tier `place`; nothing happens where it does already.
+    Result<> add_place(const std::string& place);
+    Result<std::vector<std::string>> tiers();  // that it speaks of, by name
+    // What lies there does not count any more. Errors: not_found.
+    Result<> remove_place(const std::string& place);
+    // The ledger entry by which a pack is condemned at `place`; nothing if it is kept. From any
+    // thread.
+    Result<std::optional<std::uint64_t>> condemned_by(const std::string& path,
+                                                      const std::string& place);
+    Result<std::vector<CondemnedThere>> condemned(const std::string& place);  // from any thread
+
+    // Retention, first step: what expires by the survey is entered as condemned at its place, and
+    // from then on neither listed nor chosen there, nor shared. Errors: busy if the repository is
+    // not as it was surveyed any more.
+    Result<> condemn(const RetentionSurvey& survey);
+    // Second step: what is due by the order is entered as deleted. Its objects are removed after
+    // that: those of the repository's directory by this, which also finishes what a crash left;
+    // those of a tier by its Offloader, when the tier has the entry.
+    Result<Deletions> delete_condemned(const DeletionOrder& order);
 
     Result<> append_to_ledger(pb::LedgerEntry entry);
     // RepositoryOptions::wal_level from now on.

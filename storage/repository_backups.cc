@@ -82,7 +82,7 @@ Result<> Repository::fail_backup(const std::string& cluster, const std::string& 
 
 Result<bool> Repository::has_chunk(const Id32& content_id) {
     WV_TRY(auto place, state_->index->chunk(content_id));
-    return place.has_value();
+    return place && !place->condemned;
 }
 
 const DataKey& Repository::content_key() const {

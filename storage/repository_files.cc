@@ -67,8 +67,9 @@ std::string writer_name(std::uint64_t generation) {
 }
 
 bool is_reserved_name(std::string_view name) {
-    constexpr std::array<std::string_view, 7> kReserved{
-        kHeaderName, kLockName, kIndexName, "keyring", "ledger", "writer", "control.sock"};
+    constexpr std::array<std::string_view, 9> kReserved{kHeaderName, kLockName, kIndexName,
+                                                        "keyring",   "ledger",  "lease",
+                                                        "tier",      "writer",  "control.sock"};
     return std::ranges::find(kReserved, name) != kReserved.end();
 }
 

@@ -46,6 +46,9 @@ struct Repository::State {
     // index has caught up.
     Result<> enter(pb::LedgerEntry entry, const Footers& footers = {});
     Result<> catch_index_up();
+    ObjectStore& packs_store() {
+        return options.packs_store != nullptr ? *options.packs_store : *store;
+    }
     Result<> open_index();
     // Takes the next generation for itself. Errors: busy if another one takes it at the same time.
     Result<> claim_generation();
@@ -70,6 +73,10 @@ struct Repository::State {
     // Where what it held ends now.
     Result<Lsn> recover_tail(const OpenTail& tail);
     Result<std::optional<Lsn>> adopt_pack(const OpenTail& tail, Lsn tail_end);
+    Result<> require_as_surveyed(const RetentionSurvey& survey);
+    Result<> delete_pack(const CondemnedThere& condemned, const std::string& place);
+    Result<> remove_object(const std::string& path);
+    Result<> finish_deletions();
     Result<> enter_lost_wal(const pb::TailOpened& tail, Lsn from, Lsn to);
 };
 

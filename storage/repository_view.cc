@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "storage/index_catch_up.h"
+#include "storage/index_retention.h"
 #include "storage/lineage.h"
 #include "storage/repository_files.h"
 #include "storage/repository_state.h"
@@ -32,12 +33,13 @@ bool is_wanted(const pb::MarkEntry& mark, WallTime since, WallTime until,
 class View final : public RepositoryView {
 public:
     View(ObjectStore& store, OpenedRepository opened, bool is_tier)
-        : store_(store),
-          is_tier_(is_tier),
-          id_(opened.id),
-          keyring_(std::move(opened.keyring)) {}
+        : store_(store), is_tier_(is_tier), id_(opened.id), keyring_(std::move(opened.keyring)) {}
 
     Result<> open_index(const Options& options);
+    void settle_retention(const Options& options) {
+        index_->freeze_retention();
+        if (options.with_condemned) index_->retention().show_condemned();
+    }
     Result<> scan_tails(bool missing_is_damage);
 
     const Id16& repository_id() const override { return id_; }
@@ -53,6 +55,16 @@ public:
         return index_->backups(cluster);
     }
     Result<std::vector<GapRecord>> gaps(const std::string& cluster) override;
+    Result<Lsn> expired_until(const Id16& history_id) override {
+        return index_->retention().expired_until(history_id);
+    }
+    Result<std::vector<CondemnedThere>> condemned(const std::string& cluster,
+                                                  const std::string& place) override;
+    Result<std::vector<std::string>> tiers() override { return index_->retention().tiers(); }
+    Result<std::vector<pb::BackupStarted>> unfinished_backups() override {
+        return index_->unfinished_backups();
+    }
+    Result<Id16> pack_of_chunk(const Id32& content_id) override;
     Result<std::vector<MarkRecord>> marks(const std::string& cluster, WallTime since,
                                           WallTime until,
                                           const std::vector<pb::MarkEntry::Kind>& kinds) override;
@@ -100,6 +112,7 @@ public:
     Result<std::uint64_t> verify_pack(const pb::PackInfo& pack, bool decode_wal) override;
 
 private:
+    Result<ChunkPlace> place_of_chunk(const Id32& content_id);
     Result<ScannedTail> pack_in_its_place(const pb::TailOpened& opened);
     Result<> replace_closed_tail(const std::string& path);
     Result<bool> ledger_has_grown();
@@ -141,9 +154,10 @@ Result<> View::open_index(const Options& options) {
         auto opened = Index::open_read_only(options.index_directory, *options.index_home);
         if (opened) {
             index_ = std::move(*opened);
+            if (options.place) index_->retention().show_place(*options.place);
             auto watermark = index_->watermark();
             if (watermark) seen = watermark->sequence;
-            auto head = watermark ? catch_up(*index_, store_, id_, keys, keyring_)
+            auto head = watermark ? catch_up(*index_, store_, store_, id_, keys, keyring_)
                                   : tl::unexpected(watermark.error());
             if (head) return {};
             if (head.error().code != Errc::invalid_argument && head.error().code != Errc::corrupt &&
@@ -153,7 +167,8 @@ Result<> View::open_index(const Options& options) {
         }
     }
     WV_TRY(index_, Index::open_scratch(options.scratch_directory, *options.index_home));
-    WV_TRY(LedgerHead head, catch_up(*index_, store_, id_, keys, keyring_));
+    if (options.place) index_->retention().show_place(*options.place);
+    WV_TRY(LedgerHead head, catch_up(*index_, store_, store_, id_, keys, keyring_));
     if (head.sequence == 0)
         return fail(Errc::corrupt, "the repository has no ledger",
                     "copy the folder `ledger` from another copy of this repository");
@@ -212,11 +227,12 @@ Result<> View::scan_tails(bool missing_is_damage) {
 Result<bool> View::ledger_has_grown() {
     LedgerKeys keys = LedgerKeys::derive(*keyring_.current(pb::KEY_PURPOSE_LEDGER));
     WV_TRY(LedgerHead before, index_->watermark());
-    WV_TRY(LedgerHead now, catch_up(*index_, store_, id_, keys, keyring_));
+    WV_TRY(LedgerHead now, catch_up(*index_, store_, store_, id_, keys, keyring_));
     return now.sequence > before.sequence;
 }
 
-// A tier gets the entry before the first frame; what follows a tail there comes after all of its frames.
+// A tier gets the entry before the first frame; what follows a tail there comes after all of its
+// frames.
 Result<bool> View::has_nothing_yet(const pb::TailOpened& opened) {
     WV_TRY(auto behind, wal_->start_behind(opened));
     return !behind.has_value();
@@ -228,7 +244,8 @@ void View::note_damage(const Id16& history, const pb::TailOpened& tail, const Er
     if (error.code == Errc::not_found)
         damage.message = "the tail " + tail.path() + " is missing: WAL from " +
                          to_string(Lsn{tail.start_lsn()}) + " on is lost";
-    damage.hint = "copy it back from another copy of this repository; what is before it can be restored";
+    damage.hint =
+        "copy it back from another copy of this repository; what is before it can be restored";
     damages_.emplace(history, std::move(damage));
 }
 
@@ -242,8 +259,8 @@ Result<> View::or_damage(const Id16& history, Result<> done) {
     return done;
 }
 
-// A crash may fall between the renaming of a tail to a pack and the ledger entry that says so: the pack
-// is whole, and the next start of the agent enters it.
+// A crash may fall between the renaming of a tail to a pack and the ledger entry that says so: the
+// pack is whole, and the next start of the agent enters it.
 Result<ScannedTail> View::pack_in_its_place(const pb::TailOpened& opened) {
     pb::PackInfo wanted;
     wanted.set_path(pack_path_of_tail(opened.path()));
@@ -263,12 +280,13 @@ Result<ScannedTail> View::pack_in_its_place(const pb::TailOpened& opened) {
     return tail;
 }
 
-// The ledger says which pack a tail has become; between the renaming and the entry, only its name does.
+// The ledger says which pack a tail has become; between the renaming and the entry, only its name
+// does.
 Result<> View::replace_closed_tail(const std::string& path) {
     LedgerKeys keys = LedgerKeys::derive(*keyring_.current(pb::KEY_PURPOSE_LEDGER));
     {
         std::unique_lock guard(index_mutex_);
-        WV_TRY(LedgerHead head, catch_up(*index_, store_, id_, keys, keyring_));
+        WV_TRY(LedgerHead head, catch_up(*index_, store_, store_, id_, keys, keyring_));
         (void)head;
     }
     WV_TRY(auto open, index_->open_tails());
@@ -345,9 +363,9 @@ Result<std::vector<MarkRecord>> View::marks(const std::string& cluster, WallTime
     return found;
 }
 
-Result<std::vector<MarkRecord>> View::lineage_marks(
-    const Id16& history_id, WallTime since, WallTime until,
-    const std::vector<pb::MarkEntry::Kind>& kinds) {
+Result<std::vector<MarkRecord>> View::lineage_marks(const Id16& history_id, WallTime since,
+                                                    WallTime until,
+                                                    const std::vector<pb::MarkEntry::Kind>& kinds) {
     WV_TRY(auto stretches, lineage_of(*index_, history_id));
     std::vector<MarkRecord> found;
     for (const Stretch& stretch : stretches) {
@@ -461,23 +479,40 @@ Result<std::shared_ptr<const FileCipher>> View::base_cipher(const Id16& file_id,
 // What the ledger names and is not there was deleted: damage, not absence.
 Error pack_missing(Error error, const std::string& path) {
     if (error.code != Errc::not_found) return error;
-    return Error{Errc::corrupt, "the pack " + path + " is missing",
-                 "copy it back from another copy of this repository; `walvault verify` lists what it held"};
+    return Error{
+        Errc::corrupt, "the pack " + path + " is missing",
+        "copy it back from another copy of this repository; `walvault verify` lists what it held"};
 }
 
-Result<> View::read_chunk(const Id32& content_id, ByteBuffer& plain) {
+Result<std::vector<CondemnedThere>> View::condemned(const std::string& cluster,
+                                                    const std::string& place) {
+    WV_TRY(auto packs, index_->retention().condemned(place));
+    std::erase_if(packs, [&](const auto& each) { return each.pack.cluster() != cluster; });
+    return packs;
+}
+
+Result<ChunkPlace> View::place_of_chunk(const Id32& content_id) {
     std::shared_lock guard(index_mutex_);
     WV_TRY(auto place, index_->chunk(content_id));
-    guard.unlock();
     if (!place)
         return fail(Errc::not_found,
                     "chunk " + to_hex(content_id) + " is in no pack of this repository");
+    return *place;
+}
+
+Result<Id16> View::pack_of_chunk(const Id32& content_id) {
+    WV_TRY(ChunkPlace place, place_of_chunk(content_id));
+    return place.file_id;
+}
+
+Result<> View::read_chunk(const Id32& content_id, ByteBuffer& plain) {
+    WV_TRY(ChunkPlace place, place_of_chunk(content_id));
     std::string path;
-    auto cipher = base_cipher(place->file_id, path);
+    auto cipher = base_cipher(place.file_id, path);
     if (!cipher) return fail(pack_missing(cipher.error(), path));
-    auto sealed = store_.get(path, place->offset, place->stored_bytes);
+    auto sealed = store_.get(path, place.offset, place.stored_bytes);
     if (!sealed) return fail(pack_missing(sealed.error(), path));
-    FramePlace at{.frame_number = place->frame_number, .content_id = content_id};
+    FramePlace at{.frame_number = place.frame_number, .content_id = content_id};
     auto opened = (*cipher)->unseal_into(at, *sealed, plain);
     if (!opened) return fail_while("chunk " + to_hex(content_id) + " in " + path, opened.error());
     return {};
@@ -548,6 +583,7 @@ Result<std::unique_ptr<RepositoryView>> RepositoryView::open(ObjectStore& store,
         WV_TRY(OpenedRepository opened, open_repository_files(store, master));
         auto view = std::make_unique<View>(store, std::move(opened), options.is_tier);
         WV_CHECK(view->open_index(options));
+        view->settle_retention(options);
         auto scanned = view->scan_tails(tries == kTries);
         if (scanned) return view;
         if (scanned.error().code != Errc::not_found) return fail(scanned.error());

@@ -70,6 +70,16 @@ struct Stretch {
 };
 inline constexpr Lsn kOpenEndLsn{~std::uint64_t{0}};
 
+// A pack that is condemned at a place, and not deleted there yet.
+struct CondemnedThere {
+    pb::PackInfo pack;
+    std::string reason;
+    WallTime at;
+    std::uint64_t sequence = 0;  // of the ledger entry that condemned it
+    // Places that have it and have not condemned it.
+    std::vector<std::string> kept_at = {};
+};
+
 // A stretch of time in which commits were stamped earlier than ones before them in WAL.
 struct ClockStep {
     Lsn at_lsn;  // start of the commit record with the earlier stamp
@@ -87,8 +97,15 @@ public:
         // A tier: what the ledger says is there, but the newest tails may not have come yet.
         bool is_tier = false;
         IndexHome* index_home = &rocksdb_home();
+        // Only what lies at this place: a tier, or "" for the repository's directory. Unset: what
+        // lies anywhere; the store finds it.
+        std::optional<std::string> place = {};
+        // Also what retention has condemned, while it is there: for a replay that began before.
+        bool with_condemned = false;
     };
-    // Errors: not_found (no repository there), wrong_key, corrupt, unsupported, io, unavailable.
+    // What retention does while it is open changes nothing for it; that the objects stay so long is
+    // what a lease is for. Errors: not_found (no repository there), wrong_key, corrupt,
+    // unsupported, io, unavailable.
     static Result<std::unique_ptr<RepositoryView>> open(ObjectStore& store, const MasterKey& master,
                                                         const Options& options);
     virtual ~RepositoryView() = default;
@@ -105,6 +122,15 @@ public:
     // Complete ones, oldest first.
     virtual Result<std::vector<pb::BackupInfo>> backups(const std::string& cluster) = 0;
     virtual Result<std::vector<GapRecord>> gaps(const std::string& cluster) = 0;
+    // WAL of the history itself expired up to here, but for what single bases need; zero: none did.
+    virtual Result<Lsn> expired_until(const Id16& history_id) = 0;
+    // What retention has condemned at `place` and not yet deleted.
+    virtual Result<std::vector<CondemnedThere>> condemned(const std::string& cluster,
+                                                          const std::string& place) = 0;
+    // The tiers that the ledger speaks of, by name.
+    virtual Result<std::vector<std::string>> tiers() = 0;
+    // Base backups that run, or whose agent stopped while they ran.
+    virtual Result<std::vector<pb::BackupStarted>> unfinished_backups() = 0;
     // Of each history of the cluster its own, in WAL order. Zero times mean "no limit". Empty
     // kinds: all.
     virtual Result<std::vector<MarkRecord>> marks(
@@ -163,6 +189,8 @@ public:
     // The plain bytes of a chunk, into a buffer the caller owns. May be called from any thread at
     // once. Errors: not_found (proven absent: the index lists everything), corrupt, io.
     virtual Result<> read_chunk(const Id32& content_id, ByteBuffer& plain) = 0;
+    // The file id of the pack that holds a chunk. From any thread. Errors: not_found, io.
+    virtual Result<Id16> pack_of_chunk(const Id32& content_id) = 0;
     // Reads every frame of a pack or tail and checks it (authentication, content ids, WAL
     // continuity). Errors: corrupt, not_found, io, naming the frame and what it holds.
     virtual Result<std::uint64_t> verify_pack(const pb::PackInfo& pack, bool decode_wal) = 0;

@@ -51,7 +51,8 @@ public:
             ZSTD_CCtx_setParameter(context_, ZSTD_c_compressionLevel, level);
             level_ = level;
         }
-        std::size_t size = ZSTD_compress2(context_, out.data(), out.size(), plain.data(), plain.size());
+        std::size_t size =
+            ZSTD_compress2(context_, out.data(), out.size(), plain.data(), plain.size());
         return ZSTD_isError(size) != 0 || size >= plain.size() ? 0 : size;
     }
 
@@ -73,7 +74,8 @@ public:
     // Exactly one zstd frame that announces and gives exactly plain.size() bytes. One-shot
     // decompression uses the output as its window, so no announced window costs memory.
     Result<> decompress(MutableByteSpan plain, ByteSpan compressed) {
-        unsigned long long announced = ZSTD_getFrameContentSize(compressed.data(), compressed.size());
+        unsigned long long announced =
+            ZSTD_getFrameContentSize(compressed.data(), compressed.size());
         if (announced != plain.size() ||
             ZSTD_findFrameCompressedSize(compressed.data(), compressed.size()) != compressed.size())
             return fail(Errc::corrupt, "the compressed bytes are not one zstd frame of " +
@@ -83,8 +85,9 @@ public:
         if (ZSTD_isError(size) != 0)
             return fail(Errc::corrupt, std::string("decompress: ") + ZSTD_getErrorName(size));
         if (size != plain.size())
-            return fail(Errc::corrupt, "decompressing gave " + std::to_string(size) + " bytes where " +
-                                           std::to_string(plain.size()) + " were sealed");
+            return fail(Errc::corrupt, "decompressing gave " + std::to_string(size) +
+                                           " bytes where " + std::to_string(plain.size()) +
+                                           " were sealed");
         return {};
     }
 
@@ -138,8 +141,8 @@ Result<FileCipher> FileCipher::for_existing_file(const DataKey& key, const FileH
                                        ", not " + to_hex(key.id));
     SecretBytes file_key = derive_file_key(key, header);
     if (!equal_in_constant_time(header_tag(file_key, header), header.tag))
-        return fail(Errc::corrupt, "the file header fails authentication under data key " +
-                                       to_hex(header.key_id));
+        return fail(Errc::corrupt,
+                    "the file header fails authentication under data key " + to_hex(header.key_id));
     return FileCipher(std::move(file_key), header);
 }
 
@@ -156,8 +159,8 @@ ByteBuffer FileCipher::seal(const FramePlace& place, ByteSpan plain, int level) 
     header.plain_bytes = static_cast<std::uint32_t>(plain.size());
     std::size_t body_bytes = 0;
     if (!plain.empty() && level != kNotCompressed)
-        body_bytes = this_threads_compressor().compress({body, out.size() - kFrameHeaderBytes - kTagBytes},
-                                                        plain, level);
+        body_bytes = this_threads_compressor().compress(
+            {body, out.size() - kFrameHeaderBytes - kTagBytes}, plain, level);
     header.codec = body_bytes == 0 ? Codec::stored : Codec::zstd;
     if (body_bytes == 0) {
         body_bytes = plain.size();
@@ -205,7 +208,8 @@ Result<> FileCipher::open_frame(const FramePlace& place, ByteSpan frame, ByteBuf
             raw(opened.data()), nullptr, nullptr, raw(frame.data() + kFrameHeaderBytes),
             header.sealed_bytes, raw(bound.data()), bound.size(), raw(header.nonce.data()),
             raw(key_->view().data())) != 0)
-        return bad_frame(place, "fails authentication: its bytes or its place are not the sealed ones");
+        return bad_frame(place,
+                         "fails authentication: its bytes or its place are not the sealed ones");
     if (stored) return {};
     plain.resize(header.plain_bytes);
     if (auto whole = decompressor.decompress(plain, opened); !whole)

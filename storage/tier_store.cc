@@ -12,6 +12,10 @@ namespace {
 constexpr std::string_view kTailSuffix = ".tail";
 constexpr std::string_view kInTail = ".tail/";
 constexpr std::size_t kOffsetDigits = 16;
+constexpr std::string_view kTierNameMagic = "WVTIER1\n";
+constexpr std::size_t kTierNameBytesMax = 1024;
+constexpr std::string_view kTierNameCharacters =
+    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
 
 bool is_tail(std::string_view name) { return name.ends_with(kTailSuffix); }
 
@@ -173,6 +177,26 @@ std::optional<TailPieceName> parse_tail_piece_name(std::string_view name) {
         std::from_chars(digits.data(), digits.data() + digits.size(), piece.offset, 16);
     if (error != std::errc{} || end != digits.data() + digits.size()) return {};
     return piece;
+}
+
+std::string encode_tier_name(const std::string& name) {
+    return std::string(kTierNameMagic) + name + "\n";
+}
+
+Result<std::optional<std::string>> read_tier_name(ObjectStore& tier) {
+    const std::string object(kTierNameObject);
+    auto bytes = tier.get(object, 0, kTierNameBytesMax);
+    if (!bytes && bytes.error().code == Errc::not_found) return std::optional<std::string>{};
+    if (!bytes) return fail(std::move(bytes).error());
+    std::string_view text = as_text(*bytes);
+    const bool is_framed = text.size() > kTierNameMagic.size() + 1 &&
+                           text.starts_with(kTierNameMagic) && text.ends_with('\n');
+    if (is_framed)
+        text = text.substr(kTierNameMagic.size(), text.size() - kTierNameMagic.size() - 1);
+    if (!is_framed || text.find_first_not_of(kTierNameCharacters) != std::string_view::npos)
+        return fail(Errc::corrupt, tier.url() + "/" + object + " does not say a tier's name",
+                    "copy it back, or make the tier anew in an empty place");
+    return std::optional<std::string>(text);
 }
 
 std::unique_ptr<ObjectStore> make_tier_store(std::unique_ptr<ObjectStore> objects) {

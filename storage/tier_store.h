@@ -22,6 +22,12 @@ struct TailPieceName {
 // Nothing for any other name.
 std::optional<TailPieceName> parse_tail_piece_name(std::string_view name);
 
+// By which name the ledger speaks of a tier: of its [repo.NAME]. It lies there as "tier".
+inline constexpr std::string_view kTierNameObject = "tier";
+std::string encode_tier_name(const std::string& name);
+// Nothing where there is none. Errors: corrupt; the store's.
+Result<std::optional<std::string>> read_tier_name(ObjectStore& tier);
+
 // Over the objects of a tier, or of a repository, where tails are whole. A hole in the pieces ends
 // the tail; without the first one there is none. A tail that is put becomes one piece, and is
 // removed from its beginning on, so that who reads it meanwhile misses it rather than its end.

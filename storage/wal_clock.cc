@@ -102,8 +102,28 @@ Result<std::optional<WalFinding>> WalStore::first_transaction_after_in(const Id1
     }
     // Behind a cut lie transactions that are not of this lineage.
     if (source->is_cut) return std::optional<WalFinding>{};
+    WV_TRY(bool behind_hole, begins_behind_hole(history, *source));
+    if (behind_hole) return next_transaction_after(history, *source, at);
     return fail(Errc::corrupt,
                 source->reader->path() + ": its summary names a transaction that is not in it");
+}
+
+Result<bool> WalStore::begins_behind_hole(const Id16& history, const WalSource& source) {
+    WV_TRY(const auto* lineage, stretches(history));
+    if (source.start_lsn <= lineage->front().from) return false;
+    WV_TRY(auto before, source_at(history, Lsn{source.start_lsn.value - 1}));
+    return !before;
+}
+
+// Where the summary of `source` told of a record whose beginning expired.
+Result<std::optional<WalFinding>> WalStore::next_transaction_after(const Id16& history,
+                                                                   const WalSource& source,
+                                                                   WallTime at) {
+    for (Lsn from = source.end_lsn;;) {
+        WV_TRY(auto found, first_transaction_from(history, from));
+        if (!found || found->at > at) return found;
+        from = found->end_lsn;
+    }
 }
 
 Result<std::optional<WalFinding>> WalStore::first_transaction_from(const Id16& history, Lsn lsn) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "proto/server_version.h"
+#include "storage/index_retention.h"
 
 namespace walvault::storage {
 namespace {
@@ -258,17 +259,35 @@ Result<> WalStore::read(const Id16& history, Lsn from, Lsn to,
 
 Result<Lsn> WalStore::decode_start(const Id16& history, Lsn lsn) {
     Lsn at = lsn;
+    WV_TRY(auto behind, source_at(history, at));
     while (at.value > 0) {
         WV_TRY(auto source, source_at(history, Lsn{at.value - 1}));
+        if (!source && behind) return stored_record_start(history, *behind, Lsn{at.value - 1});
         if (!source) return first_page_from(at);  // the history's start is one
         const auto& footer = source->reader->footer();
         for (int i = source->frame_at(Lsn{at.value - 1}); i >= 0; --i) {
             const pb::FrameEntry& frame = footer.frames(i);
-            if (frame.record_start_lsn() != 0) return Lsn{frame.record_start_lsn()};
+            if (frame.record_start_lsn() != 0)
+                return stored_record_start(history, *source, Lsn{frame.record_start_lsn()});
             at = Lsn{frame.start_lsn()};
         }
+        behind = std::move(source);
     }
     return first_page_from(at);
+}
+
+// The record that a source begins within is not whole where what was before it is not there. Behind
+// what expired, records are found again from the next segment on: what is needed begins with one,
+// and a page before it may be empty, behind a switch.
+Result<Lsn> WalStore::stored_record_start(const Id16& history, const WalSource& source,
+                                          Lsn record) {
+    if (record >= source.start_lsn) return record;
+    WV_TRY(auto before, source_at(history, record));
+    if (before) return record;
+    const FileHeader& header = source.reader->cipher().header();
+    WV_TRY(Lsn expired, index_.retention().expired_until(header.history_id));
+    if (source.start_lsn > expired) return first_page_from(source.start_lsn);
+    return (source.start_lsn + (header.segment_bytes - 1)).round_down(header.segment_bytes);
 }
 
 Result<> WalStore::decode(const Id16& history, const FileHeader& header, Lsn from, Lsn to,
@@ -300,13 +319,14 @@ Result<WalStore::Findings> WalStore::transactions_in(const Id16& history, const 
     Lsn start{entry.start_lsn()};
     Lsn end = std::min(start + entry.plain_bytes(), source.end_lsn);
     Findings found;
-    WV_CHECK(decode(history, source.reader->cipher().header(), Lsn{entry.record_start_lsn()}, end,
-                    [&](const WalFinding& finding) {
-                        if (is_transaction(finding) && finding.end_lsn > start &&
-                            finding.end_lsn <= end)
-                            found.push_back(finding);
-                        return true;
-                    }));
+    WV_TRY(Lsn from, stored_record_start(history, source, Lsn{entry.record_start_lsn()}));
+    if (from >= end) return found;
+    WV_CHECK(decode(
+        history, source.reader->cipher().header(), from, end, [&](const WalFinding& finding) {
+            if (is_transaction(finding) && finding.end_lsn > start && finding.end_lsn <= end)
+                found.push_back(finding);
+            return true;
+        }));
     return found;
 }
 

@@ -89,9 +89,15 @@ private:
     Result<std::optional<WalFinding>> first_transaction_after_in(const Id16& history,
                                                                  const Stretch& stretch,
                                                                  WallTime at);
+    Result<std::optional<WalFinding>> next_transaction_after(const Id16& history,
+                                                             const WalSource& source, WallTime at);
     Result<std::uint64_t> count_commits_in(const Stretch& stretch, Lsn from, Lsn to);
 
     Result<WalSource> open_source(const pb::PackInfo& pack);
+    // `record` starts a record that ends in `source`.
+    Result<Lsn> stored_record_start(const Id16& history, const WalSource& source, Lsn record);
+    // True if WAL before it was stored and is not any more.
+    Result<bool> begins_behind_hole(const Id16& history, const WalSource& source);
     Result<Lsn> frame_of_record_before(const Id16& history, Lsn at, Lsn lsn);
     // Transactions whose records end in one frame of `source`, before its end.
     Result<Findings> transactions_in(const Id16& history, const WalSource& source, int frame);

@@ -24,6 +24,8 @@ public:
     std::map<Id16, std::vector<Stretch>> lineages;  // else: the history alone
     std::optional<Id16> current;                    // else: the last history
     std::vector<pb::PackInfo> pack_infos;
+    std::map<Id16, Lsn> expired;
+    std::vector<std::pair<Lsn, Lsn>> holes;  // in all histories
     std::map<Id32, ByteBuffer> chunks;
     pb::ManifestHead head;
     std::vector<pb::ManifestFile> files;
@@ -85,12 +87,28 @@ public:
     }
     Result<Totals> totals(const std::string&) override { return Totals{}; }
     Result<std::vector<pb::PackInfo>> packs(const std::string&) override { return pack_infos; }
+    Result<Lsn> expired_until(const Id16& history_id) override {
+        auto found = expired.find(history_id);
+        return found == expired.end() ? Lsn{} : found->second;
+    }
+    Result<std::vector<CondemnedThere>> condemned(const std::string&, const std::string&) override {
+        return std::vector<CondemnedThere>{};
+    }
+    Result<std::vector<std::string>> tiers() override { return std::vector<std::string>{}; }
+    Result<std::vector<pb::BackupStarted>> unfinished_backups() override {
+        return std::vector<pb::BackupStarted>{};
+    }
+    Result<Id16> pack_of_chunk(const Id32&) override { return fail(Errc::not_found, "no chunks"); }
 
     Result<> require_coverage(const Id16& history, Lsn from, Lsn to) override {
         const HistoryRecord* record = record_of(history);
         if (record == nullptr || from < record->start_lsn || to > record->end_lsn)
             return fail(Errc::gap,
                         "WAL from " + to_string(from) + " to " + to_string(to) + " is not stored");
+        for (const auto& [hole_from, hole_to] : holes)
+            if (hole_from < to && from < hole_to)
+                return fail(Errc::gap, "WAL from " + to_string(hole_from) + " to " +
+                                           to_string(hole_to) + " is not stored");
         for (const auto& gap : gap_records)
             if (gap.history_id == history && gap.from_lsn < to && from < gap.to_lsn)
                 return fail(Errc::gap, "WAL from " + to_string(gap.from_lsn) + " to " +

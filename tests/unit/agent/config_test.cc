@@ -70,16 +70,44 @@ TEST_CASE("The least configuration gets every default") {
     CHECK(config->key_path == "/etc/k");
 }
 
+TEST_CASE("Retention is off until a window is set; its rules are a list of texts") {
+    CHECK(load(kLeast)->repo.retention.window == 0s);
+    const std::string repo = "url = \"file:///srv/repo/\"\n";
+    auto with = [&](const std::string& lines) {
+        std::string text = kLeast;
+        return text.replace(text.find(repo), repo.size(), repo + lines);
+    };
+    auto config =
+        load(with("window = \"14d\"\nthen = [\"daily x 30\", \"weekly x 12\"]\n"
+                  "protect_min = 3\nexpire_grace = \"1h\"\n"));
+    REQUIRE_MESSAGE(config, config.error().message);
+    const storage::RetentionRules& rules = config->repo.retention;
+    CHECK(rules.window == 14 * 24h);
+    REQUIRE(rules.then.size() == 2);
+    CHECK(rules.then[0].unit == storage::RetentionPeriods::Unit::day);
+    CHECK(rules.then[1].unit == storage::RetentionPeriods::Unit::week);
+    CHECK(rules.then[1].count == 12);
+    CHECK(rules.protect_min == 3);
+    CHECK(config->repo.expire_grace == 1h);
+    CHECK(contains(message_of(with("then = \"daily x 30\"\n")), "list of texts"));
+    CHECK(contains(message_of(with("then = [\"hourly x 3\"]\n")), "hourly x 3"));
+    CHECK(contains(message_of(with("then = [\"daily x 0\"]\n")), "whole number"));
+    CHECK(contains(message_of(with("protect_min = 0\n")), "protect_min"));
+    CHECK(contains(message_of(with("window = \"soon\"\n")), "window"));
+}
+
 TEST_CASE("The example sets every key to its default and is accepted") {
     auto least = load(kLeast);
     REQUIRE(load(example_config()));
     CHECK(load(example_config())->tiers.empty());
     // What a second copy would need stands there as comments.
     std::string text = example_config();
-    for (std::string line : {"[repo.second]", "url = \"file:///mnt", "offload_interval = "}) {
-        const std::size_t at = text.find("\n# " + line);
-        REQUIRE_MESSAGE(at != std::string::npos, line);
-        text.erase(at + 1, 2);
+    std::size_t at = text.find("\n# [repo.second]\n");
+    REQUIRE(at != std::string::npos);
+    for (const std::size_t end = text.find("\n\n", at + 1); at < end;
+         at = text.find('\n', at + 1)) {
+        const std::size_t name_end = text.find_first_not_of("abcdefghijklmnopqrstuvwxyz_", at + 3);
+        if (text[at + 3] == '[' || text.compare(name_end, 3, " = ") == 0) text.erase(at + 1, 2);
     }
     auto example = load(text);
     REQUIRE(least);

@@ -35,6 +35,7 @@ constexpr std::string_view kMeant = R"(counter walvault_backup_failures_total re
 counter walvault_base_page_checksum_failures_total server
 counter walvault_history_incidents_total kind,repo,server
 counter walvault_log_messages_total level
+counter walvault_retention_freed_bytes_total repo,server
 counter walvault_slot_given_up_total server
 counter walvault_store_chunk_lookups_total repo,result,server
 counter walvault_store_errors_total op,repo,server
@@ -72,6 +73,9 @@ gauge walvault_received_lsn_bytes server
 gauge walvault_recoverable_from_timestamp_seconds repo,server
 gauge walvault_recoverable_gaps repo,server
 gauge walvault_recoverable_until_timestamp_seconds repo,server
+gauge walvault_retention_condemned_bytes repo,server
+gauge walvault_retention_last_success_timestamp_seconds repo,server
+gauge walvault_retention_window_seconds repo,server
 gauge walvault_rpo_target_seconds server
 gauge walvault_server_info pg_version,server,system_identifier
 gauge walvault_server_timeline server
@@ -135,6 +139,7 @@ TEST_CASE("The exported metrics are exactly those that are meant") {
     ServerConfig server{.name = "main"};
     AgentMetrics agent(metrics, server, "primary");
     agent.set_server_info("7", "150018");
+    agent.retention("primary");
     CHECK(families(metrics.exposition()) == kMeant);
 }
 

@@ -394,6 +394,56 @@ TEST_CASE("a base in the segment of a promotion serves the timeline that continu
         CHECK(window.bases.size() == (window.history.timeline == 1 ? 2 : 1));
 }
 
+void expire(Cluster& cluster, std::uint64_t from, std::uint64_t to) {
+    cluster.view.expired[history_id(1)] = Lsn{to};
+    cluster.view.holes.emplace_back(Lsn{from}, Lsn{to});
+}
+
+TEST_CASE(
+    "a base that retention kept alone is restored as it is, and nothing between it and the "
+    "window") {
+    Cluster cluster;
+    cluster.add_base("alone", 0x1000028, 0x1000100, 10);
+    cluster.commit(600, 0x1000080, at(10));
+    cluster.ten_commits();
+    CHECK(cluster.resolve_at(at(50)));
+    expire(cluster, 0x1800000, 0x2000000);
+    auto windows = restore_windows(cluster.view, "main");
+    REQUIRE(windows);
+    REQUIRE(windows->size() == 1);
+    CHECK(windows->front().bases.size() == 1);
+    CHECK(windows->front().single_bases.size() == 1);
+    CHECK(windows->front().from == at(100));
+    CHECK(cluster.failure(to_utc_text(at(50))) == Errc::outside_window);
+    CHECK(cluster.failure("lsn:0/1000200") == Errc::outside_window);
+    CHECK(cluster.failure("xid:600") == Errc::outside_window);
+    CHECK(cluster.resolve("earliest")->base.backup_id() == "base1");
+    CHECK(cluster.resolve_at(at(203))->last_kept->xid == 703);
+    auto alone = cluster.resolve("backup:alone");
+    REQUIRE(alone);
+    CHECK(alone->cut_lsn == Lsn{0x1000100});
+    CHECK(alone->last_kept->xid == 600);
+    CHECK(cluster.resolve("backup:base1"));
+
+    // Without any other base, what has no window still has its base.
+    std::erase_if(cluster.view.backup_infos,
+                  [](const pb::BackupInfo& base) { return base.backup_id() == "base1"; });
+    CHECK(restore_windows(cluster.view, "main")->empty());
+    CHECK(cluster.failure("latest") == Errc::outside_window);
+    CHECK(cluster.resolve("backup:alone"));
+}
+
+TEST_CASE("a quiet moment is known from an older base where the WAL of the last commit expired") {
+    Cluster cluster;
+    cluster.add_base("base2", 0x2000800, 0x2000900, 150);
+    cluster.commit(600, 0x1000080, at(10));
+    expire(cluster, 0x1000000, 0x2000000);
+    auto stop = cluster.resolve_at(at(120));
+    REQUIRE_MESSAGE(stop, stop.error().message);
+    CHECK(stop->base.backup_id() == "base2");
+    CHECK(cluster.failure(to_utc_text(at(90))) == Errc::outside_window);
+}
+
 TEST_CASE("without a complete base nothing can be restored") {
     Cluster cluster;
     cluster.ten_commits();

@@ -68,7 +68,8 @@ TEST_CASE("a failed put leaves nothing behind") {
     CHECK_FALSE(store->put("file/below", as_bytes("x")).has_value());
     CHECK(store->put("dir", as_bytes("x")).error().code == Errc::refused);
     std::size_t entries = 0;
-    for (const auto& entry : fs::recursive_directory_iterator(scratch.path())) entries += entry.exists();
+    for (const auto& entry : fs::recursive_directory_iterator(scratch.path()))
+        entries += entry.exists();
     CHECK(entries == 3);
 }
 

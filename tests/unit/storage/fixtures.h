@@ -52,7 +52,8 @@ inline FramePlace wal_place(std::uint32_t number, std::uint64_t start, std::uint
 inline ByteBuffer compressible_bytes(std::size_t size) {
     ByteBuffer bytes;
     for (std::uint64_t i = 1; bytes.size() < size; ++i)
-        append(bytes, as_bytes("row " + std::to_string(i * 2'654'435'761 % 1'000'003) + " changed\n"));
+        append(bytes,
+               as_bytes("row " + std::to_string(i * 2'654'435'761 % 1'000'003) + " changed\n"));
     bytes.resize(size);
     return bytes;
 }

@@ -24,7 +24,8 @@ FrameBytes encoded(const FrameHeader& header) {
     encode_frame_header(header, bytes);
     return bytes;
 }
-std::string bound_to(const FileHeader& file, const FramePlace& place, Codec codec, std::uint32_t plain) {
+std::string bound_to(const FileHeader& file, const FramePlace& place, Codec codec,
+                     std::uint32_t plain) {
     std::array<std::byte, kAdditionalDataBytes> bytes;
     encode_additional_data(file, place, codec, plain, bytes);
     return to_hex(bytes);

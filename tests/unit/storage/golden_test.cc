@@ -21,7 +21,8 @@ MasterKey golden_master() {
     return std::move(*master);
 }
 Keyring golden_keyring() {
-    auto ring = Keyring::decode(raw_file(kDirectory + "/keyring"), golden::kRepositoryId, golden_master());
+    auto ring =
+        Keyring::decode(raw_file(kDirectory + "/keyring"), golden::kRepositoryId, golden_master());
     REQUIRE(ring.has_value());
     return std::move(*ring);
 }
@@ -36,7 +37,8 @@ struct GoldenTail {
         std::vector<ByteSpan> frames;
         for (std::size_t offset = kFileHeaderBytes; offset < file.size();) {
             auto frame = decode_frame_header(ByteSpan(file).subspan(offset)).value();
-            frames.push_back(ByteSpan(file).subspan(offset, kFrameHeaderBytes + frame.sealed_bytes));
+            frames.push_back(
+                ByteSpan(file).subspan(offset, kFrameHeaderBytes + frame.sealed_bytes));
             offset += frames.back().size();
         }
         return frames;
@@ -70,7 +72,8 @@ TEST_CASE("the golden keyring opens and has its three keys") {
     Keyring ring = golden_keyring();
     CHECK(ring.generation() == 3);
     REQUIRE(ring.current(pb::KEY_PURPOSE_WAL) != nullptr);
-    CHECK(ring.current(pb::KEY_PURPOSE_WAL)->made_at == WallTime(std::chrono::seconds(1'790'000'000)));
+    CHECK(ring.current(pb::KEY_PURPOSE_WAL)->made_at ==
+          WallTime(std::chrono::seconds(1'790'000'000)));
     CHECK(ring.current(pb::KEY_PURPOSE_LEDGER) != nullptr);
     CHECK(ring.current(pb::KEY_PURPOSE_JOURNAL, "sensitive") != nullptr);
 }
@@ -118,7 +121,8 @@ TEST_CASE("frames exchanged inside a file do not open") {
     auto frames = golden.frames();
     for (std::uint32_t at = 0; at < 3; ++at)
         for (std::uint32_t from = 0; from < 3; ++from)
-            CHECK(golden.cipher.unseal(golden::place_of(at), frames[from]).has_value() == (at == from));
+            CHECK(golden.cipher.unseal(golden::place_of(at), frames[from]).has_value() ==
+                  (at == from));
 }
 
 // What this version writes; a gap and a deleted pack have no writer yet.
@@ -138,10 +142,10 @@ TEST_CASE("the ledger of the golden repository has every kind of entry, and each
     REQUIRE(head.has_value());
     CHECK(head->sequence > 20);
     for (Event event :
-         {Event::kRepositoryCreated, Event::kWriterClaimed, Event::kClusterAdded, Event::kHistoryOpened,
-          Event::kTimelineHistory, Event::kTailOpened, Event::kPackClosed, Event::kBackupStarted,
-          Event::kBackupCompleted, Event::kBackupFailed, Event::kRestoreDone, Event::kVerifyDone,
-          Event::kSlotDropped}) {
+         {Event::kRepositoryCreated, Event::kWriterClaimed, Event::kClusterAdded,
+          Event::kHistoryOpened, Event::kTimelineHistory, Event::kTailOpened, Event::kPackClosed,
+          Event::kBackupStarted, Event::kBackupCompleted, Event::kBackupFailed, Event::kRestoreDone,
+          Event::kVerifyDone, Event::kSlotDropped}) {
         INFO("event " << event);
         CHECK(counts[event] > 0);
     }

@@ -76,13 +76,13 @@ TEST_CASE(
     REQUIRE(packs.size() > 1);
     BadSectors bad(*store, packs.front().substr(stage.root.size() + 1));
     auto index = must(Index::open(stage.directory / "index"));
-    LedgerHead head = must(catch_up(*index, bad, opened.id, keys(), opened.keyring));
+    LedgerHead head = must(catch_up(*index, bad, bad, opened.id, keys(), opened.keyring));
     CHECK(must(index->watermark()).sequence == head.sequence);
     const Id16 history = must(index->current_history("main")).value();
     CHECK(must(index->last_wal_pack(history))->end_lsn() == wal.builder.end().value);
     CHECK(must(index->unread_packs()).size() == 1);
     const std::size_t marks_before = must(index->marks(history, 0, 0)).size();
-    must(catch_up(*index, *store, opened.id, keys(), opened.keyring));
+    must(catch_up(*index, *store, *store, opened.id, keys(), opened.keyring));
     CHECK(must(index->unread_packs()).empty());
     CHECK(must(index->marks(history, 0, 0)).size() == marks_before + 1);
 }

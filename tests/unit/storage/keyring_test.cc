@@ -39,7 +39,8 @@ Keyring ring_of_three(const Id16& repository_id, const MasterKey& master) {
 TEST_CASE("a master key's line is the documented one") {
     auto key = MasterKey::parse(kKnownLine);
     REQUIRE(key.has_value());
-    for (std::size_t i = 0; i < 32; ++i) CHECK(key->view()[i] == static_cast<std::byte>(i));
+    for (std::size_t i = 0; i < 32; ++i)
+        CHECK(key->view()[i] == static_cast<std::byte>(i));
     CHECK(line_of(*key) == std::string(kKnownLine) + "\n");
 }
 
@@ -53,7 +54,8 @@ TEST_CASE("a generated key survives being written and read") {
     CHECK(again->id() == key.id());
     CHECK(key.clone().id() == key.id());
     CHECK(MasterKey::generate().id() != key.id());
-    CHECK(fs::status(scratch / "key").permissions() == (fs::perms::owner_read | fs::perms::owner_write));
+    CHECK(fs::status(scratch / "key").permissions() ==
+          (fs::perms::owner_read | fs::perms::owner_write));
     CHECK(key.write_file(files(), scratch / "key").error().code == Errc::refused);
 }
 
@@ -92,7 +94,8 @@ TEST_CASE("a key file that others can use is refused, and the hint says what to 
     for (unsigned mode = 0; mode <= 0777; ++mode) {
         fs::permissions(path, static_cast<fs::perms>(mode));
         auto key = MasterKey::read_file(files(), path);
-        // A key of root's may be 0440, as systemd hands it over; without read permission root reads it.
+        // A key of root's may be 0440, as systemd hands it over; without read permission root reads
+        // it.
         bool allowed = (mode & 0177) == 0 || (::geteuid() == 0 && mode == 0440);
         if (allowed && (mode & 0400) == 0 && ::geteuid() != 0) allowed = false;
         INFO("mode " << mode);
@@ -109,7 +112,8 @@ TEST_CASE("a missing key file, a link, a directory, an empty and a huge file are
     REQUIRE(MasterKey::generate().write_file(files(), scratch / "key").has_value());
     auto missing = MasterKey::read_file(files(), scratch / "none").error();
     CHECK(missing.code == Errc::wrong_key);
-    CHECK(missing.hint.find("walvault key generate --out " + (scratch / "none")) != std::string::npos);
+    CHECK(missing.hint.find("walvault key generate --out " + (scratch / "none")) !=
+          std::string::npos);
     fs::create_symlink("key", scratch / "link");
     CHECK(MasterKey::read_file(files(), scratch / "link").error().code == Errc::wrong_key);
     CHECK(MasterKey::read_file(files(), scratch.path()).error().code == Errc::wrong_key);
@@ -183,7 +187,8 @@ TEST_CASE("keys stay where they are while the keyring grows") {
     Keyring ring = Keyring::create(id16(1), master);
     const DataKey& first = ring.add(pb::KEY_PURPOSE_BASE, "", at(1));
     Id16 id = first.id;
-    for (int i = 0; i < 100; ++i) ring.add(pb::KEY_PURPOSE_WAL, "", at(i));
+    for (int i = 0; i < 100; ++i)
+        ring.add(pb::KEY_PURPOSE_WAL, "", at(i));
     CHECK(ring.find(id) == &first);
     CHECK(first.purpose == pb::KEY_PURPOSE_BASE);
 }
@@ -207,7 +212,8 @@ TEST_CASE("every flipped bit and every missing byte of a keyring is detected") {
         file[bit / 8] ^= static_cast<std::byte>(1u << bit % 8);
     }
     for (std::size_t size = 0; size < file.size(); ++size)
-        CHECK(Keyring::decode(ByteSpan(file).first(size), id16(1), master).error().code == Errc::corrupt);
+        CHECK(Keyring::decode(ByteSpan(file).first(size), id16(1), master).error().code ==
+              Errc::corrupt);
     file.push_back(std::byte{0});
     CHECK(Keyring::decode(file, id16(1), master).error().code == Errc::corrupt);
 }

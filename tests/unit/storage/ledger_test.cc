@@ -32,12 +32,16 @@ struct TestLedger {
     std::unique_ptr<ObjectStore> store = make_directory_store(files(), scratch.path());
     std::vector<LedgerHead> heads{LedgerHead{}};
 
-    explicit TestLedger(std::size_t count, const std::string& filler = {}) { extend(count, filler); }
+    explicit TestLedger(std::size_t count, const std::string& filler = {}) {
+        extend(count, filler);
+    }
     void extend(std::size_t count, const std::string& filler = {}) {
-        auto ledger = Ledger::open(files(), scratch.path(), kRepository, test_keys(), system_clock());
+        auto ledger =
+            Ledger::open(files(), scratch.path(), kRepository, test_keys(), system_clock());
         REQUIRE(ledger.has_value());
         for (std::size_t i = 0; i < count; ++i) {
-            REQUIRE((*ledger)->append(pack_deleted("pack-" + std::to_string(heads.size()) + filler)));
+            REQUIRE(
+                (*ledger)->append(pack_deleted("pack-" + std::to_string(heads.size()) + filler)));
             heads.push_back((*ledger)->head());
         }
     }
@@ -62,7 +66,8 @@ struct TestLedger {
         return result.error().code;
     }
     Errc open_error() const {
-        auto ledger = Ledger::open(files(), scratch.path(), kRepository, test_keys(), system_clock());
+        auto ledger =
+            Ledger::open(files(), scratch.path(), kRepository, test_keys(), system_clock());
         REQUIRE_FALSE(ledger.has_value());
         return ledger.error().code;
     }
@@ -104,7 +109,8 @@ TEST_CASE("an empty ledger has no entries and no head") {
 
 TEST_CASE("append fills in sequence, chain, generation and time") {
     ScratchDirectory scratch;
-    auto ledger = Ledger::open(files(), scratch.path(), kRepository, test_keys(), system_clock()).value();
+    auto ledger =
+        Ledger::open(files(), scratch.path(), kRepository, test_keys(), system_clock()).value();
     ledger->set_generation(7);
     auto first = ledger->append(pack_deleted("a")).value();
     LedgerHead head = ledger->head();
@@ -131,7 +137,8 @@ TEST_CASE("a full file is followed by another, and old files are not read") {
     auto infos = list_ledger_files(*ledger.store).value();
     REQUIRE(infos.size() == 4);
     CHECK(infos[1].first_sequence == 5);
-    for (const auto& info : infos) CHECK(info.size_bytes <= kLedgerFileBytesMax);
+    for (const auto& info : infos)
+        CHECK(info.size_bytes <= kLedgerFileBytesMax);
     CHECK(ledger.read().paths.size() == 13);
     ledger.extend(1);
     CHECK(ledger.read(ledger.heads[12]).paths.size() == 2);
@@ -160,7 +167,8 @@ TEST_CASE("a missing, swapped or cut middle file is corrupt") {
     CHECK(ledger.read_error() == Errc::corrupt);
     write_raw_file(third, third_bytes);
     // A torn end is only believed of the last file, also where whole records are missing.
-    for (std::size_t size : {second_bytes.size() - 1, record_offsets(second_bytes)[2], std::size_t{0}}) {
+    for (std::size_t size :
+         {second_bytes.size() - 1, record_offsets(second_bytes)[2], std::size_t{0}}) {
         write_raw_file(second, ByteSpan(second_bytes).first(size));
         CHECK(ledger.read_error() == Errc::corrupt);
         CHECK(ledger.open_error() == Errc::corrupt);
@@ -184,7 +192,8 @@ TEST_CASE("every flipped bit of a ledger file is detected") {
             continue;
         }
         CHECK_FALSE(read.head.has_value());
-        if (!read.head) CHECK(read.head.error().message.find(ledger_file_name(1)) != std::string::npos);
+        if (!read.head)
+            CHECK(read.head.error().message.find(ledger_file_name(1)) != std::string::npos);
         if (bit % 64 == 0) CHECK(ledger.open_error() == Errc::corrupt);
     }
 }
@@ -199,8 +208,8 @@ TEST_CASE(
     for (std::size_t size = 0; size < file.size(); ++size) {
         write_raw_file(ledger.first_path(), ByteSpan(file).first(size));
         INFO("size " << size);
-        auto whole = static_cast<std::uint64_t>(
-            std::max<std::ptrdiff_t>(0, std::ranges::upper_bound(offsets, size) - offsets.begin() - 1));
+        auto whole = static_cast<std::uint64_t>(std::max<std::ptrdiff_t>(
+            0, std::ranges::upper_bound(offsets, size) - offsets.begin() - 1));
         bool at_boundary = std::ranges::binary_search(offsets, size);
         auto read = ledger.read();
         REQUIRE(read.head.has_value());
@@ -271,7 +280,8 @@ TEST_CASE("a record of which only the last bytes were never written is torn") {
         if (behind_sector == 0 || behind_sector >= 16) continue;
         ++tried;
         ByteBuffer torn = file;
-        std::fill(torn.end() - static_cast<std::ptrdiff_t>(behind_sector), torn.end(), std::byte{0});
+        std::fill(torn.end() - static_cast<std::ptrdiff_t>(behind_sector), torn.end(),
+                  std::byte{0});
         write_raw_file(ledger.first_path(), torn);
         // The last byte of one signature in sixteen is zero anyway: then nothing is missing.
         CHECK(ledger.read().paths.size() == (torn == file ? 2 : 1));
@@ -288,7 +298,8 @@ TEST_CASE("entries deleted, exchanged or repeated inside a file are detected") {
     std::vector<std::size_t> at = record_offsets(file);
     auto written = [&](std::initializer_list<std::size_t> records) {
         ByteBuffer changed(file.begin(), file.begin() + static_cast<std::ptrdiff_t>(at[0]));
-        for (std::size_t i : records) append(changed, ByteSpan(file).subspan(at[i], at[i + 1] - at[i]));
+        for (std::size_t i : records)
+            append(changed, ByteSpan(file).subspan(at[i], at[i + 1] - at[i]));
         write_raw_file(ledger.first_path(), changed);
     };
     written({1, 2, 3});
@@ -308,7 +319,8 @@ TEST_CASE("entries deleted, exchanged or repeated inside a file are detected") {
 TEST_CASE("a ledger rewritten with right hashes but another key is detected") {
     TestLedger ledger(2);
     ScratchDirectory forged;
-    auto forger = Ledger::open(files(), forged.path(), kRepository, test_keys(6), system_clock()).value();
+    auto forger =
+        Ledger::open(files(), forged.path(), kRepository, test_keys(6), system_clock()).value();
     REQUIRE(forger->append(pack_deleted("pack-1")));
     REQUIRE(forger->append(pack_deleted("other")));
     write_raw_file(ledger.first_path(), raw_file(forged / ledger_file_name(1)));
@@ -360,16 +372,18 @@ TEST_CASE("what the reader's callback returns ends the read") {
 
 TEST_CASE("other files beside the ledger's are passed over") {
     TestLedger ledger(2);
-    for (const char* name : {"notes.txt", "00000000000000000000.log", "0000000000000000000a.log", "1.log",
-                             "99999999999999999999.log"})
+    for (const char* name : {"notes.txt", "00000000000000000000.log", "0000000000000000000a.log",
+                             "1.log", "99999999999999999999.log"})
         write_raw_file(ledger.scratch / (std::string("ledger/") + name), as_bytes("x"));
     CHECK(ledger.read().paths.size() == 2);
 }
 
 TEST_CASE("an entry too large is refused and the ledger goes on") {
     ScratchDirectory scratch;
-    auto ledger = Ledger::open(files(), scratch.path(), kRepository, test_keys(), system_clock()).value();
-    CHECK(ledger->append(pack_deleted(std::string(2 << 20, 'x'))).error().code == Errc::invalid_argument);
+    auto ledger =
+        Ledger::open(files(), scratch.path(), kRepository, test_keys(), system_clock()).value();
+    CHECK(ledger->append(pack_deleted(std::string(2 << 20, 'x'))).error().code ==
+          Errc::invalid_argument);
     CHECK(ledger->append(pack_deleted("small")).has_value());
 }
 
@@ -385,7 +399,8 @@ TEST_CASE("an entry that could not be read back is refused and the ledger goes o
 
 TEST_CASE("after an error of the disk every later append is refused") {
     ScratchDirectory scratch;
-    auto ledger = Ledger::open(files(), scratch.path(), kRepository, test_keys(), system_clock()).value();
+    auto ledger =
+        Ledger::open(files(), scratch.path(), kRepository, test_keys(), system_clock()).value();
     // The name of the first file is taken by a directory.
     fs::create_directories(scratch / ledger_file_name(1));
     CHECK_FALSE(ledger->append(pack_deleted("a")).has_value());

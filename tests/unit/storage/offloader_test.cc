@@ -27,9 +27,9 @@ struct Pair {
         stage.create();
         repository = make_directory_store(posix_file_system(), stage.root);
     }
-    void initialize() { must(initialize_tier(*repository, *objects, stage.master)); }
+    void initialize() { must(initialize_tier(*repository, *objects, stage.master, "second")); }
     std::unique_ptr<Offloader> offloader(ObjectStore& to) {
-        return must(Offloader::open(*repository, to, stage.master));
+        return must(Offloader::open(*repository, to, stage.master, {.name = "second"}));
     }
     std::unique_ptr<RepositoryView> view() {
         return must(RepositoryView::open(*tier, stage.master, view_options()));
@@ -249,15 +249,15 @@ TEST_CASE("only an empty tier, or one of this repository, is made one") {
     CHECK(missing.error().code == Errc::not_found);
     CHECK(missing.error().hint.find("walvault repo add") != std::string::npos);
     must(pair.objects->put("photos/cat.jpg", as_bytes("meow")));
-    auto refused = initialize_tier(*pair.repository, *pair.objects, pair.stage.master);
+    auto refused = initialize_tier(*pair.repository, *pair.objects, pair.stage.master, "second");
     REQUIRE(!refused);
     CHECK(refused.error().code == Errc::refused);
     CHECK(refused.error().message.find("photos/cat.jpg") != std::string::npos);
     must(pair.objects->remove("photos/cat.jpg"));
     // One that was interrupted goes on; one that is done is left as it is.
     CutStore store(*pair.objects);
-    store.cut_at(3, true);
-    CHECK(initialize_tier(*pair.repository, store, pair.stage.master).error().code ==
+    store.cut_at(5, true);
+    CHECK(initialize_tier(*pair.repository, store, pair.stage.master, "second").error().code ==
           Errc::unavailable);
     CHECK_FALSE(pair.objects->info("repository"));
     CHECK_FALSE(must(pair.objects->list("keyring/")).empty());
@@ -265,8 +265,9 @@ TEST_CASE("only an empty tier, or one of this repository, is made one") {
     pair.initialize();
     CHECK(offloader->offload({}, always));
     Pair other;
-    CHECK(initialize_tier(*other.repository, *pair.objects, other.stage.master).error().code ==
-          Errc::refused);
+    CHECK(initialize_tier(*other.repository, *pair.objects, other.stage.master, "second")
+              .error()
+              .code == Errc::refused);
     auto foreign = other.offloader(*pair.objects)->offload({}, always);
     REQUIRE(!foreign);
     CHECK(foreign.error().code == Errc::refused);
@@ -279,7 +280,7 @@ TEST_CASE("a repository is no tier of itself, under whatever name it is reached"
     std::filesystem::create_directory_symlink(pair.stage.root, link);
     auto itself = make_directory_store(posix_file_system(), link);
     const auto before = must(pair.repository->list(""));
-    auto made = initialize_tier(*pair.repository, *itself, pair.stage.master);
+    auto made = initialize_tier(*pair.repository, *itself, pair.stage.master, "second");
     REQUIRE(!made);
     CHECK(made.error().code == Errc::refused);
     CHECK(made.error().message.find("writes to") != std::string::npos);
@@ -306,7 +307,8 @@ TEST_CASE("a copy of the repository that goes on by itself is told from the tier
     auto clone = must(Repository::open(posix_file_system(), elsewhere / "clone", pair.stage.master,
                                        system_clock(), {.host = "clone", .version = "test"}));
     auto clone_store = make_directory_store(posix_file_system(), elsewhere / "clone");
-    auto second = must(Offloader::open(*clone_store, *pair.objects, pair.stage.master));
+    auto second =
+        must(Offloader::open(*clone_store, *pair.objects, pair.stage.master, {.name = "second"}));
     auto refused = offload(*clone, *second);
     REQUIRE(!refused);
     CHECK(refused.error().code == Errc::refused);

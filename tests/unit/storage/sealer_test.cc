@@ -71,8 +71,9 @@ ByteBuffer encrypt_by_grammar(const SealedFile& file, const FramePlace& place, B
     ByteBuffer nonce(header.nonce.begin(), header.nonce.end());
     ByteBuffer plain(body.begin(), body.end());
     ByteBuffer sealed(body.size() + kTagBytes);
-    crypto_aead_xchacha20poly1305_ietf_encrypt(raw(sealed), nullptr, raw(plain), plain.size(), raw(bound),
-                                               bound.size(), nullptr, raw(nonce), raw(file_key));
+    crypto_aead_xchacha20poly1305_ietf_encrypt(raw(sealed), nullptr, raw(plain), plain.size(),
+                                               raw(bound), bound.size(), nullptr, raw(nonce),
+                                               raw(file_key));
     ByteBuffer frame(kFrameHeaderBytes);
     encode_frame_header(header, std::span(frame).first<kFrameHeaderBytes>());
     append(frame, sealed);
@@ -128,17 +129,19 @@ TEST_CASE("sealing in place gives what libsodium gives with separate buffers") {
     REQUIRE(header.codec == Codec::stored);
     // Decrypting with separate buffers and sealing by the written grammar both agree with it.
     CHECK(file.cipher.unseal(place, frame).value() == plain);
-    ByteBuffer by_grammar =
-        encrypt_by_grammar(file, place, plain, Codec::stored, static_cast<std::uint32_t>(plain.size()));
+    ByteBuffer by_grammar = encrypt_by_grammar(file, place, plain, Codec::stored,
+                                               static_cast<std::uint32_t>(plain.size()));
     CHECK(file.cipher.unseal(place, by_grammar).value() == plain);
 
     ByteBuffer key = random_bytes(32), nonce = random_bytes(24), bound = random_bytes(208);
     ByteBuffer apart(plain.size() + kTagBytes), in_place = plain;
     in_place.resize(plain.size() + kTagBytes);
-    crypto_aead_xchacha20poly1305_ietf_encrypt(raw(apart), nullptr, raw(plain), plain.size(), raw(bound),
-                                               bound.size(), nullptr, raw(nonce), raw(key));
+    crypto_aead_xchacha20poly1305_ietf_encrypt(raw(apart), nullptr, raw(plain), plain.size(),
+                                               raw(bound), bound.size(), nullptr, raw(nonce),
+                                               raw(key));
     crypto_aead_xchacha20poly1305_ietf_encrypt(raw(in_place), nullptr, raw(in_place), plain.size(),
-                                               raw(bound), bound.size(), nullptr, raw(nonce), raw(key));
+                                               raw(bound), bound.size(), nullptr, raw(nonce),
+                                               raw(key));
     CHECK(apart == in_place);
 }
 
@@ -197,7 +200,8 @@ TEST_CASE("a frame opens at no place but its own") {
     }
 }
 
-TEST_CASE("the count of synced frames is authenticated and taken from the header, not from the place") {
+TEST_CASE(
+    "the count of synced frames is authenticated and taken from the header, not from the place") {
     SealedFile file;
     FramePlace place = wal_place(9, 0, 5);
     place.synced_frames = 7;
@@ -259,7 +263,8 @@ TEST_CASE("authentic frames whose compressed bytes lie about their length are re
     CHECK(unseal_error(file.cipher, place, sealed(random_bytes(100), 3'000)) == Errc::corrupt);
     ByteBuffer twice = packed;
     append(twice, packed);
-    if (twice.size() < 6'000) CHECK(unseal_error(file.cipher, place, sealed(twice, 6'000)) == Errc::corrupt);
+    if (twice.size() < 6'000)
+        CHECK(unseal_error(file.cipher, place, sealed(twice, 6'000)) == Errc::corrupt);
     ByteBuffer cut(packed.begin(), packed.end() - 5);
     CHECK(unseal_error(file.cipher, place, sealed(cut, 3'000)) == Errc::corrupt);
 }
@@ -282,31 +287,37 @@ TEST_CASE("one cipher seals and unseals on several threads at once") {
             ByteBuffer plain = compressible_bytes(30'000 + number);
             for (int round = 0; round < 20; ++round) {
                 FramePlace place = wal_place(number, 0, plain.size());
-                auto opened = file.cipher.unseal(place, file.cipher.seal(place, plain, 1 + round % 3));
+                auto opened =
+                    file.cipher.unseal(place, file.cipher.seal(place, plain, 1 + round % 3));
                 if (opened && *opened == plain) ++whole;
             }
         });
     }
-    for (std::thread& thread : threads) thread.join();
+    for (std::thread& thread : threads)
+        thread.join();
     CHECK(whole == 80);
 }
 
 TEST_CASE("XChaCha20-Poly1305 gives the published test vector") {
     // draft-irtf-cfrg-xchacha-03, appendix A.3.1.
     ByteBuffer plain(114);
-    std::ranges::copy(as_bytes("Ladies and Gentlemen of the class of '99: If I could offer you only one "
-                               "tip for the future, sunscreen would be it."),
-                      plain.begin());
+    std::ranges::copy(
+        as_bytes("Ladies and Gentlemen of the class of '99: If I could offer you only one "
+                 "tip for the future, sunscreen would be it."),
+        plain.begin());
     ByteBuffer bound = from_hex_text("50515253c0c1c2c3c4c5c6c7");
     ByteBuffer key =
         from_hex_text("808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f");
     ByteBuffer nonce = from_hex_text("404142434445464748494a4b4c4d4e4f5051525354555657");
     ByteBuffer sealed(plain.size() + kTagBytes);
-    crypto_aead_xchacha20poly1305_ietf_encrypt(raw(sealed), nullptr, raw(plain), plain.size(), raw(bound),
-                                               bound.size(), nullptr, raw(nonce), raw(key));
+    crypto_aead_xchacha20poly1305_ietf_encrypt(raw(sealed), nullptr, raw(plain), plain.size(),
+                                               raw(bound), bound.size(), nullptr, raw(nonce),
+                                               raw(key));
     CHECK(to_hex(sealed) ==
-          "bd6d179d3e83d43b9576579493c0e939572a1700252bfaccbed2902c21396cbb731c7f1b0b4aa6440bf3a82f4eda7e39"
-          "ae64c6708c54c216cb96b72e1213b4522f8c9ba40db5d945b11b69b982c1bb9e3f3fac2bc369488f76b2383565d3fff9"
+          "bd6d179d3e83d43b9576579493c0e939572a1700252bfaccbed2902c21396cbb731c7f1b0b4aa6440bf3a82f"
+          "4eda7e39"
+          "ae64c6708c54c216cb96b72e1213b4522f8c9ba40db5d945b11b69b982c1bb9e3f3fac2bc369488f76b23835"
+          "65d3fff9"
           "21f9664c97637da9768812f615c68b13b52ec0875924c1c7987947deafd8780acf49");
 }
 
@@ -319,7 +330,8 @@ TEST_CASE("BLAKE2b gives the published keyed and unkeyed hashes") {
           "ba80a53f981c4d0d6a2797b69f12f6e94c212f14685ac4b74b12bb6fdbffa2d1"
           "7d87c5392aab792dc252d5de4533cc9518d38aa8dbf1925ab92386edd4009923");
     ByteBuffer key(64), zero(1);
-    for (unsigned i = 0; i < 64; ++i) key[i] = static_cast<std::byte>(i);
+    for (unsigned i = 0; i < 64; ++i)
+        key[i] = static_cast<std::byte>(i);
     crypto_generichash(raw(hash), 64, raw(zero), 1, raw(key), 64);
     CHECK(to_hex(hash) ==
           "961f6dd1e4dd30f63901690c512e78e4b45e4742ed197c3c5e45c549fd25f2e4"

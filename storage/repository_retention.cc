@@ -1,0 +1,159 @@
+#include <algorithm>
+
+#include "base/log.h"
+#include "storage/index_retention.h"
+#include "storage/lease.h"
+#include "storage/pack_reader.h"
+#include "storage/repository_state.h"
+
+namespace walvault::storage {
+namespace {
+
+// A lease that began so shortly after a condemnation may be older by the clock of this machine.
+constexpr std::chrono::minutes kClocksDiffer{5};
+
+// Who or what keeps a pack that is due; empty: nothing.
+std::string keeper(const DeletionOrder& order, const CondemnedThere& condemned) {
+    for (const Lease& lease : order.leases)
+        if (lease.since <= condemned.at + kClocksDiffer) return lease.who;
+    if (!order.place.empty() || condemned.kept_at.empty() ||
+        order.proved.contains(condemned.pack.path()))
+        return "";
+    return "the copy on " + condemned.kept_at.front() + ", which is not proved yet";
+}
+
+// As a reader of `place` sees them.
+Result<std::vector<pb::BackupInfo>> backups_at(Index& index, const std::string& cluster,
+                                               const std::string& place) {
+    WV_TRY(auto all, index.backups(cluster));
+    std::vector<pb::BackupInfo> there;
+    for (pb::BackupInfo& backup : all) {
+        WV_TRY(bool condemned,
+               index.retention().is_base_condemned(cluster, backup.backup_id(), place));
+        if (!condemned) there.push_back(std::move(backup));
+    }
+    return there;
+}
+
+}  // namespace
+
+Result<> Repository::State::require_as_surveyed(const RetentionSurvey& survey) {
+    auto changed = [&] {
+        return fail(Errc::busy,
+                    "nothing expires this time: \"" + survey.cluster +
+                        "\" changed while retention looked at it",
+                    "it looks again by itself, or ask again");
+    };
+    WV_TRY(auto current, index->current_history(survey.cluster));
+    WV_TRY(auto histories, index->histories(survey.cluster));
+    WV_TRY(auto backups, backups_at(*index, survey.cluster, survey.place));
+    if (current != survey.current || histories.size() != survey.history_count ||
+        backups.size() != survey.backups.size())
+        return changed();
+    for (std::size_t i = 0; i < backups.size(); ++i)
+        if (backups[i].backup_id() != survey.backups[i].backup_id()) return changed();
+    const bool bases = std::any_of(survey.base_verdicts.begin(), survey.base_verdicts.end(),
+                                   [](const RetentionVerdict& verdict) { return !verdict.keep; });
+    if (!bases) return {};
+    // What runs may have found a chunk in a pack that is to go.
+    WV_TRY(auto unfinished, index->unfinished_backups());
+    return unfinished.empty() ? Result<>{} : changed();
+}
+
+Result<> Repository::condemn(const RetentionSurvey& survey) {
+    WV_CHECK(state_->require_as_surveyed(survey));
+    for (pb::Condemned& condemned : survey.condemned()) {
+        pb::LedgerEntry entry;
+        *entry.mutable_condemned() = std::move(condemned);
+        WV_CHECK(state_->enter(std::move(entry)));
+    }
+    return {};
+}
+
+Result<> Repository::add_place(const std::string& place) {
+    WV_CHECK(state_->catch_index_up());
+    WV_TRY(auto known, state_->index->retention().tiers());
+    if (std::ranges::find(known, place) != known.end()) return {};
+    pb::LedgerEntry entry;
+    entry.mutable_place_added()->set_place(place);
+    return state_->enter(std::move(entry));
+}
+
+Result<std::vector<std::string>> Repository::tiers() { return state_->index->retention().tiers(); }
+
+Result<> Repository::remove_place(const std::string& place) {
+    WV_CHECK(state_->catch_index_up());
+    WV_TRY(auto known, state_->index->retention().tiers());
+    if (std::ranges::find(known, place) == known.end())
+        return fail(Errc::not_found, "the ledger knows no tier \"" + place + "\"");
+    pb::LedgerEntry entry;
+    entry.mutable_place_removed()->set_place(place);
+    return state_->enter(std::move(entry));
+}
+
+Result<std::optional<std::uint64_t>> Repository::condemned_by(const std::string& path,
+                                                              const std::string& place) {
+    return state_->index->retention().condemned_by(path, place);
+}
+
+Result<std::vector<CondemnedThere>> Repository::condemned(const std::string& place) {
+    return state_->index->retention().condemned(place);
+}
+
+Result<> Repository::State::delete_pack(const CondemnedThere& condemned, const std::string& place) {
+    const pb::PackInfo& pack = condemned.pack;
+    // Of a base, so that no place of its chunks is left in the index; without it some are, and are
+    // known to be nowhere.
+    std::shared_ptr<const PackReader> reader;
+    if (pack.kind() == pb::PACK_KIND_BASE && place.empty() && condemned.kept_at.empty())
+        if (auto opened = PackReader::open(*store, pack, keyring)) reader = *opened;
+    pb::LedgerEntry entry;
+    entry.mutable_pack_deleted()->set_path(pack.path());
+    entry.mutable_pack_deleted()->set_reason(condemned.reason);
+    entry.mutable_pack_deleted()->set_place(place);
+    WV_CHECK(enter(std::move(entry), reader ? Footers{&reader->footer()} : Footers{}));
+    return place.empty() ? remove_object(pack.path()) : Result<>{};
+}
+
+Result<> Repository::State::remove_object(const std::string& path) {
+    auto removed = store->remove(path);
+    if (!removed && removed.error().code != Errc::not_found) return removed;
+    return {};
+}
+
+Result<> Repository::State::finish_deletions() {
+    WV_TRY(auto paths, index->retention().deleted_paths(""));
+    if (paths.empty()) return {};
+    const std::uint64_t through = ledger->head().sequence;
+    for (const std::string& path : paths)
+        WV_CHECK(remove_object(path));
+    pb::LedgerEntry entry;
+    entry.mutable_deletions_finished()->set_through_sequence(through);
+    return enter(std::move(entry));
+}
+
+Result<Deletions> Repository::delete_condemned(const DeletionOrder& order) {
+    Deletions done;
+    WV_CHECK(state_->catch_index_up());
+    WV_TRY(auto condemned, state_->index->retention().condemned(order.place));
+    const WallTime now = state_->clock.now();
+    for (const CondemnedThere& each : condemned) {
+        const std::uint64_t bytes = each.pack.stored_bytes();
+        const bool due = each.at + order.grace <= now;
+        const std::string kept_by = due ? keeper(order, each) : "";
+        if (!kept_by.empty()) done.waits_for = kept_by;
+        if (due && kept_by.empty() && done.pack_count < order.most) {
+            WV_CHECK(state_->delete_pack(each, order.place));
+            ++done.pack_count;
+            done.bytes += bytes;
+            continue;
+        }
+        if (due && kept_by.empty()) done.more = true;
+        ++done.condemned_count;
+        done.condemned_bytes += bytes;
+    }
+    if (!done.more && order.place.empty()) WV_CHECK(state_->finish_deletions());
+    return done;
+}
+
+}  // namespace walvault::storage

@@ -1,0 +1,177 @@
+"""Retention: what is older than the window goes, and everything in it can still be restored."""
+
+import json
+import unittest
+
+from agent_process import Agent, error_is_helpful
+from cluster import Postgres
+from harness import StageCase, wait_until
+from oracle import time_text
+
+WINDOW_SECONDS = 25
+RULES_MARK = "protect_min = 1\n"
+RULES = RULES_MARK + 'window = "{window}s"\nexpire_grace = "{grace}s"\n\n'
+
+
+def bytes_of(directory):
+    return sum(path.stat().st_size for path in directory.rglob("*.pack"))
+
+
+class RetentionTest(StageCase):
+    def setUp(self):
+        super().setUp()
+        self.primary = Postgres.create(self.stage).start()
+        self.agent = Agent(self.stage, self.primary)
+        self.set_rules(window=3600, grace=0)  # until a test shortens it, nothing expires by itself
+        self.agent.protect()
+        self.primary.sql("create table life(n int primary key, filler text)")
+        self.count = 0
+        self.moments = []  # (microseconds of the server's clock, rows there were)
+
+    def set_rules(self, **rules):
+        """In the file; a running agent has them after take_rules()."""
+        text = self.agent.config.read_text()
+        head, mark, tail = text.partition(RULES_MARK)
+        if not mark:
+            head, _, tail = text.partition("[encryption]")
+        else:
+            tail = tail.partition("[encryption]")[2]
+        self.agent.write_config(head + RULES.format(**rules) + "[encryption]" + tail)
+
+    def take_rules(self):
+        self.agent.reload(RULES_MARK, RULES_MARK)
+
+    def expire(self):
+        """One pass; the agent may be at one by itself."""
+        for _ in range(50):
+            done = self.agent.cli("-o", "json", "expire", expect=None)
+            if done.returncode == 0:
+                return json.loads(done.stdout)["places"][0]
+            self.assertEqual(json.loads(done.stderr.strip().splitlines()[-1])["error"]["code"], "busy")
+        raise AssertionError("retention was busy all the time")
+
+    def live(self):
+        """Some WAL that no chunk and no zstd makes small, and the moment behind it."""
+        self.count += 1
+        self.primary.sql("insert into life select " + str(self.count) + ", string_agg(md5(random()::text), '') "
+                         "from generate_series(1, 40000)")
+        micros = int(self.primary.sql("select (extract(epoch from clock_timestamp()) * 1000000)::bigint"))
+        self.moments.append((micros, self.count))
+        self.primary.sql("select pg_switch_wal()")
+
+    def backup(self):
+        return self.agent.json("backup", "--fast")["backup_id"]
+
+    def server_micros(self):
+        return int(self.primary.sql("select (extract(epoch from clock_timestamp()) * 1000000)::bigint"))
+
+    def live_through_a_window(self):
+        """Three more bases with WAL between, and a window's time of nothing; the last of them, by id."""
+        for _ in range(3):
+            self.live()
+            base = self.backup()
+        behind = self.server_micros()
+        wait_until(lambda: self.server_micros() - behind > (WINDOW_SECONDS + 2) * 1_000_000,
+                   "the window to pass", timeout=120, every=1)
+        for _ in range(2):
+            self.live()
+        self.agent.wait_until_flushed()
+        return base
+
+    def rows_at(self, micros):
+        restored = self.agent.restore(to=time_text(micros)).open()
+        try:
+            return int(restored.sql("select count(*) from life"))
+        finally:
+            restored.discard()
+
+    def test_what_is_older_than_the_window_goes_and_the_rest_is_as_it_was(self):
+        agent = self.agent
+        anchor = self.live_through_a_window()
+        before = bytes_of(agent.repo)
+        self.set_rules(window=WINDOW_SECONDS, grace=0)
+        shown = agent.json("expire", "--dry-run")["places"][0]
+        self.assertEqual([base["backup_id"] for base in shown["bases"] if base["keep"]], [anchor])
+        self.assertEqual(shown["condemned_bases"], 3)
+        self.assertTrue(all(item["reason"] for item in shown["bases"] + shown["packs"]))
+        self.assertGreater(shown["condemned_bytes"], 0)
+        self.assertEqual(bytes_of(agent.repo), before)
+        self.assertIn("goes", agent.cli("expire", "--dry-run").stdout)
+
+        self.take_rules()
+        self.expire()
+        freed = self.metric("walvault_retention_freed_bytes_total")
+        self.assertGreaterEqual(freed, shown["condemned_bytes"])
+        self.assertEqual(bytes_of(agent.repo), before - freed)
+        self.assertEqual([base["backup_id"] for base in agent.backups()], [anchor])
+        self.assertEqual(self.metric("walvault_retention_condemned_bytes"), 0)
+
+        # Behind the anchor every moment, exactly; before it none, and the error says what there is.
+        last_micros, last_rows = self.moments[-2]  # one behind it proves that nothing is missing
+        self.assertEqual(self.rows_at(last_micros), last_rows)
+        quiet = (self.moments[2][0] + self.moments[3][0]) // 2
+        self.assertEqual(self.rows_at(quiet), 3)
+        for micros, _ in self.moments[:2]:
+            error = agent.error("resolve", time_text(micros), expect=3)
+            self.assertEqual(error["code"], "outside_window")
+            self.assertTrue(error_is_helpful(error), error)
+        error = agent.error("resolve", "backup:" + shown["bases"][0]["backup_id"], expect=3)
+        self.assertTrue(error_is_helpful(error), error)
+
+        for level in ("chunks", "wal"):
+            self.assertTrue(agent.json("verify", "--level", level)["ok"])
+        # Nothing more to do; and an index made anew says the same.
+        self.assertEqual(self.expire()["condemned_packs"], 0)
+        self.assertEqual(agent.stop(), 0)
+        told = agent.json("info")
+        agent.cli("repo", "rebuild-index")
+        again = agent.json("info")
+        for key in ("windows", "backups", "totals"):
+            self.assertEqual(again[key], told[key])
+        agent.check_log()
+
+    def test_what_expired_waits_for_its_grace_and_is_out_of_sight(self):
+        agent = self.agent
+        anchor = self.live_through_a_window()
+        before = bytes_of(agent.repo)
+        self.set_rules(window=WINDOW_SECONDS, grace=3600)
+        self.take_rules()
+        self.expire()
+        self.assertGreater(self.metric("walvault_retention_condemned_bytes"), 0)
+        self.assertEqual(bytes_of(agent.repo), before)
+        self.assertEqual([base["backup_id"] for base in agent.backups()], [anchor])
+        self.assertTrue(agent.json("verify")["ok"])
+        # Killed, started again: what was condemned still is.
+        agent.kill9()
+        agent.start()
+        self.assertEqual([base["backup_id"] for base in agent.backups()], [anchor])
+        self.set_rules(window=WINDOW_SECONDS, grace=0)
+        self.take_rules()
+        before = bytes_of(agent.repo)  # the tail of before the end is a pack by now
+        done = self.expire()
+        self.assertGreater(done["deleted_packs"], 0)
+        self.assertEqual(bytes_of(agent.repo), before - done["freed_bytes"])
+        last_micros, last_rows = self.moments[-2]  # one behind it proves that nothing is missing
+        self.assertEqual(self.rows_at(last_micros), last_rows)
+
+    def test_without_an_agent_the_verb_does_it_and_without_a_window_nothing(self):
+        agent = self.agent
+        self.live_through_a_window()
+        self.assertEqual(agent.stop(), 0)
+        before = bytes_of(agent.repo)
+        self.set_rules(window=WINDOW_SECONDS, grace=0)
+        done = agent.json("expire")["places"][0]
+        self.assertEqual(bytes_of(agent.repo), before - done["freed_bytes"])
+        self.assertGreater(done["freed_bytes"], 0)
+        agent.write_config(agent.config.read_text().replace(f'window = "{WINDOW_SECONDS}s"\n', ""))
+        error = agent.error("expire", expect=4)
+        self.assertIn("window", error["message"])
+
+    def metric(self, name):
+        values = [value for series, value in self.agent.metrics().items() if series.startswith(name + "{")]
+        self.assertEqual(len(values), 1)
+        return values[0]
+
+
+if __name__ == "__main__":
+    unittest.main()
