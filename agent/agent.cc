@@ -64,6 +64,7 @@ void apply(AgentState& state, const Config& loaded, const ServerConfig& server) 
     state.server.wal_fetch = server.wal_fetch;
     state.server.wal_fetch_timeout = server.wal_fetch_timeout;
     state.server.flush_interval = server.flush_interval;
+    state.server.acknowledge = server.acknowledge;
     state.server.standby_slots = server.standby_slots;
     state.server.time_zone = server.time_zone;
     std::string root = std::move(state.config.repo.root);

@@ -19,6 +19,8 @@ constexpr std::chrono::milliseconds kGatherIntervalMax{10};
 // An index or a ledger that met an I/O error takes no writes any more in this process.
 constexpr int kStoreFailuresMax = 3;
 constexpr std::chrono::seconds kStoreMayHang{15};
+// A shutdown waits as long for a copy that is away.
+constexpr std::chrono::seconds kCopyMayLag{10};
 // A server's own keepalive and its answer may come together. No commit takes this long to be
 // flushed where the server's disk works.
 constexpr std::chrono::milliseconds kProofAfter{500};
@@ -75,8 +77,7 @@ Capture::Capture(asio::any_io_executor executor, Pools& pools, storage::Reposito
       server_(server),
       attach_(std::move(attach)),
       pipeline_(executor, pools, repository, progress, metrics, clock,
-                pipeline_options(server, repo),
-                [this](Lsn flushed) { acknowledge_at_once(flushed); }),
+                pipeline_options(server, repo), [this](Lsn) { acknowledge_at_once(); }),
       choice_(pools, repository, clock, server.slot),
       other_hosts_(pools, repository, pipeline_, progress, clock, attach_),
       missing_wal_(pools, repository, pipeline_, progress, metrics),
@@ -84,6 +85,7 @@ Capture::Capture(asio::any_io_executor executor, Pools& pools, storage::Reposito
       stopped_(executor),
       tasks_(executor) {
     missing_wal_.configure(server);
+    progress_.wait_for_copy(server.acknowledge == Acknowledge::offloaded);
 }
 
 void Capture::stop() {
@@ -103,6 +105,7 @@ void Capture::reconfigure(const ServerConfig& server, const RepoConfig& repo) {
     server_.flush_interval = server.flush_interval;
     server_.wal_fetch_timeout = server.wal_fetch_timeout;
     missing_wal_.configure(server);
+    progress_.wait_for_copy(server.acknowledge == Acknowledge::offloaded);
     if (receiver_ && !synchronous_) receiver_->set_gather_interval(gather_interval(server));
     pipeline_.set_options(pipeline_options(server, repo));
 }
@@ -302,7 +305,8 @@ void Capture::note_same_history() {
     choice_.note_followed();
     immediate_ = 0;
     backoff_.reset();
-    tasks_.spawn(acknowledge(progress_.flushed_lsn()));
+    awaited_lsn_ = {};
+    tasks_.spawn(acknowledge());
 }
 
 Task<Result<>> Capture::stream() {
@@ -344,8 +348,8 @@ Task<Result<>> Capture::stream() {
     co_await tasks_.join();
     // Everything received is flushed now: say so, and go.
     if (finished && comparison_->is_complete()) {
-        progress_.set_acknowledged(progress_.flushed_lsn());
-        auto said = co_await receiver_->acknowledge(progress_.flushed_lsn(), true);
+        progress_.set_acknowledged(progress_.acknowledgeable_lsn());
+        auto said = co_await receiver_->acknowledge(progress_.acknowledged_lsn(), true);
         if (said) co_await receiver_->stop();
     }
     receiver_->close();
@@ -411,17 +415,32 @@ Result<> Capture::take_position(const wal::ServerPosition& position) {
     return {};
 }
 
-void Capture::acknowledge_at_once(Lsn flushed) {
+void Capture::acknowledge_at_once() {
     if (!streaming_ || pipeline_.error() || !comparison_->is_complete()) return;
-    progress_.set_acknowledged(flushed);
-    if (!receiver_->acknowledge_at_once(flushed)) tasks_.spawn(acknowledge(flushed));
+    progress_.set_acknowledged(progress_.acknowledgeable_lsn());
+    if (!receiver_->acknowledge_at_once(progress_.acknowledged_lsn())) tasks_.spawn(acknowledge());
 }
 
-Task<> Capture::acknowledge(Lsn flushed) {
+Task<> Capture::acknowledge() {
     if (!streaming_ || pipeline_.error() || !comparison_->is_complete()) co_return;
-    progress_.set_acknowledged(flushed);
+    progress_.set_acknowledged(progress_.acknowledgeable_lsn());
     // A lost connection is seen by whoever reads from it.
-    (void)co_await receiver_->acknowledge(flushed, true);
+    (void)co_await receiver_->acknowledge(progress_.acknowledged_lsn(), true);
+}
+
+void Capture::note_offloaded(const Id16& history, Lsn lsn) {
+    progress_.set_offloaded(history, lsn);
+    if (server_.acknowledge == Acknowledge::offloaded) acknowledge_at_once();
+}
+
+// A server that shuts down waits until this agent has said that it has everything, and goes on
+// waiting while it is answered.
+bool Capture::copy_is_late() {
+    if (progress_.acknowledgeable_lsn() >= awaited_lsn_) {
+        awaited_lsn_ = progress_.flushed_lsn();
+        awaited_since_ = clock_.steady_now();
+    }
+    return clock_.steady_now() - awaited_since_ > kCopyMayLag;
 }
 
 Task<> Capture::close_when_slow() {
@@ -441,6 +460,15 @@ Task<> Capture::close_when_broken() {
             log::error(
                 "store.hangs", "a write to the repository does not end: leaving the server",
                 {{"seconds", std::chrono::duration<double>(pipeline_.unflushed_for()).count()}});
+            break;
+        }
+        if (comparison_->is_complete() && copy_is_late()) {
+            log::warn(
+                "stream.copy_late",
+                "no copy has taken what was flushed: leaving the server for a moment, so that "
+                "it can shut down",
+                {{"flushed_lsn", to_string(progress_.flushed_lsn())},
+                 {"offloaded_lsn", to_string(progress_.offloaded_lsn())}});
             break;
         }
         co_await wait_for(pipeline_.failed(), 1s);

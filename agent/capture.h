@@ -41,6 +41,8 @@ public:
     // The slot was dropped, and why: for the ledger, when it is made anew or WAL is missing then.
     void note_given_up(const std::string& reason) { choice_.note_given_up(reason); }
 
+    // A copy has the history's WAL up to `lsn`: told to the server where commits wait for that.
+    void note_offloaded(const Id16& history, Lsn lsn);
     // Whether the server waits for this agent's flush before a commit returns.
     void set_synchronous(bool synchronous);
     bool synchronous() const { return synchronous_; }
@@ -71,8 +73,9 @@ private:
     void note_same_history();
     bool nothing_continues(const Error& error);
     bool note_what_was_learned(const Error& error);
-    void acknowledge_at_once(Lsn flushed);
-    Task<> acknowledge(Lsn flushed);
+    void acknowledge_at_once();
+    Task<> acknowledge();
+    bool copy_is_late();
     Task<> close_when_broken();
     Task<> close_when_slow();
     void note_disconnect(const Error& error);
@@ -114,6 +117,8 @@ private:
     bool timeline_ended_ = false;
     bool synchronous_ = false;
     std::uint64_t attachment_count_ = 0;
+    Lsn awaited_lsn_;  // what a copy is to take next, and since when
+    SteadyTime awaited_since_{};
     bool server_ended_ = false;  // the last stream, by a clean shutdown
 };
 

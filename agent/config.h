@@ -22,6 +22,9 @@ struct BackupConfig {
     std::uint64_t max_rate_bytes = 0;  // per second; 0: unlimited
 };
 
+// What a commit that waits for this agent waits for: its disk, or a copy of the repository as well.
+enum class Acknowledge { flushed, offloaded };
+
 struct ServerConfig {
     std::string name;
     std::string conninfo;
@@ -34,6 +37,7 @@ struct ServerConfig {
     std::vector<std::string> wal_fetch;               // a command in words; empty: none
     std::chrono::milliseconds wal_fetch_timeout{60000};
     std::chrono::milliseconds flush_interval{200};  // 10ms..10s
+    Acknowledge acknowledge = Acknowledge::flushed;
     BackupConfig backup;
 };
 

@@ -284,6 +284,13 @@ Result<> check_tiers(const Config& config, const std::string& path) {
         }
         places.emplace_back(tier.name, tier.url);
     }
+    for (const ServerConfig& server : config.servers)
+        if (server.acknowledge == Acknowledge::offloaded && config.tiers.empty())
+            return fail(
+                Errc::invalid_argument,
+                fmt::format("{}: server.{}.acknowledge is offloaded, and no copy is configured",
+                            path, server.name),
+                "add [repo.NAME] with a url, or acknowledge what is flushed");
     return {};
 }
 

@@ -63,6 +63,13 @@ Result<> set_conninfo(Config&, ServerConfig* server, const std::string& text) {
     return {};
 }
 
+Result<> set_acknowledge(Config&, ServerConfig* server, const std::string& text) {
+    if (text != "flushed" && text != "offloaded")
+        return wrong(fmt::format("\"{}\" is neither flushed nor offloaded", printable(text)));
+    server->acknowledge = text == "offloaded" ? Acknowledge::offloaded : Acknowledge::flushed;
+    return {};
+}
+
 Result<> set_standby_slots(Config&, ServerConfig* server, const std::string& text) {
     if (text != "on" && text != "off")
         return wrong(fmt::format("\"{}\" is neither on nor off", printable(text)));
@@ -379,6 +386,11 @@ constexpr std::array kKeys{
               set_wal_fetch_timeout},
     ConfigKey{"server.*.flush_interval", kText, "200ms", false, "", "a duration, 10ms to 10s",
               "The longest that received WAL waits before it is made durable.", set_flush_interval},
+    ConfigKey{
+        "server.*.acknowledge", kText, "flushed", false, "", "flushed or offloaded",
+        "What the server is told to be safe: WAL that is on this disk, or, with offloaded, on a "
+        "copy [repo.NAME] too. A synchronous commit then waits for the copy.",
+        set_acknowledge},
     ConfigKey{"server.*.backup.every", kText, "24h", false, "", "a duration, 1m to 365d, or off",
               "How often a base backup is taken. off: only by walvault backup.", set_every},
     ConfigKey{"server.*.backup.checkpoint", kText, "spread", false, "", "spread or fast",

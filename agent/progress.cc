@@ -8,15 +8,19 @@ namespace walvault::agent {
 
 void Progress::check_order() const {
     WV_ASSERT(acknowledged_ <= flushed_ && flushed_ <= written_ && written_ <= received_);
-    WV_ASSERT(closed_ <= flushed_);
+    WV_ASSERT(closed_ <= flushed_ && offloaded_ <= flushed_);
 }
 
 void Progress::reset(const storage::HistoryRecord& history, Lsn stored) {
     // Another server may have less.
-    if (!history_ || history_->id != history.id) upstream_ = stored;
+    if (!history_ || history_->id != history.id) {
+        upstream_ = stored;
+        offloaded_ = {};
+    }
     history_ = history;
     received_ = written_ = flushed_ = closed_ = stored;
     acknowledged_ = std::min(acknowledged_, stored);
+    offloaded_ = std::min(offloaded_, stored);
     recoverable_until_ = std::max(recoverable_until_, history.covered_until);
     check_order();
     changed_.notify();
@@ -47,6 +51,12 @@ void Progress::set_flushed(Lsn lsn) {
 
 void Progress::set_acknowledged(Lsn lsn) {
     acknowledged_ = lsn;
+    check_order();
+}
+
+void Progress::set_offloaded(const Id16& history, Lsn lsn) {
+    if (!history_ || history_->id != history) return;
+    offloaded_ = std::max(offloaded_, std::min(lsn, flushed_));
     check_order();
 }
 

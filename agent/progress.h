@@ -2,6 +2,7 @@
 // order.
 #pragma once
 
+#include <algorithm>
 #include <optional>
 
 #include "agent/upstream_times.h"
@@ -11,8 +12,8 @@
 
 namespace walvault::agent {
 
-// acknowledged <= flushed <= written <= received, and closed <= flushed. Each is the first byte not
-// yet done. On the loop thread.
+// acknowledged <= flushed <= written <= received, closed <= flushed, and offloaded <= flushed. Each
+// is the first byte not yet done. On the loop thread.
 class Progress {
 public:
     explicit Progress(asio::any_io_executor executor) : changed_(std::move(executor)) {}
@@ -25,6 +26,10 @@ public:
     void set_written(Lsn lsn);
     void set_flushed(Lsn lsn);
     void set_acknowledged(Lsn lsn);
+    // A copy of the repository has the history's WAL up to here; one is enough. Never moves back.
+    void set_offloaded(const Id16& history, Lsn lsn);
+    // Whether what is acknowledged has to be on a copy, too.
+    void wait_for_copy(bool waits) { waits_for_copy_ = waits; }
     void set_closed(Lsn lsn);
     // Everything committed up to this moment is flushed.
     void set_recoverable_until(WallTime at);
@@ -35,6 +40,11 @@ public:
     Lsn written_lsn() const { return written_; }
     Lsn flushed_lsn() const { return flushed_; }
     Lsn acknowledged_lsn() const { return acknowledged_; }
+    Lsn offloaded_lsn() const { return offloaded_; }
+    // What may be told to the server as flushed; nothing else says so.
+    Lsn acknowledgeable_lsn() const {
+        return std::max(acknowledged_, waits_for_copy_ ? std::min(flushed_, offloaded_) : flushed_);
+    }
     Lsn closed_lsn() const { return closed_; }
     // How long the first byte from `position` on has been known of.
     SteadyTime::duration behind(Lsn position, SteadyTime now) const {
@@ -48,7 +58,8 @@ public:
 private:
     void check_order() const;
     std::optional<storage::HistoryRecord> history_;
-    Lsn upstream_, received_, written_, flushed_, acknowledged_, closed_;
+    Lsn upstream_, received_, written_, flushed_, acknowledged_, closed_, offloaded_;
+    bool waits_for_copy_ = false;
     UpstreamTimes upstream_times_;
     WallTime recoverable_until_{};
     Event changed_;

@@ -102,9 +102,22 @@ Task<Outcome> one_round(AgentState& state, TierState& tier) {
         co_return Outcome::failed;
     }
     note_round(tier, moment, *round);
+    if (round->is_complete && moment.is_exact)
+        state.capture.note_offloaded(moment.history, moment.flushed_lsn);
     if (!tier.is_place) co_await add_place(state, tier);
     if (round->is_complete && moment.is_exact) co_return Outcome::complete;
     co_return round->put_bytes > 0 ? Outcome::more : Outcome::waits;
+}
+
+bool waits_for_copies(const AgentState& state) {
+    return state.server.acknowledge == Acknowledge::offloaded;
+}
+
+// Commits wait for a copy, and this one does not have what they wait for.
+bool is_waited_for(const AgentState& state, const TierState& tier) {
+    return waits_for_copies(state) && state.capture.synchronous() && state.progress.history() &&
+           (state.progress.history()->id != tier.history ||
+            state.progress.flushed_lsn() > tier.offloaded_lsn);
 }
 
 }  // namespace
@@ -142,8 +155,11 @@ Task<> keep_tier(AgentState& state, TierState& tier) {
         if (outcome == Outcome::complete) next = began + tier.config.offload_interval;
         if (outcome == Outcome::waits) next += kSoon;
         if (outcome == Outcome::failed) next += tier.backoff.next();
-        while ((!state.drained || is_last) && state.clock.steady_now() < next)
-            co_await wait_for(state.changed, next - state.clock.steady_now());
+        while ((!state.drained || is_last) && state.clock.steady_now() < next) {
+            if (is_waited_for(state, tier) && outcome == Outcome::complete) break;
+            co_await wait_for(waits_for_copies(state) ? state.progress.changed() : state.changed,
+                              next - state.clock.steady_now());
+        }
     }
 }
 

@@ -6,7 +6,7 @@ import threading
 import unittest
 
 from agent_process import Agent, checksum
-from cluster import Postgres
+from cluster import ConnectionLost, Postgres
 from harness import StageCase, lsn_number, now_micros, seeded_random, wait_until
 from oracle import (Rule, Writers, broken_promises, difference, make_table, read_transactions, rows_by_xid,
                     time_text, wait_for_commits)
@@ -21,12 +21,14 @@ PIECE = re.compile(r"\.tail/[0-9a-f]{16}$")
 class TierCase(StageCase):
     """An agent with a tier of one second."""
 
+    agent_settings = {}
+
     def setUp(self):
         super().setUp()
         self.random = seeded_random(self.id())
         self.primary = Postgres.create(self.stage, settings={"wal_keep_size": "'8GB'"}).start()
         self.tier = self.stage.make_directory("tier")
-        self.agent = Agent(self.stage, self.primary)
+        self.agent = Agent(self.stage, self.primary, **self.agent_settings)
         self.add_table(self.agent, self.tier)
 
     def add_table(self, agent, directory):
@@ -117,6 +119,83 @@ class HostLostTest(TierCase):
             restored = self.restore(time_text(commit.micros), "--wal", how)
             self.assertIsNone(difference(rule.to_time(commit.micros), truth, rows_by_xid(restored)))
             restored.discard()
+
+
+class OffloadedCommitsTest(TierCase):
+    """acknowledge = "offloaded": a commit that waits for the agent waits for the copy."""
+
+    agent_settings = {"server_lines": 'acknowledge = "offloaded"'}
+
+    def start(self):
+        super().start()
+        self.primary.sql("alter system set synchronous_standby_names = 'walvault'")
+        self.primary.sql("select pg_reload_conf()")
+        wait_until(lambda: self.agent.status()["synchronous"], "the agent to know that commits wait")
+
+    def test_every_commit_that_returned_is_in_the_copy_when_the_host_is_lost(self):
+        self.start()
+        writers = Writers(self.primary, self.random).start()
+        wait_for_commits(writers, 200)
+        until = now_micros() + int(self.random.uniform(1, 4) * SECOND)
+        wait_until(lambda: now_micros() > until, "a random moment", 20, every=0.005)
+        self.agent.kill9()
+        shutil.rmtree(self.agent.repo)
+        told = dict(writers.acknowledged)
+        self.agent.config.unlink()
+        self.primary.sql("alter system reset synchronous_standby_names")
+        self.primary.sql("select pg_reload_conf()")
+        writers.stop()
+        truth = rows_by_xid(self.primary)
+        restored = self.restore("latest")
+        there = rows_by_xid(restored)
+        restored.discard()
+        rows = {row[:2] for of_one in there.values() for row in of_one}
+        self.assertIsNone(broken_promises(told, rows, lambda told: True))
+        self.assertIsNone(difference(Rule(read_transactions(self.primary, self.stage)).to_lsn(
+            max(t.lsn for t in read_transactions(self.primary, self.stage) if t.xid in there)), truth, there))
+        self.agent.check_log()
+
+    def test_a_copy_that_is_away_holds_commits_and_no_shutdown(self):
+        self.start()
+        self.agent.allowed_events |= {"offload.failed", "stream.copy_late", "stream.lost", "server.notice"}
+        self.primary.sql("create table t(n int)")
+        away = self.tier.with_name("away")
+        self.tier.rename(away)
+        wait_until(lambda: not self.state()["up"], "the copy to be missed", every=0.2)
+        session = self.primary.session()
+        waits = threading.Thread(target=lambda: session.execute("insert into t values (1);"), daemon=True)
+        waits.start()
+        wait_until(lambda: lsn_number(self.agent.status()["flushed_lsn"]) >
+                   lsn_number(self.agent.status()["acknowledged_lsn"]), "the commit to be flushed here")
+        self.assertTrue(waits.is_alive())
+        wait_until(lambda: self.agent.events("stream.copy_late"), "the agent to leave the server for a moment", 40)
+        self.assertTrue(waits.is_alive())
+        # Back: the commit returns.
+        away.rename(self.tier)
+        waits.join(60)
+        self.assertFalse(waits.is_alive(), "the commit does not return")
+        session.close()
+        # Away again, with a commit that waits: the server shuts down all the same.
+        self.tier.rename(away)
+        wait_until(lambda: not self.state()["up"], "the copy to be missed", every=0.2)
+        session = self.primary.session()
+        waits = threading.Thread(target=lambda: self.swallow(session, "insert into t values (2);"), daemon=True)
+        waits.start()
+        began = now_micros()
+        self.primary.stop("fast")
+        self.assertLess(now_micros() - began, 40 * SECOND)
+        self.agent.check_log()
+
+    def swallow(self, session, statement):
+        try:
+            session.execute(statement)
+        except ConnectionLost:
+            pass
+
+    def test_it_needs_a_copy(self):
+        self.agent.write_config(self.agent.config.read_text().split("[repo.second]")[0])
+        error = self.agent.error("run", expect=2)
+        self.assertIn("acknowledge", error["message"])
 
 
 class TierFaultsTest(TierCase):
