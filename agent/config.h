@@ -50,6 +50,7 @@ struct RepoConfig {
     std::uint64_t pack_bytes = 64ull << 20;  // plain bytes of WAL in a pack
     storage::RetentionRules retention;       // window, then, protect_min
     std::chrono::seconds expire_grace{24 * 3600};  // from condemned to deleted
+    std::optional<double> evict_below_ratio;       // of the disk; nothing: the window alone decides
 };
 
 // Another copy of the repository, kept up by the agent: [repo.NAME] besides [repo.primary].

@@ -284,6 +284,11 @@ Result<> check_tiers(const Config& config, const std::string& path) {
         }
         places.emplace_back(tier.name, tier.url);
     }
+    if (config.repo.evict_below_ratio && config.tiers.empty())
+        return fail(
+            Errc::invalid_argument,
+            fmt::format("{}: repo.primary.evict_below is set, and no copy is configured", path),
+            "add [repo.NAME] with a url: only what a copy has is let go");
     for (const ServerConfig& server : config.servers)
         if (server.acknowledge == Acknowledge::offloaded && config.tiers.empty())
             return fail(

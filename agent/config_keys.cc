@@ -191,6 +191,17 @@ Result<> set_reserve(Config& config, ServerConfig*, const std::string& text) {
     return {};
 }
 
+Result<> set_evict_below(Config& config, ServerConfig*, const std::string& text) {
+    config.repo.evict_below_ratio.reset();
+    if (text == "off") return {};
+    if (!text.ends_with("%"))
+        return wrong(
+            fmt::format("\"{}\" is neither off nor a percentage like 10%", printable(text)));
+    WV_TRY(int percent, parse_integer(text.substr(0, text.size() - 1), 1, 95));
+    config.repo.evict_below_ratio = percent / 100.0;
+    return {};
+}
+
 Result<> set_wal_level(Config& config, ServerConfig*, const std::string& text) {
     WV_TRY(config.repo.wal_level, parse_integer(text, 1, 19));
     return {};
@@ -424,6 +435,12 @@ constexpr std::array kKeys{
     ConfigKey{"repo.primary.expire_grace", kText, "24h", false, "", "a duration, 0s to 366d",
               "How long what expired still lies there, out of sight, before it is deleted.",
               set_expire_grace},
+    ConfigKey{
+        "repo.primary.evict_below", kText, "off", false, "",
+        "a percentage of the disk, 1% to 95%, or off",
+        "With less than this free: let go here, oldest first and before the window says so, what "
+        "a copy keeps and has.",
+        set_evict_below},
     ConfigKey{"repo.*.url", kText, "", true, "file:///mnt/backup/walvault", "file:///absolute/path",
               "A second copy of the repository: a mounted disk or NFS. `walvault repo add NAME` "
               "makes the empty directory one.",

@@ -42,8 +42,9 @@ struct DeletionOrder {
     std::vector<Lease> leases = {};  // that are held there
     std::chrono::seconds grace{0};   // so long it has been condemned
     std::size_t most = 32;           // packs in one call
-    // Packs of which is_on_tiers() was proved: needed where a tier keeps what goes here.
+    // Packs that were read back from each tier that keeps them: needed where one does.
     std::set<std::string> proved = {};
+    bool only_kept_elsewhere = false;  // what no tier keeps stays
 };
 
 // What delete_condemned() did, and what is left.
@@ -169,6 +170,8 @@ public:
     // thread.
     Result<std::optional<std::uint64_t>> condemned_by(const std::string& path,
                                                       const std::string& place);
+    Result<bool> is_base_condemned(const std::string& cluster, const std::string& backup_id,
+                                   const std::string& place);                 // from any thread
     Result<std::vector<CondemnedThere>> condemned(const std::string& place);  // from any thread
 
     // Retention, first step: what expires by the survey is entered as condemned at its place, and

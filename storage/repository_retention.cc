@@ -96,6 +96,11 @@ Result<std::optional<std::uint64_t>> Repository::condemned_by(const std::string&
     return state_->index->retention().condemned_by(path, place);
 }
 
+Result<bool> Repository::is_base_condemned(const std::string& cluster, const std::string& backup_id,
+                                           const std::string& place) {
+    return state_->index->retention().is_base_condemned(cluster, backup_id, place);
+}
+
 Result<std::vector<CondemnedThere>> Repository::condemned(const std::string& place) {
     return state_->index->retention().condemned(place);
 }
@@ -139,7 +144,8 @@ Result<Deletions> Repository::delete_condemned(const DeletionOrder& order) {
     const WallTime now = state_->clock.now();
     for (const CondemnedThere& each : condemned) {
         const std::uint64_t bytes = each.pack.stored_bytes();
-        const bool due = each.at + order.grace <= now;
+        const bool due =
+            each.at + order.grace <= now && !(order.only_kept_elsewhere && each.kept_at.empty());
         const std::string kept_by = due ? keeper(order, each) : "";
         if (!kept_by.empty()) done.waits_for = kept_by;
         if (due && kept_by.empty() && done.pack_count < order.most) {

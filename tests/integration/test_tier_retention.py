@@ -161,6 +161,33 @@ class TierRetentionTest(StageCase):
         self.assertEqual(self.rows_at(self.moments[0][0]), self.moments[0][1])
         agent.check_log()
 
+    def test_a_disk_that_is_short_of_room_lets_go_what_the_copy_keeps(self):
+        agent = self.agent
+        self.live_through_a_window()
+        kept = packs_of(self.tier)
+        before = packs_of(agent.repo)
+        # No disk has so much free: everything that may go goes.
+        self.take_rules('evict_below = "95%"', "")
+        wait_until(lambda: len(packs_of(agent.repo)) < len(before) / 2, "what the copy keeps to go", 120, every=0.5)
+        self.assertEqual(len(agent.backups()), 4)
+        for micros, rows in (self.moments[0], self.moments[2], self.moments[-2]):
+            self.assertEqual(self.rows_at(micros), rows)
+        self.assertLessEqual(kept.items(), packs_of(self.tier).items())
+        self.assertTrue(agent.json("verify")["ok"])
+        # With the copy away nothing more goes, and capture goes on.
+        agent.allowed_events |= {"offload.failed", "retention.no_relief", "retention.not_proved"}
+        self.tier.rename(self.tier.with_name("away"))
+        wait_until(lambda: not agent.status()["tiers"][0]["up"], "the copy to be missed", every=0.2)
+        here = packs_of(agent.repo)
+        for _ in range(3):
+            self.live()
+        agent.wait_until_flushed()
+        self.assertLessEqual(here.items(), packs_of(agent.repo).items())
+        self.tier.with_name("away").rename(self.tier)
+        self.wait_until_offloaded()
+        self.assertEqual(self.rows_at(self.moments[-2][0]), self.moments[-2][1])
+        agent.check_log()
+
     def test_the_copy_lets_go_by_its_own_rules(self):
         agent = self.agent
         self.live_through_a_window()

@@ -94,6 +94,8 @@ TEST_CASE("Retention is off until a window is set; its rules are a list of texts
     CHECK(contains(message_of(with("then = [\"daily x 0\"]\n")), "whole number"));
     CHECK(contains(message_of(with("protect_min = 0\n")), "protect_min"));
     CHECK(contains(message_of(with("window = \"soon\"\n")), "window"));
+    CHECK(contains(message_of(with("evict_below = \"10%\"\n")), "no copy is configured"));
+    CHECK(contains(message_of(with("evict_below = \"10\"\n")), "percentage"));
 }
 
 TEST_CASE("The example sets every key to its default and is accepted") {

@@ -1,0 +1,206 @@
+#include "agent/place_retention.h"
+
+#include <algorithm>
+#include <set>
+
+#include "base/blocking.h"
+#include "base/log.h"
+#include "storage/read_back.h"
+#include "storage/tier_store.h"
+
+namespace walvault::agent {
+
+TierState* tier_at(AgentState& state, const std::string& place) {
+    for (const auto& tier : state.tiers)
+        if (tier->config.name == place) return tier.get();
+    return nullptr;
+}
+
+namespace {
+
+// Who holds something at the place: there, or on this host, from where it is read as well.
+Task<Result<std::vector<storage::Lease>>> leases_at(AgentState& state, const std::string& place) {
+    auto look = [config = state.config, place,
+                 now = state.clock.now()]() -> Result<std::vector<storage::Lease>> {
+        auto here = storage::make_directory_store(posix_file_system(), config.repo.root);
+        WV_TRY(auto leases, storage::valid_leases(*here, now));
+        if (place.empty()) return leases;
+        WV_TRY(const TierConfig* tier, config.tier(place));
+        WV_TRY(auto there, storage::open_tier_objects(posix_file_system(), tier->url));
+        WV_TRY(auto further, storage::valid_leases(*there, now));
+        leases.insert(leases.end(), further.begin(), further.end());
+        return leases;
+    };
+    co_return co_await run_on(state.pools.expire, std::move(look));
+}
+
+// A pack that is due in the directory, and where it must be first.
+struct Unproved {
+    storage::CondemnedThere condemned;
+    std::vector<TierConfig> tiers;
+};
+
+// The next few packs that tiers keep, of those that have got so far. Empty: none.
+Result<std::vector<Unproved>> next_unproved(AgentState& state, std::chrono::seconds grace,
+                                            const std::set<std::string>& seen) {
+    WV_TRY(auto condemned, state.repository->condemned(""));
+    std::vector<Unproved> found;
+    for (storage::CondemnedThere& each : condemned) {
+        if (found.size() == kDeletedAtOnce) break;
+        if (each.kept_at.empty() || each.at + grace > state.clock.now() ||
+            seen.contains(each.pack.path()))
+            continue;
+        Unproved next{std::move(each), {}};
+        bool all = true;
+        for (const std::string& place : next.condemned.kept_at) {
+            const TierState* tier = tier_at(state, place);
+            all = all && tier != nullptr && tier->up &&
+                  tier->ledger_sequence >= next.condemned.sequence;
+            if (all) next.tiers.push_back(tier->config);
+        }
+        if (all) found.push_back(std::move(next));
+    }
+    return found;
+}
+
+Result<> prove(const Config& config, const Unproved& pack) {
+    auto here = storage::make_directory_store(posix_file_system(), config.repo.root);
+    for (const TierConfig& tier : pack.tiers) {
+        WV_TRY(auto there, storage::open_tier_objects(posix_file_system(), tier.url));
+        WV_CHECK(storage::read_back(*here, *there, pack.condemned.pack, random_number()));
+    }
+    return {};
+}
+
+// Adds to `proved` what is due here and lies on every tier that keeps it; to `seen` all that was
+// looked at. False when there is no more.
+Task<Result<bool>> prove_some(AgentState& state, std::chrono::seconds grace,
+                              std::set<std::string>& seen, std::set<std::string>& proved) {
+    WV_CO_TRY(const auto packs, next_unproved(state, grace, seen));
+    for (const Unproved& pack : packs) {
+        if (state.stopping) co_return false;
+        const std::string& path = pack.condemned.pack.path();
+        seen.insert(path);
+        auto work = [config = state.config, pack] { return prove(config, pack); };
+        auto done = co_await run_on(state.pools.expire, std::move(work));
+        if (done) proved.insert(path);
+        if (!done)
+            log::error("retention.not_proved", done.error().message,
+                       {{"pack", path}, {"hint", done.error().hint}});
+    }
+    co_return !packs.empty();
+}
+
+}  // namespace
+
+Task<Result<>> delete_due(AgentState& state, const DueDeletion& due, PlaceRetention& at,
+                          ExpireReport& report) {
+    const ExpirePlace& place = due.place;
+    storage::DeletionOrder order{.place = place.name,
+                                 .leases = {},
+                                 .grace = place.grace,
+                                 .most = kDeletedAtOnce,
+                                 .only_kept_elsewhere = due.only_kept_elsewhere};
+    WV_CO_TRY(order.leases, co_await leases_at(state, place.name));
+    std::set<std::string> seen;
+    for (bool more = true; more && !state.stopping;) {
+        bool proves = false;
+        if (place.name.empty() && !state.tiers.empty()) {
+            order.proved.clear();
+            WV_CO_TRY(proves, co_await prove_some(state, place.grace, seen, order.proved));
+        }
+        auto remove = [&state, &order] { return state.repository->delete_condemned(order); };
+        WV_CO_TRY(storage::Deletions done, co_await run_on(state.pools.store, std::move(remove)));
+        add_deletions(report, done);
+        at.metrics.freed_bytes_total.add(static_cast<double>(done.bytes));
+        more = done.more || proves;
+    }
+    co_return Result<>{};
+}
+
+// --- when the disk is short of room --------------------------------------------------------------
+
+std::vector<std::chrono::seconds> narrower_windows(std::chrono::seconds window,
+                                                   std::chrono::seconds stored) {
+    std::vector<std::chrono::seconds> narrower;
+    auto next = window.count() == 0 ? stored : std::min(window, stored);
+    for (next /= 2; next >= kNarrowestWindow; next /= 2)
+        narrower.push_back(next);
+    return narrower;
+}
+
+std::uint64_t needed_room(const AgentState& state) {
+    if (!state.config.repo.evict_below_ratio) return 0;
+    const auto wanted = static_cast<std::uint64_t>(static_cast<double>(state.store_size_bytes) *
+                                                   *state.config.repo.evict_below_ratio);
+    return wanted > state.store_available_bytes ? wanted - state.store_available_bytes : 0;
+}
+
+namespace {
+
+// Whether one copy that is reached keeps everything that would go.
+Result<bool> is_kept_by_a_tier(AgentState& state, const storage::RetentionSurvey& survey) {
+    for (const auto& tier : state.tiers) {
+        if (!tier->up || !tier->is_place) continue;
+        bool all = true;
+        for (const pb::Condemned& entry : survey.condemned()) {
+            for (const pb::CondemnedBackup& base : entry.backups()) {
+                if (!all) break;
+                WV_TRY(bool gone, state.repository->is_base_condemned(
+                                      survey.cluster, base.backup_id(), tier->config.name));
+                all = !gone;
+            }
+            for (const pb::CondemnedPack& pack : entry.packs()) {
+                if (!all) break;
+                WV_TRY(auto gone,
+                       state.repository->condemned_by(pack.pack().path(), tier->config.name));
+                all = !gone;
+            }
+        }
+        if (all) return true;
+    }
+    return false;
+}
+
+// By the widest window under which enough goes, else the narrowest that a copy covers.
+Result<std::optional<storage::RetentionSurvey>> choose_relief(AgentState& state,
+                                                              std::uint64_t needed,
+                                                              std::chrono::seconds stored) {
+    std::optional<storage::RetentionSurvey> chosen;
+    ExpirePlace place{"", state.config.repo.retention, std::chrono::seconds(0)};
+    for (auto window : narrower_windows(place.rules.window, stored)) {
+        place.rules.window = window;
+        WV_TRY(auto survey, survey_repository(state.config, state.server.name, place));
+        WV_TRY(bool kept, is_kept_by_a_tier(state, survey));
+        if (!kept) break;
+        const std::uint64_t frees = report_of(survey, state.clock.now()).condemned_bytes;
+        if (frees > 0) chosen = std::move(survey);
+        if (frees >= needed) break;
+    }
+    return chosen;
+}
+
+}  // namespace
+
+Task<Result<ExpireReport>> relieve_disk(AgentState& state, PlaceRetention& at) {
+    if (state.backups.empty()) co_return fail(Errc::unavailable, "nothing is stored yet");
+    const WallTime first(Micros(state.backups.front().stopped_at_us()));
+    auto look = [&state, needed = needed_room(state),
+                 stored = std::chrono::duration_cast<std::chrono::seconds>(
+                     state.progress.recoverable_until() - first)] {
+        return choose_relief(state, needed, stored);
+    };
+    WV_CO_TRY(auto survey, co_await run_on(state.pools.expire, std::move(look)));
+    ExpireReport report;
+    report.at = state.clock.now();
+    if (survey) {
+        report = report_of(*survey, state.clock.now());
+        auto condemn = [&state, &survey] { return state.repository->condemn(*survey); };
+        WV_CO_CHECK(co_await run_on(state.pools.store, std::move(condemn)));
+    }
+    const DueDeletion due{.place = {"", {}, std::chrono::seconds(0)}, .only_kept_elsewhere = true};
+    WV_CO_CHECK(co_await delete_due(state, due, at, report));
+    co_return report;
+}
+
+}  // namespace walvault::agent
