@@ -10,18 +10,19 @@ namespace walvault::storage {
 
 namespace {
 
-// What could not be read, by path.
-using Complaints = std::map<std::string, std::string>;
+// Why packs could not be read, by path.
+using Complaints = std::map<std::string, Error>;
 
-// Empty where the pack is missing or damaged, or its sectors are.
+// Empty where the pack is missing, damaged or archived, or its sectors are bad.
 Result<pb::PackFooter> footer_of(ObjectStore& store, const Keyring& keyring,
                                  const pb::PackInfo& pack, Complaints& complaints) {
     auto reader = PackReader::open(store, pack, keyring);
     if (reader) return (*reader)->footer();
     Errc code = reader.error().code;
-    if (code != Errc::corrupt && code != Errc::not_found && code != Errc::io)
+    if (code != Errc::corrupt && code != Errc::not_found && code != Errc::io &&
+        code != Errc::archived)
         return fail(reader.error());
-    complaints[pack.path()] = reader.error().message;
+    complaints[pack.path()] = reader.error();
     return pb::PackFooter();
 }
 
@@ -52,6 +53,27 @@ Result<> apply_entry(Index& index, ObjectStore& store, const Keyring& keyring,
     return index.apply(entry, head, footers);
 }
 
+// Not of those that a later entry deleted.
+Result<> tell_unread(Index& index, const Complaints& complaints) {
+    WV_TRY(auto unread, index.unread_packs());
+    std::uint64_t archived = 0;
+    for (const pb::PackInfo& pack : unread) {
+        auto found = complaints.find(pack.path());
+        if (found == complaints.end()) continue;
+        const Error& error = found->second;
+        if (error.code == Errc::archived)
+            ++archived;
+        else
+            log::error("store.pack_damaged", error.message, {{"pack", pack.path()}});
+    }
+    if (archived > 0)
+        log::info("store.packs_archived",
+                  "what only these packs tell, as marks of the log, is not known before they are "
+                  "thawed",
+                  {{"packs", archived}});
+    return {};
+}
+
 }  // namespace
 
 Result<LedgerHead> catch_up(Index& index, ObjectStore& store, const Id16& repository_id,
@@ -74,11 +96,7 @@ Result<LedgerHead> catch_up(Index& index, ObjectStore& store, const Id16& reposi
     };
     WV_TRY(LedgerHead head, read_ledger(store, repository_id, keys, from, true, take));
     if (held) WV_CHECK(apply_entry(index, store, keyring, *held, head, complaints));
-    // Not of those that a later entry deleted.
-    WV_TRY(auto unread, index.unread_packs());
-    for (const pb::PackInfo& pack : unread)
-        if (auto found = complaints.find(pack.path()); found != complaints.end())
-            log::error("store.pack_damaged", found->second, {{"pack", pack.path()}});
+    WV_CHECK(tell_unread(index, complaints));
     return head;
 }
 

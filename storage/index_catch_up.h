@@ -6,10 +6,10 @@
 
 namespace walvault::storage {
 
-// Applies every ledger entry after the index's watermark. A pack that is missing or damaged, or
-// that the disk cannot read, is indexed without what only its footer tells, and logged: reading
-// from it fails by name later. It is tried again at every call. Returns the head. Errors:
-// invalid_argument if the watermark is not in this ledger; corrupt (the ledger), io.
+// Applies every ledger entry after the index's watermark. A pack that is missing, damaged or
+// archived, or that the disk cannot read, is indexed without what only its footer tells, and
+// logged: reading from it fails by name later. It is tried again at every call. Returns the head.
+// Errors: invalid_argument if the watermark is not in this ledger; corrupt (the ledger), io.
 Result<LedgerHead> catch_up(Index& index, ObjectStore& store, const Id16& repository_id,
                             const LedgerKeys& keys, const Keyring& keyring);
 
