@@ -46,8 +46,7 @@ Result<bool> is_copy(storage::ObjectStore& store) {
     return writers.empty();
 }
 
-Result<OpenedView> open_tier_view(const Globals& globals, bool with_condemned) {
-    OpenedView opened;
+Result<> open_tier_view(const Globals& globals, bool with_condemned, OpenedView& opened) {
     opened.is_tier = true;
     WV_CHECK(configure_log(globals, opened.config));
     opened.config.key_path = globals.key_path;
@@ -62,8 +61,8 @@ Result<OpenedView> open_tier_view(const Globals& globals, bool with_condemned) {
     if (!copy) return fail(as_repository_error(std::move(copy).error()));
     const storage::RepositoryView::Options options{.index_directory = "",
                                                    .scratch_directory = scratch_directory(),
-                                                   .with_condemned = with_condemned,
-                                                   .is_tier = *copy};
+                                                   .is_tier = *copy,
+                                                   .with_condemned = with_condemned};
     auto view = storage::RepositoryView::open(*opened.store, *opened.master, options);
     if (!view) {
         const bool is_none = view.error().code == Errc::not_found;
@@ -79,7 +78,7 @@ Result<OpenedView> open_tier_view(const Globals& globals, bool with_condemned) {
         WV_TRY(opened.cluster, find_cluster(*opened.view, globals.server));
     }
     opened.server.name = opened.cluster.name;
-    return opened;
+    return {};
 }
 
 }  // namespace
@@ -103,8 +102,13 @@ Error as_repository_error(Error error) {
 }
 
 Result<OpenedView> open_view(const Globals& globals, bool with_condemned) {
-    if (!globals.from.empty()) return open_tier_view(globals, with_condemned);
     OpenedView opened;
+    WV_CHECK(open_view_into(globals, opened, with_condemned));
+    return opened;
+}
+
+Result<> open_view_into(const Globals& globals, OpenedView& opened, bool with_condemned) {
+    if (!globals.from.empty()) return open_tier_view(globals, with_condemned, opened);
     WV_TRY(opened.config, load_config(globals));
     WV_TRY(const ServerConfig* server, opened.config.server(globals.server));
     opened.server = *server;
@@ -118,7 +122,7 @@ Result<OpenedView> open_view(const Globals& globals, bool with_condemned) {
     if (!view) return fail(as_repository_error(std::move(view).error()));
     opened.view = std::move(*view);
     WV_TRY(opened.cluster, find_cluster(*opened.view, opened.server.name));
-    return opened;
+    return {};
 }
 
 ResolveContext resolve_context(const OpenedView& opened, WallTime now,

@@ -34,6 +34,10 @@ Error as_repository_error(Error error);
 // the server that is meant.
 Result<OpenedView> open_view(const Globals& globals, bool with_condemned = false);
 
+// The same, into an empty `opened`. After an error it holds what was opened by then: where an object
+// is archived that had to be read, the store at least.
+Result<> open_view_into(const Globals& globals, OpenedView& opened, bool with_condemned = false);
+
 // How views of a repository at `root` are opened: with its index where it can be used.
 storage::RepositoryView::Options view_options(const std::string& root);
 

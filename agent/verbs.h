@@ -84,6 +84,9 @@ struct RestoreArguments {
     std::vector<std::string> tablespaces;  // OLD=NEW
     std::string wal = "auto";              // auto | copy | fetch
     std::string pg_bin;                    // directory of postgres; empty: found by version
+    // Over [archive] of the configuration, or of the file `prices` with --from.
+    std::string thaw_speed, thaw_poll, prices;
+    unsigned thaw_days = 0;
 };
 struct WalGetArguments {
     std::string file, path;
@@ -105,7 +108,8 @@ struct ConfigArguments {
 };
 struct RepoArguments {
     std::string action;
-    std::string name;  // for add
+    std::string name;  // a tier's; for copy the URL of what is copied
+    std::string to;    // for copy: the URL of the copy
 };
 struct DetachArguments {
     bool keep_slot = false;
