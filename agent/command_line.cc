@@ -67,9 +67,11 @@ void add_globals(CLI::App& app, Globals& globals) {
     app.add_option("-c,--config", globals.config_path, "The configuration")->type_name("FILE");
     app.add_option("-s,--server", globals.server, "Which server, when several are configured")
         ->type_name("NAME");
-    app.add_option("--from", globals.from,
-                   "Read this copy of a repository, without any configuration; needs --key-file")
-        ->type_name("URL");
+    app.add_option(
+           "--from", globals.from,
+           "Read this copy of a repository: a URL, without any configuration, with --key-file; "
+           "or the NAME of [repo.NAME]")
+        ->type_name("URL|NAME");
     app.add_option("--key-file", globals.key_path, "The master key of the repository of --from")
         ->type_name("FILE");
     add_choice(app, "-o,--output", globals.output, kOutputs, "The form of the answer");
@@ -381,8 +383,8 @@ Result<> check_from(const std::string& verb, const Globals& globals) {
             "--from and --key-file are for info, log, resolve, restore, verify, repo and wal-get");
     if (globals.from.empty() && verb != "repo")
         return usage("--key-file needs --from", "--from file:///mnt/backup/walvault");
-    if (globals.key_path.empty())
-        return usage("--from needs --key-file",
+    if (globals.key_path.empty() && !globals.from_is_name())
+        return usage("--from URL needs --key-file",
                      "the file of the master key, which is kept apart from every copy");
     return {};
 }

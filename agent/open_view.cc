@@ -46,15 +46,32 @@ Result<bool> is_copy(storage::ObjectStore& store) {
     return writers.empty();
 }
 
+// Its URL.
+Result<std::string> configure_tier(const Globals& globals, OpenedView& opened) {
+    opened.zone = display_zone("");
+    std::string url = globals.from;
+    if (globals.from_is_name()) {
+        WV_TRY(opened.config, load_config(globals));
+        WV_TRY(const TierConfig* tier, opened.config.tier(globals.from));
+        url = tier->url;
+        if (opened.config.servers.size() == 1)
+            opened.zone = display_zone(opened.config.servers.front().time_zone);
+        // No lease is taken there: nothing is written.
+        opened.config.repo.retention.window = std::chrono::seconds(0);
+    } else {
+        WV_CHECK(configure_log(globals, opened.config));
+    }
+    if (!globals.key_path.empty()) opened.config.key_path = globals.key_path;
+    return url;
+}
+
 Result<> open_tier_view(const Globals& globals, bool with_condemned, OpenedView& opened) {
     opened.is_tier = true;
-    WV_CHECK(configure_log(globals, opened.config));
-    opened.config.key_path = globals.key_path;
-    opened.zone = display_zone("");
-    auto store = storage::open_tier_store(posix_file_system(), globals.from);
+    WV_TRY(const std::string url, configure_tier(globals, opened));
+    auto store = storage::open_tier_store(posix_file_system(), url);
     if (!store) return fail_while("--from \"" + printable(globals.from) + "\"", store.error());
     opened.store = std::move(*store);
-    if (auto root = storage::directory_of_url(globals.from)) opened.config.repo.root = *root;
+    if (auto root = storage::directory_of_url(url)) opened.config.repo.root = *root;
     WV_TRY(auto master, read_master_key(opened.config));
     opened.master = std::make_unique<storage::MasterKey>(std::move(master));
     auto copy = is_copy(*opened.store);
@@ -85,7 +102,9 @@ Result<> open_tier_view(const Globals& globals, bool with_condemned, OpenedView&
 
 std::string source_options(const Globals& globals) {
     if (globals.from.empty()) return "";
-    return " --from " + printable(globals.from) + " --key-file " + printable(globals.key_path);
+    std::string options = " --from " + printable(globals.from);
+    if (!globals.key_path.empty()) options += " --key-file " + printable(globals.key_path);
+    return options;
 }
 
 Result<storage::MasterKey> read_master_key(const Config& config) {

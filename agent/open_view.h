@@ -26,7 +26,8 @@ struct OpenedView {
 // The key the configuration names. Errors: wrong_key.
 Result<storage::MasterKey> read_master_key(const Config& config);
 
-// The same error for the exit code of a repository that cannot be reached or is none; others unchanged.
+// The same error for the exit code of a repository that cannot be reached or is none; others
+// unchanged.
 Error as_repository_error(Error error);
 
 // Reads the configuration, the key and the repository, with what retention has condemned if asked
@@ -34,14 +35,15 @@ Error as_repository_error(Error error);
 // the server that is meant.
 Result<OpenedView> open_view(const Globals& globals, bool with_condemned = false);
 
-// The same, into an empty `opened`. After an error it holds what was opened by then: where an object
-// is archived that had to be read, the store at least.
+// The same, into an empty `opened`. After an error it holds what was opened by then: where an
+// object is archived that had to be read, the store at least.
 Result<> open_view_into(const Globals& globals, OpenedView& opened, bool with_condemned = false);
 
 // How views of a repository at `root` are opened: with its index where it can be used.
 storage::RepositoryView::Options view_options(const std::string& root);
 
-// " --from URL --key-file FILE" where these were given: for commands that are shown.
+// " --from URL --key-file FILE" or " --from NAME" where these were given: for commands that are
+// shown.
 std::string source_options(const Globals& globals);
 
 // Where a target is looked for, and how its times are shown.

@@ -32,6 +32,7 @@ std::string time_text(const ThawPlan& plan, const ThawOptions& options) {
 }
 
 std::string money(double amount, const std::string& currency) {
+    if (amount > 0 && amount < 0.01) return "less than 0.01 " + printable(currency);
     return fmt::format("{:.2f} {}", amount, printable(currency));
 }
 

@@ -58,17 +58,17 @@ struct Looked {
 // Of a tier by its name: as with --from, by the configuration's key.
 Result<Looked> look(const Globals& globals, const std::string& name) {
     Globals place = globals;
-    if (!name.empty()) {
-        WV_TRY(Config config, load_config(globals));
-        WV_TRY(const TierConfig* tier, config.tier(name));
-        place.from = tier->url;
-        place.key_path = config.key_path;
-    }
+    if (!name.empty()) place.from = name;
     Looked looked;
     WV_TRY(looked.opened, open_view(place));
     std::unique_ptr<storage::ObjectStore> objects;
     if (!place.from.empty()) {
-        WV_TRY(objects, storage::open_tier_objects(posix_file_system(), place.from));
+        std::string url = place.from;
+        if (place.from_is_name()) {
+            WV_TRY(const TierConfig* tier, looked.opened.config.tier(place.from));
+            url = tier->url;
+        }
+        WV_TRY(objects, storage::open_tier_objects(posix_file_system(), url));
     } else {
         objects =
             storage::make_directory_store(posix_file_system(), looked.opened.config.repo.root);
@@ -158,7 +158,12 @@ Result<storage::MasterKey> key_for_copy(const Globals& globals, const RepoArgume
     return read_master_key(config);
 }
 
-Result<RepoCopied> carry_out_copy(const Globals& globals, const RepoArguments& arguments) {
+struct Copied {
+    std::string from, to;  // without options
+    RepoCopied what;
+};
+
+Result<Copied> carry_out_copy(const Globals& globals, const RepoArguments& arguments) {
     const std::string& from = arguments.name;
     const std::string& to = arguments.to;
     if ((from + "/").starts_with(to + "/") || (to + "/").starts_with(from + "/"))
@@ -169,12 +174,14 @@ Result<RepoCopied> carry_out_copy(const Globals& globals, const RepoArguments& a
     if (!source) return fail_while("\"" + printable(from) + "\"", source.error());
     auto target = storage::open_tier_objects(posix_file_system(), to);
     if (!target) return fail_while("\"" + printable(to) + "\"", target.error());
+    Copied copied{(*source)->url(), (*target)->url(), {}};
     if (globals.dry_run) {
         WV_TRY([[maybe_unused]] bool begun, storage::is_tier(**source, **target, master));
-        return RepoCopied{};
+        return copied;
     }
     ProgressLine progress = ProgressLine::for_globals(globals, "repo copy", system_clock());
-    return copy_repository(**source, **target, master, progress);
+    WV_TRY(copied.what, copy_repository(**source, **target, master, progress));
+    return copied;
 }
 
 int copy(const Globals& globals, const RepoArguments& arguments) {
@@ -182,21 +189,21 @@ int copy(const Globals& globals, const RepoArguments& arguments) {
     if (!copied) return report(globals, as_repository_error(copied.error()));
     if (globals.output != Output::text) {
         nlohmann::ordered_json body{
-            {"from", arguments.name}, {"to", arguments.to}, {"dry_run", globals.dry_run}};
+            {"from", copied->from}, {"to", copied->to}, {"dry_run", globals.dry_run}};
         if (!globals.dry_run) {
-            body["repository"] = copied->repository;
-            body["ledger_sequence"] = copied->ledger_sequence;
-            body["put_bytes"] = copied->put_bytes;
+            body["repository"] = copied->what.repository;
+            body["ledger_sequence"] = copied->what.ledger_sequence;
+            body["put_bytes"] = copied->what.put_bytes;
         }
         print_answer(globals, body);
     } else if (globals.dry_run) {
-        std::printf("Would copy %s to %s.\n", printable(arguments.name).c_str(),
-                    printable(arguments.to).c_str());
+        std::printf("Would copy %s to %s.\n", printable(copied->from).c_str(),
+                    printable(copied->to).c_str());
     } else if (!globals.quiet) {
         std::printf("Copied %s to %s: %s, up to entry %s of the ledger.\n",
-                    printable(arguments.name).c_str(), printable(arguments.to).c_str(),
-                    format_size(copied->put_bytes).c_str(),
-                    format_count(copied->ledger_sequence).c_str());
+                    printable(copied->from).c_str(), printable(copied->to).c_str(),
+                    format_size(copied->what.put_bytes).c_str(),
+                    format_count(copied->what.ledger_sequence).c_str());
     }
     return kExitDone;
 }

@@ -156,7 +156,9 @@ private:
         auto absolute = [](const std::string& path) {
             return std::filesystem::absolute(path).string();
         };
-        if (opened_.is_tier)
+        if (globals_.from_is_name())
+            source_ = {"--config", absolute(globals_.config_path), "--from", globals_.from};
+        else if (opened_.is_tier)
             source_ = {"--from", globals_.from, "--key-file", absolute(globals_.key_path)};
         else
             source_ = {"--config", absolute(globals_.config_path)};

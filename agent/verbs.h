@@ -21,9 +21,12 @@ enum class ColorMode { automatic, always, never };
 struct Globals {
     std::string config_path;  // --config, WALVAULT_CONFIG, /etc/walvault/walvault.toml
     std::string server;       // --server; empty: the only one
-    // In place of the configuration: a tier by its URL, and the file of the master key. Both or
-    // none.
+    // A tier to read: by its URL, with the file of the master key, in place of the configuration;
+    // or by its name in the configuration.
     std::string from, key_path;
+    bool from_is_name() const {
+        return !from.empty() && from.find_first_of(":/") == std::string::npos;
+    }
     Output output = Output::text;
     bool quiet = false;
     int verbose = 0;

@@ -67,10 +67,10 @@ Result<> tell_unread(Index& index, const Complaints& complaints) {
             log::error("store.pack_damaged", error.message, {{"pack", pack.path()}});
     }
     if (archived > 0)
-        log::info("store.packs_archived",
-                  "what only these packs tell, as marks of the log, is not known before they are "
-                  "thawed",
-                  {{"packs", archived}});
+        log::debug("store.packs_archived",
+                   "what only these packs tell, as marks of the log, is not known before they are "
+                   "thawed",
+                   {{"packs", archived}});
     return {};
 }
 

@@ -3,9 +3,9 @@
 import shutil
 import unittest
 
-from agent_process import Agent
+from agent_process import Agent, checksum
 from cluster import Postgres
-from harness import StageCase, seeded_random
+from harness import StageCase, lsn_number, seeded_random, wait_until
 from oracle import (Rule, Writers, difference, make_table, read_transactions, rows_by_xid, wait_for_commits)
 
 
@@ -84,6 +84,29 @@ class RepoTest(StageCase):
         self.agent.cli("verify", "--from", f"file://{second}", "--key-file", self.agent.key, config=nowhere)
         self.assertEqual(self.agent.stop(), 0)
         self.agent.check_log()
+
+    def test_a_second_copy_is_read_by_its_name(self):
+        tier = self.stage.make_directory("tier")
+        self.agent.write_config(self.agent.config.read_text() + f'\n[repo.second]\nurl = "file://{tier}"\n'
+                                'offload_interval = "1s"\n')
+        self.agent.cli("repo", "add", "second")
+        self.agent.protect()
+        make_table(self.primary, "first", 20000)
+        lsn = self.agent.wait_until_flushed()
+        wait_until(lambda: lsn_number(self.agent.status()["tiers"][0].get("offloaded_lsn") or "0/0") >= lsn,
+                   "the copy to have it")
+        self.assertEqual(self.agent.stop(), 0)
+        told = self.stat("second")
+        self.assertEqual((told["url"], told["unnamed"], told["missing"]), (f"file://{tier}", [], []))
+        self.assertNotIn("writer", told["kinds"])
+        self.assertEqual(self.agent.json("repo", "ls", "second"), self.agent.json("repo", "ls", "--from", "second"))
+        self.agent.repo.rename(self.agent.repo.with_name("away"))
+        self.agent.cli("verify", "--from", "second")
+        for how in ("copy", "fetch"):
+            restored = self.agent.restore(to="latest", extra=["--from", "second", "--wal", how]).open()
+            self.assertEqual(checksum(restored, "first", "id"), checksum(self.primary, "first", "id"))
+            restored.discard()
+        self.agent.error("info", "--from", "third", expect=2)
 
     def test_a_copy_goes_nowhere_else(self):
         self.agent.protect()
