@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """Counts the requests that walvault and pgBackRest make of a bucket for the same work (docs/cost.md).
 
-    bench/s3_requests.py [--walvault build/release/agent/walvault] [--wal-mib 512] [--scale 20]
+    bench/s3_requests.py [--walvault build/release/agent/walvault] [--wal-mib 512] [--scale 20] [--trickle 60]
+                         [--bundle]
 
 As root, for PostgreSQL runs as another user. The store is a Ceph gateway on loopback (tests/support/ceph_rgw.sh);
 its own log of accesses is what is counted.
@@ -159,11 +160,11 @@ listen = "off"
 
 
 class PgBackRest:
-    """Asynchronous, zst, encrypted, with block and bundle options as they are by default."""
+    """Asynchronous, zst, encrypted, its other options as they are by default, but for bundling."""
 
     name = "pgBackRest"
 
-    def __init__(self, gateway, server, scratch):
+    def __init__(self, gateway, server, scratch, bundle):
         self.gateway, self.server = gateway, server
         self.directory = f"{scratch}/pgbackrest"
         for part in ("", "/spool", "/log", "/lock"):
@@ -183,6 +184,7 @@ repo1-s3-key-secret={facts['SECRET_KEY']}
 repo1-storage-host={host}
 repo1-storage-port={port}
 repo1-storage-verify-tls=n
+repo1-bundle={"y" if bundle else "n"}
 repo1-cipher-type=aes-256-cbc
 repo1-cipher-pass=benchmark-only-passphrase-of-a-fair-length
 compress-type=zst
@@ -225,7 +227,14 @@ pg1-user=postgres
         self.server.set_archive_command("")
 
 
-def one(tool, gateway, server, wal_bytes):
+def trickle(tool, gateway, server, seconds):
+    """A server with little to do: what is paid for time, not for bytes."""
+    start = server.lsn()
+    server.pgbench(["-n", "-c", "2", "-R", "50", "-T", str(seconds)])
+    return {"trickle": gateway.counts(), "trickle_bytes": server.lsn() - start, "trickle_seconds": seconds}
+
+
+def one(tool, gateway, server, wal_bytes, seconds):
     tool.prepare()
     gateway.counts()
     tool.begin_wal()
@@ -239,8 +248,9 @@ def one(tool, gateway, server, wal_bytes):
     tool.backup()
     base = gateway.counts()
     base_bytes = int(server.sql("SELECT sum(pg_database_size(oid)) FROM pg_database"))
+    slow = trickle(tool, gateway, server, seconds)
     tool.stop()
-    return {"wal": wal, "wal_bytes": made, "wal_seconds": took, "base": base, "base_bytes": base_bytes}
+    return slow | {"wal": wal, "wal_bytes": made, "wal_seconds": took, "base": base, "base_bytes": base_bytes}
 
 
 def show(name, result):
@@ -253,11 +263,22 @@ def show(name, result):
               f"{sum(counts.values()) * per_gib:.0f} requests, {dollars(counts) * per_gib:.4f} USD", flush=True)
 
 
+def show_trickle(name, result):
+    counts, seconds = result["trickle"], result["trickle_seconds"]
+    kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(counts.items())) or "none"
+    per_day = 86400 / seconds
+    print(f"{name:10} 50 transactions a second for {seconds} s, {result['trickle_bytes'] / (1 << 20):.1f} MiB of WAL: "
+          f"{kinds};  a day {sum(counts.values()) * per_day:.0f} requests, {dollars(counts) * per_day:.3f} USD",
+          flush=True)
+
+
 def main():
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--walvault")
     arguments.add_argument("--wal-mib", type=int, default=512)
     arguments.add_argument("--scale", type=int, default=20)
+    arguments.add_argument("--trickle", type=int, default=60, metavar="SECONDS")
+    arguments.add_argument("--bundle", action="store_true", help="pgBackRest with repo-bundle=y")
     arguments.add_argument("--port", type=int, default=55431)
     chosen = arguments.parse_args()
     scratch = tempfile.mkdtemp(prefix="walvault-requests-")
@@ -271,9 +292,11 @@ def main():
             gateway.make_bucket(bucket)
         if chosen.walvault:
             tools.append(Walvault(chosen.walvault, gateway, server, scratch))
-        tools.append(PgBackRest(gateway, server, scratch))
+        tools.append(PgBackRest(gateway, server, scratch, chosen.bundle))
         for tool in tools:
-            show(tool.name, one(tool, gateway, server, chosen.wal_mib << 20))
+            result = one(tool, gateway, server, chosen.wal_mib << 20, chosen.trickle)
+            show(tool.name, result)
+            show_trickle(tool.name, result)
     finally:
         if tools and tools[0].name == "walvault":
             tools[0].stop()
