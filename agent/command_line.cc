@@ -67,9 +67,11 @@ void add_globals(CLI::App& app, Globals& globals) {
     app.add_option("-c,--config", globals.config_path, "The configuration")->type_name("FILE");
     app.add_option("-s,--server", globals.server, "Which server, when several are configured")
         ->type_name("NAME");
-    app.add_option("--from", globals.from,
-                   "Read this copy of a repository, without any configuration; needs --key-file")
-        ->type_name("URL");
+    app.add_option(
+           "--from", globals.from,
+           "Read this copy of a repository: a URL, without any configuration, with --key-file; "
+           "or the NAME of [repo.NAME]")
+        ->type_name("URL|NAME");
     app.add_option("--key-file", globals.key_path, "The master key of the repository of --from")
         ->type_name("FILE");
     add_choice(app, "-o,--output", globals.output, kOutputs, "The form of the answer");
@@ -78,7 +80,8 @@ void add_globals(CLI::App& app, Globals& globals) {
     add_choice(app, "--color", globals.color, kColors, "Colour; NO_COLOR is obeyed");
     add_choice(app, "--progress", globals.progress, kProgressModes, "How progress is shown");
     app.add_flag("-n,--dry-run", globals.dry_run, "Say what would be done, change nothing");
-    app.add_flag("-y,--yes", globals.yes, "Do not ask before something is destroyed (detach)");
+    app.add_flag("-y,--yes", globals.yes,
+                 "Do not ask before something is destroyed or costs (detach, restore)");
     app.add_option("--log-level", globals.log_level, "Over the configuration's [log] level")
         ->type_name("LEVEL");
 }
@@ -207,13 +210,14 @@ void add_history_verbs(CLI::App& app, Parsed& parsed) {
     verb->add_flag("--list", parsed.point.list, "Those there are")->excludes(name);
 
     verb = add_verb(app, "repo", "Look at the repository or mend its index", "walvault repo stat");
-    verb->add_option("action", parsed.repo.action, "ls, stat, rebuild-index, add or remove")
+    verb->add_option("action", parsed.repo.action, "ls, stat, copy, rebuild-index, add or remove")
         ->required()
         ->type_name("ACTION")
-        ->check(CLI::IsMember({"ls", "stat", "rebuild-index", "add", "remove"}));
+        ->check(CLI::IsMember({"ls", "stat", "copy", "rebuild-index", "add", "remove"}));
     verb->add_option("name", parsed.repo.name,
-                     "For add: the empty second copy, [repo.NAME]; for remove: one that is no more")
+                     "A second copy, [repo.NAME]; for copy: the URL of what is copied")
         ->type_name("NAME");
+    verb->add_option("to", parsed.repo.to, "For copy: the URL of an empty place")->type_name("URL");
 }
 
 void add_restore_verbs(CLI::App& app, Parsed& parsed) {
@@ -255,6 +259,18 @@ void add_restore_verbs(CLI::App& app, Parsed& parsed) {
         ->check(CLI::IsMember({"auto", "copy", "fetch"}));
     verb->add_option("--pg-bin", restore.pg_bin, "The directory of PostgreSQL's programs")
         ->type_name("DIR");
+
+    verb->add_option("--thaw-speed", restore.thaw_speed,
+                     "Of what is archived in a bucket: standard, bulk or expedited")
+        ->type_name("SPEED");
+    verb->add_option("--thaw-days", restore.thaw_days, "How long the store keeps what was thawed")
+        ->type_name("N")
+        ->check(CLI::Range(1, 365));
+    verb->add_option("--thaw-poll", restore.thaw_poll, "How often to ask whether it is thawed")
+        ->type_name("TIME");
+    verb->add_option("--prices", restore.prices,
+                     "With --from: a configuration whose [archive] table counts")
+        ->type_name("FILE");
 
     verb = add_verb(app, "wal-get", "For restore_command: 0 found, 1 not there, 200 anything else",
                     "restore_command = 'walvault wal-get %f %p'");
@@ -358,18 +374,42 @@ Result<VerbArguments> arguments_of(const std::string& verb, const Parsed& parsed
 
 // These read a repository and nothing else.
 Result<> check_from(const std::string& verb, const Globals& globals) {
-    constexpr std::array<std::string_view, 6> kReaders{"info",    "log",    "resolve",
-                                                       "restore", "verify", "wal-get"};
+    constexpr std::array<std::string_view, 7> kReaders{"info",   "log",     "resolve", "restore",
+                                                       "verify", "wal-get", "repo"};
     if (globals.from.empty() && globals.key_path.empty()) return {};
     if (std::find(kReaders.begin(), kReaders.end(), verb) == kReaders.end())
         return usage(
             fmt::format("{} does not read from a copy", verb),
-            "--from and --key-file are for info, log, resolve, restore, verify and wal-get");
-    if (globals.from.empty())
+            "--from and --key-file are for info, log, resolve, restore, verify, repo and wal-get");
+    if (globals.from.empty() && verb != "repo")
         return usage("--key-file needs --from", "--from file:///mnt/backup/walvault");
-    if (globals.key_path.empty())
-        return usage("--from needs --key-file",
+    if (globals.key_path.empty() && !globals.from_is_name())
+        return usage("--from URL needs --key-file",
                      "the file of the master key, which is kept apart from every copy");
+    return {};
+}
+
+Result<> check_repo(const RepoArguments& repo, const Globals& globals) {
+    const bool looks = repo.action == "ls" || repo.action == "stat";
+    const bool copies = repo.action == "copy";
+    if (repo.action == "add" && repo.name.empty())
+        return usage("repo add needs a name", "walvault repo add NAME, for [repo.NAME]");
+    if (repo.action == "remove" && repo.name.empty())
+        return usage("repo remove needs a name", "walvault repo remove NAME");
+    if (repo.action == "rebuild-index" && !repo.name.empty())
+        return usage("repo rebuild-index takes no name");
+    if (copies && (repo.name.empty() || repo.to.empty()))
+        return usage("repo copy needs two places",
+                     "walvault repo copy file:///var/lib/walvault file:///mnt/usb/walvault");
+    if (!copies && !repo.to.empty())
+        return usage(fmt::format("repo {} copies nothing", repo.action));
+    if (!globals.from.empty() && !looks)
+        return usage(fmt::format("repo {} does not read --from", repo.action),
+                     copies ? "both places are named: repo copy URL URL" : "");
+    if (!globals.from.empty() && !repo.name.empty())
+        return usage("--from names the place already", "leave the name out");
+    if (globals.from.empty() && !globals.key_path.empty() && !copies)
+        return usage("--key-file needs --from", "--from file:///mnt/backup/walvault");
     return {};
 }
 
@@ -384,13 +424,9 @@ Result<> check_together(const std::string& verb, const Parsed& parsed) {
         return usage("config explain needs a key", "walvault config explain server.main.slot");
     if (verb == "config" && parsed.config.action != "explain" && !parsed.config.key.empty())
         return usage(fmt::format("config {} takes no key", parsed.config.action));
-    if (verb == "repo" && parsed.repo.action == "add" && parsed.repo.name.empty())
-        return usage("repo add needs a name", "walvault repo add NAME, for [repo.NAME]");
-    if (verb == "repo" && parsed.repo.action == "remove" && parsed.repo.name.empty())
-        return usage("repo remove needs a name", "walvault repo remove NAME");
-    if (verb == "repo" && parsed.repo.action != "add" && parsed.repo.action != "remove" &&
-        !parsed.repo.name.empty())
-        return usage(fmt::format("repo {} takes no name", parsed.repo.action));
+    if (verb == "repo") WV_CHECK(check_repo(parsed.repo, parsed.globals));
+    if (verb == "restore" && !parsed.restore.prices.empty() && parsed.globals.from.empty())
+        return usage("--prices is for --from", "[archive] prices of the configuration count here");
     if (verb == "key" && parsed.key.action == "generate" && parsed.key.out.empty())
         return usage("key generate needs --out FILE",
                      "walvault key generate --out /etc/walvault/repo.key");

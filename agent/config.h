@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/result.h"
 #include "storage/retention.h"
+#include "storage/thaw_plan.h"
 
 namespace walvault::agent {
 
@@ -62,6 +63,13 @@ struct TierConfig {
     std::chrono::seconds expire_grace{24 * 3600};
 };
 
+// [archive]: how a restore thaws what lies in an archive class.
+struct ArchiveConfig {
+    storage::ThawOptions thaw;                         // speed, days
+    std::chrono::milliseconds poll_interval{300'000};  // 1s..24h
+    storage::ThawPrices prices;
+};
+
 struct WebConfig {
     std::string socket;                 // unix path; default REPO/control.sock
     std::string address = "127.0.0.1";  // loopback only
@@ -72,6 +80,7 @@ struct Config {
     std::vector<ServerConfig> servers;
     RepoConfig repo;  // [repo.primary]
     std::vector<TierConfig> tiers;
+    ArchiveConfig archive;
     // [encryption] key as a path: "file:/X" is /X, "credential:X" is $CREDENTIALS_DIRECTORY/X, and
     // X beside the configuration outside of a service.
     std::string key_path;
@@ -100,6 +109,9 @@ struct Config {
 // …?". Errors: invalid_argument, not_found.
 Result<Config> load_config(FileSystem& files, const std::string& path,
                            const std::map<std::string, std::string>& environment);
+
+// The [archive] table of a configuration file, whatever else is in it. Errors: as load_config().
+Result<ArchiveConfig> load_archive_config(FileSystem& files, const std::string& path);
 
 // "20GiB" and "200ms", "14d": the texts of the configuration. Errors: invalid_argument.
 Result<std::uint64_t> parse_size(std::string_view text);

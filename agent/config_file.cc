@@ -345,6 +345,15 @@ void resolve_paths(const std::string& path, const std::map<std::string, std::str
 
 }  // namespace
 
+Result<ArchiveConfig> load_archive_config(FileSystem& files, const std::string& path) {
+    Settings settings;
+    WV_CHECK(read_toml(files, path, settings));
+    std::erase_if(settings, [](const auto& one) { return !one.first.starts_with("archive."); });
+    Config config;
+    WV_CHECK(apply_settings(settings, config));
+    return config.archive;
+}
+
 Result<Config> load_config(FileSystem& files, const std::string& path,
                            const std::map<std::string, std::string>& environment) {
     Settings settings;

@@ -6,6 +6,7 @@
 #include <array>
 #include <charconv>
 
+#include "agent/config_archive.h"
 #include "agent/fetch_command.h"
 #include "agent/render.h"
 #include "storage/tier_store.h"
@@ -458,6 +459,24 @@ constexpr std::array kKeys{
               nullptr, set_tier_rule<parse_protect_min>},
     ConfigKey{"repo.*.expire_grace", kText, "24h", false, "", "a duration, 0s to 366d",
               "As in [repo.primary].", nullptr, set_tier_expire_grace},
+    ConfigKey{"archive.speed", kText, "standard", false, "", "standard, bulk or expedited",
+              "How fast a restore has objects thawed that lie in an archive class of a bucket.",
+              set_thaw_speed},
+    ConfigKey{"archive.days", kInteger, "3", false, "", "1 to 365",
+              "How long the store keeps what was thawed; a restore that takes longer extends it.",
+              set_thaw_days},
+    ConfigKey{"archive.poll_interval", kText, "5m", false, "", "a duration, 1s to 24h",
+              "How often a restore asks whether what it waits for is thawed.", set_poll_interval},
+    ConfigKey{
+        "archive.prices", kList, "", false, "",
+        "CLASS SPEED PRICE/GB PRICE/1000 TIME, as in [\"GLACIER standard 0.01/GB 0.05/1000 "
+        "5h\"]",
+        "What thawing costs (a GB, 1000 requests) and how long it takes; for estimates alone.",
+        set_prices},
+    ConfigKey{"archive.egress", kText, "", false, "", "a price like 0.09/GB; empty: not counted",
+              "What a GB costs that leaves the store.", set_egress},
+    ConfigKey{"archive.currency", kText, "USD", false, "", "1 to 8 characters", "Of the prices.",
+              set_currency},
     ConfigKey{"encryption.key", kText, "", true, "credential:repo.key",
               "credential:NAME or file:/path",
               "Where the master key is. credential: $CREDENTIALS_DIRECTORY/NAME, else NAME beside "

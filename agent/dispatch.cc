@@ -88,7 +88,8 @@ int run_command_line(int argc, char** argv) {
     if (!parsed)
         return report(globals, parsed.error(),
                       is_wal_get(arguments) ? kExitWalGetFatal : kExitUsage);
-    if (!needs_root(parsed->arguments) && parsed->globals.from.empty())
+    if (!needs_root(parsed->arguments) &&
+        (parsed->globals.from.empty() || parsed->globals.from_is_name()))
         if (auto became = become_repository_owner(parsed->globals.config_path, environment);
             !became)
             return report(parsed->globals, became.error(),

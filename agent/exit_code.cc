@@ -19,6 +19,8 @@ ExitCode exit_code_for(const Error& error) {
             return kExitRepository;
         case Errc::unavailable:
             return server ? kExitPostgres : kExitFailed;
+        case Errc::archived:
+            return kExitArchived;
         case Errc::refused:
             return server ? kExitPostgres : kExitRefused;
         case Errc::busy:

@@ -18,6 +18,7 @@ enum ExitCode : int {
     kExitBusy = 8,          // another job holds the lock
     kExitKey = 9,           // key missing or wrong
     kExitUnconfirmed = 10,  // done, but the outcome could not be confirmed
+    kExitArchived = 11,     // objects must be thawed first, which costs and was not agreed to
     kExitInterrupted = 130,
     kExitTerminated = 143,
     kExitWalGetFatal = 200,  // wal-get only: anything but "found" (0) and "proven absent" (1)

@@ -47,16 +47,30 @@ Result<bool> is_copy(storage::ObjectStore& store) {
     return writers.empty();
 }
 
-Result<OpenedView> open_tier_view(const Globals& globals, const ViewWanted& wanted) {
-    OpenedView opened;
-    opened.is_tier = true;
-    WV_CHECK(configure_log(globals, opened.config));
-    opened.config.key_path = globals.key_path;
+// Its URL.
+Result<std::string> configure_tier(const Globals& globals, OpenedView& opened) {
     opened.zone = display_zone("");
-    auto store = storage::open_tier_store(posix_file_system(), globals.from);
+    std::string url = globals.from;
+    if (globals.from_is_name()) {
+        WV_TRY(opened.config, load_config(globals));
+        WV_TRY(const TierConfig* tier, opened.config.tier(globals.from));
+        url = tier->url;
+        if (opened.config.servers.size() == 1)
+            opened.zone = display_zone(opened.config.servers.front().time_zone);
+    } else {
+        WV_CHECK(configure_log(globals, opened.config));
+    }
+    if (!globals.key_path.empty()) opened.config.key_path = globals.key_path;
+    return url;
+}
+
+Result<> open_tier_view(const Globals& globals, const ViewWanted& wanted, OpenedView& opened) {
+    opened.is_tier = true;
+    WV_TRY(const std::string url, configure_tier(globals, opened));
+    auto store = storage::open_tier_store(posix_file_system(), url);
     if (!store) return fail_while("--from \"" + printable(globals.from) + "\"", store.error());
     opened.store = std::move(*store);
-    if (auto root = storage::directory_of_url(globals.from)) opened.config.repo.root = *root;
+    opened.config.repo.root = storage::directory_of_url(url).value_or("");
     WV_TRY(auto master, read_master_key(opened.config));
     opened.master = std::make_unique<storage::MasterKey>(std::move(master));
     auto copy = is_copy(*opened.store);
@@ -67,7 +81,7 @@ Result<OpenedView> open_tier_view(const Globals& globals, const ViewWanted& want
                                              .with_condemned = wanted.with_condemned};
     auto name = storage::read_tier_name(*opened.store);
     if (!name) return fail(as_repository_error(std::move(name).error()));
-    options.place = *copy ? *name : std::optional<std::string>("");
+    options.place = name->value_or("");
     auto view = storage::RepositoryView::open(*opened.store, *opened.master, options);
     if (!view) {
         const bool is_none = view.error().code == Errc::not_found;
@@ -83,14 +97,16 @@ Result<OpenedView> open_tier_view(const Globals& globals, const ViewWanted& want
         WV_TRY(opened.cluster, find_cluster(*opened.view, globals.server));
     }
     opened.server.name = opened.cluster.name;
-    return opened;
+    return {};
 }
 
 }  // namespace
 
 std::string source_options(const Globals& globals) {
     if (globals.from.empty()) return "";
-    return " --from " + printable(globals.from) + " --key-file " + printable(globals.key_path);
+    std::string options = " --from " + printable(globals.from);
+    if (!globals.key_path.empty()) options += " --key-file " + printable(globals.key_path);
+    return options;
 }
 
 Result<std::unique_ptr<storage::ObjectStore>> open_layered_store(const Config& config) {
@@ -117,8 +133,13 @@ Error as_repository_error(Error error) {
 }
 
 Result<OpenedView> open_view(const Globals& globals, const ViewWanted& wanted) {
-    if (!globals.from.empty()) return open_tier_view(globals, wanted);
     OpenedView opened;
+    WV_CHECK(open_view_into(globals, opened, wanted));
+    return opened;
+}
+
+Result<> open_view_into(const Globals& globals, OpenedView& opened, const ViewWanted& wanted) {
+    if (!globals.from.empty()) return open_tier_view(globals, wanted, opened);
     WV_TRY(opened.config, load_config(globals));
     WV_TRY(const ServerConfig* server, opened.config.server(globals.server));
     opened.server = *server;
@@ -137,7 +158,7 @@ Result<OpenedView> open_view(const Globals& globals, const ViewWanted& wanted) {
     if (!view) return fail(as_repository_error(std::move(view).error()));
     opened.view = std::move(*view);
     WV_TRY(opened.cluster, find_cluster(*opened.view, opened.server.name));
-    return opened;
+    return {};
 }
 
 ResolveContext resolve_context(const OpenedView& opened, WallTime now,

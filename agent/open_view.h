@@ -43,10 +43,15 @@ Result<OpenedView> open_view(const Globals& globals, const ViewWanted& wanted = 
 // them yet. Errors: as open_tier_store().
 Result<std::unique_ptr<storage::ObjectStore>> open_layered_store(const Config& config);
 
+// The same, into an empty `opened`. After an error it holds what was opened by then: where an
+// object is archived that had to be read, the store at least.
+Result<> open_view_into(const Globals& globals, OpenedView& opened, const ViewWanted& wanted = {});
+
 // How views of a repository at `root` are opened: with its index where it can be used.
 storage::RepositoryView::Options view_options(const std::string& root);
 
-// " --from URL --key-file FILE" where these were given: for commands that are shown.
+// " --from URL --key-file FILE" or " --from NAME" where these were given: for commands that are
+// shown.
 std::string source_options(const Globals& globals);
 
 // Where a target is looked for, and how its times are shown.

@@ -31,8 +31,11 @@ Lsn start_of(const pb::BackupInfo& base) { return Lsn{base.start_lsn()}; }
 // base's start.
 Result<WallTime> window_start(RepositoryView& view, const HistoryRecord& history,
                               const pb::BackupInfo& oldest) {
-    WV_TRY(auto last, view.last_commit_before(history.id, stop_of(oldest)));
     const WallTime started = time_of(oldest.started_at_us());
+    auto looked = view.last_commit_before(history.id, stop_of(oldest));
+    // What a base shows of the time before it is not worth a thaw.
+    if (!looked && looked.error().code == Errc::archived) return started;
+    WV_TRY(auto last, std::move(looked));
     if (!last) return started;
     if (last->start_lsn < start_of(oldest)) {
         auto covered = view.require_coverage(history.id, last->start_lsn, start_of(oldest));
@@ -302,11 +305,19 @@ private:
         WV_CHECK(require_covered(window, stop.wal_from_lsn, proven_to));
         WV_CHECK(forget_unconnected(window, stop));
         if (cut.lsn >= window.history.end_lsn) return stop;
+        auto told = tell_left_out(window, stop, cut);
+        // It is not needed for a restore, and not worth a thaw.
+        if (!told && told.error().code != Errc::archived) return fail(told.error());
+        stop.left_out_is_known = told.has_value();
+        return stop;
+    }
+
+    Result<> tell_left_out(const Window& window, StopPoint& stop, const Cut& cut) {
         WV_TRY(stop.first_left_out, view_.first_transaction_from(window.history.id, cut.lsn));
-        if (!stop.first_left_out) return stop;
+        if (!stop.first_left_out) return {};
         WV_TRY(stop.left_out_commits,
                count_left_out(window.history, stop.first_left_out->start_lsn));
-        return stop;
+        return {};
     }
 
     // Behind a single base, WAL that expired is left out too: only what is stored counts.

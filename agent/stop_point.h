@@ -20,6 +20,7 @@ struct StopPoint {
     std::optional<WalFinding> last_kept;  // the last commit before cut_lsn
     std::optional<WalFinding> first_left_out;  // the first commit or abort from cut_lsn on
     std::uint64_t left_out_commits = 0;        // all that follow; rounded to frames if far
+    bool left_out_is_known = true;  // false: WAL behind it is archived, and the two are not told
     // What PostgreSQL is told: stop after the record that starts here. None, for the base of a
     // standby with nothing to keep after it: stop as soon as it is consistent (recovery_target =
     // 'immediate').

@@ -102,7 +102,9 @@ std::string stop_point_text(const StopPoint& stop, const std::string& zone,
     text += line("kept", stop.last_kept
                              ? transaction_text(*stop.last_kept, zone, names) + "  (the last)"
                              : "no transaction after the base");
-    if (stop.first_left_out) {
+    if (!stop.left_out_is_known) {
+        text += line("left out", "not known: the WAL behind it is archived");
+    } else if (stop.first_left_out) {
         text += line("left out", transaction_text(*stop.first_left_out, zone, names));
         if (stop.left_out_commits > 1)
             text += line(
@@ -126,6 +128,7 @@ nlohmann::ordered_json stop_point_json(const StopPoint& stop) {
     json["last_kept"] = transaction_json(stop.last_kept);
     json["first_left_out"] = transaction_json(stop.first_left_out);
     json["left_out_transactions"] = stop.left_out_commits;
+    if (!stop.left_out_is_known) json["left_out_known"] = false;
     json["recovery_target_lsn"] = nullptr;
     if (stop.recovery_lsn) json["recovery_target_lsn"] = to_string(*stop.recovery_lsn);
     json["base"] = {{"backup_id", stop.base.backup_id()},

@@ -1,9 +1,11 @@
-// walvault repo: rebuild-index, stat, ls, add.
+// walvault repo: rebuild-index, stat, ls, copy, add.
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
 #include "agent/open_view.h"
 #include "agent/render.h"
+#include "agent/repo_contents.h"
+#include "agent/repo_copy.h"
 #include "agent/version.h"
 #include "storage/offloader.h"
 #include "storage/repository.h"
@@ -50,55 +52,164 @@ int rebuild_index(const Globals& globals, const Config& config) {
     return kExitDone;
 }
 
-int stat(const Globals& globals) {
-    auto opened = open_view(globals);
-    if (!opened) return report(globals, opened.error());
-    auto totals = opened->view->totals(opened->cluster.name);
+// What the store lists, beside a view of it.
+struct Looked {
+    OpenedView opened;
+    RepoContents contents;
+};
+
+// Of a tier by its name: as with --from, by the configuration's key.
+Result<Looked> look(const Globals& globals, const std::string& name) {
+    Globals place = globals;
+    if (!name.empty()) place.from = name;
+    Looked looked;
+    WV_TRY(looked.opened, open_view(place, {.only_here = true}));
+    std::unique_ptr<storage::ObjectStore> objects;
+    if (!place.from.empty()) {
+        std::string url = place.from;
+        if (place.from_is_name()) {
+            WV_TRY(const TierConfig* tier, looked.opened.config.tier(place.from));
+            url = tier->url;
+        }
+        WV_TRY(objects, storage::open_tier_objects(posix_file_system(), url));
+    } else {
+        objects =
+            storage::make_directory_store(posix_file_system(), looked.opened.config.repo.root);
+    }
+    auto listed = objects->list("");
+    if (!listed) return fail(as_repository_error(std::move(listed).error()));
+    auto at = storage::read_tier_name(*objects);
+    if (!at) return fail(as_repository_error(std::move(at).error()));
+    WV_TRY(looked.contents, contents_of(std::move(*listed), *looked.opened.view, at->value_or("")));
+    return looked;
+}
+
+int stat(const Globals& globals, const std::string& name) {
+    auto looked = look(globals, name);
+    if (!looked) return report(globals, looked.error());
+    const OpenedView& opened = looked->opened;
+    auto totals = opened.view->totals(opened.cluster.name);
     if (!totals) return report(globals, totals.error());
     if (globals.output != Output::text) {
-        json body{{"server", opened->cluster.name},
-                  {"wal_bytes", totals->wal_plain_bytes},
-                  {"wal_stored_bytes", totals->wal_stored_bytes},
-                  {"base_bytes", totals->base_plain_bytes},
-                  {"base_stored_bytes", totals->base_stored_bytes},
-                  {"chunk_count", totals->chunk_count},
-                  {"pack_count", totals->pack_count}};
+        nlohmann::ordered_json body{{"server", opened.cluster.name},
+                                    {"url", opened.store->url()},
+                                    {"wal_bytes", totals->wal_plain_bytes},
+                                    {"wal_stored_bytes", totals->wal_stored_bytes},
+                                    {"base_bytes", totals->base_plain_bytes},
+                                    {"base_stored_bytes", totals->base_stored_bytes},
+                                    {"chunk_count", totals->chunk_count},
+                                    {"pack_count", totals->pack_count}};
+        body.update(contents_json(looked->contents));
         print_answer(globals, body);
         return kExitDone;
     }
     std::printf(
         "WAL           %s stored for %s\nbase backups  %s stored for %s in %s chunks\npacks        "
-        " %s\n",
+        " %s\n%s",
         format_size(totals->wal_stored_bytes).c_str(), format_size(totals->wal_plain_bytes).c_str(),
         format_size(totals->base_stored_bytes).c_str(),
         format_size(totals->base_plain_bytes).c_str(), format_count(totals->chunk_count).c_str(),
-        format_count(totals->pack_count).c_str());
+        format_count(totals->pack_count).c_str(), contents_text(looked->contents).c_str());
     return kExitDone;
 }
 
-int ls(const Globals& globals) {
-    auto opened = open_view(globals);
-    if (!opened) return report(globals, opened.error());
-    auto packs = opened->view->packs(opened->cluster.name);
-    if (!packs) return report(globals, packs.error());
-    json rows = json::array();
-    Table table({"PATH", "STORED", "PLAIN", "WAL FROM", "TO"});
-    for (const pb::PackInfo& pack : *packs) {
-        bool wal = pack.kind() == pb::PACK_KIND_WAL;
-        std::string from = wal ? to_string(Lsn{pack.start_lsn()}) : "";
-        std::string to = wal ? to_string(Lsn{pack.end_lsn()}) : "";
-        table.add_row({printable(pack.path()), format_size(pack.stored_bytes()),
-                       format_size(pack.plain_bytes()), from, to});
-        rows.push_back({{"path", pack.path()},
-                        {"stored_bytes", pack.stored_bytes()},
-                        {"bytes", pack.plain_bytes()},
-                        {"start_lsn", from},
-                        {"end_lsn", to}});
+int ls(const Globals& globals, const std::string& name) {
+    auto looked = look(globals, name);
+    if (!looked) return report(globals, looked.error());
+    json packs = json::array();
+    json objects = json::array();
+    Table table({"PATH", "KIND", "CLASS", "STORED", "PLAIN", "WAL FROM", "TO"});
+    for (const RepoObject& object : looked->contents.objects) {
+        const bool wal = object.pack && object.pack->kind() == pb::PACK_KIND_WAL;
+        const std::string from = wal ? to_string(Lsn{object.pack->start_lsn()}) : "";
+        const std::string to = wal ? to_string(Lsn{object.pack->end_lsn()}) : "";
+        const std::uint64_t plain = object.pack ? object.pack->plain_bytes() : 0;
+        table.add_row({printable(object.name), object.kind, printable(object.storage_class),
+                       format_size(object.size_bytes), plain > 0 ? format_size(plain) : "", from,
+                       to});
+        objects.push_back({{"path", object.name},
+                           {"kind", object.kind},
+                           {"class", object.storage_class},
+                           {"stored_bytes", object.size_bytes}});
+        if (!object.pack || object.kind == "condemned") continue;
+        packs.push_back({{"path", object.name},
+                         {"stored_bytes", object.pack->stored_bytes()},
+                         {"bytes", plain},
+                         {"start_lsn", from},
+                         {"end_lsn", to}});
     }
     if (globals.output == Output::text)
         std::fputs(table.text().c_str(), stdout);
     else
-        print_answer(globals, json{{"packs", rows}});
+        print_answer(globals, json{{"packs", packs}, {"objects", objects}});
+    return kExitDone;
+}
+
+// The key of --key-file, or the one that the configuration names, where there is one.
+Result<storage::MasterKey> key_for_copy(const Globals& globals, const RepoArguments& arguments) {
+    Config config;
+    config.key_path = globals.key_path;
+    if (globals.key_path.empty()) {
+        WV_TRY(config, load_config(globals));
+        const std::string own = "file://" + config.repo.root;
+        // What is copied onto the agent's own repository would be written beside its writer.
+        if ((arguments.to + "/").starts_with(own + "/") ||
+            (own + "/").starts_with(arguments.to + "/"))
+            return fail(Errc::refused,
+                        arguments.to + " is the repository of the agent, " + own +
+                            ", or lies around or inside of it",
+                        "name an empty place of its own");
+    }
+    return read_master_key(config);
+}
+
+struct Copied {
+    std::string from, to;  // without options
+    RepoCopied what;
+};
+
+Result<Copied> carry_out_copy(const Globals& globals, const RepoArguments& arguments) {
+    const std::string& from = arguments.name;
+    const std::string& to = arguments.to;
+    if ((from + "/").starts_with(to + "/") || (to + "/").starts_with(from + "/"))
+        return fail(Errc::refused, "the two places are the same, or one inside of the other",
+                    "name an empty place of its own");
+    WV_TRY(storage::MasterKey master, key_for_copy(globals, arguments));
+    auto source = storage::open_tier_store(posix_file_system(), from);
+    if (!source) return fail_while("\"" + printable(from) + "\"", source.error());
+    auto target = storage::open_tier_objects(posix_file_system(), to);
+    if (!target) return fail_while("\"" + printable(to) + "\"", target.error());
+    Copied copied{(*source)->url(), (*target)->url(), {}};
+    if (globals.dry_run) {
+        WV_TRY([[maybe_unused]] bool begun, storage::is_tier(**source, **target, master));
+        return copied;
+    }
+    ProgressLine progress = ProgressLine::for_globals(globals, "repo copy", system_clock());
+    WV_TRY(copied.what, copy_repository(**source, **target, master, progress));
+    return copied;
+}
+
+int copy(const Globals& globals, const RepoArguments& arguments) {
+    auto copied = carry_out_copy(globals, arguments);
+    if (!copied) return report(globals, as_repository_error(copied.error()));
+    if (globals.output != Output::text) {
+        nlohmann::ordered_json body{
+            {"from", copied->from}, {"to", copied->to}, {"dry_run", globals.dry_run}};
+        if (!globals.dry_run) {
+            body["repository"] = copied->what.repository;
+            body["ledger_sequence"] = copied->what.ledger_sequence;
+            body["put_bytes"] = copied->what.put_bytes;
+        }
+        print_answer(globals, body);
+    } else if (globals.dry_run) {
+        std::printf("Would copy %s to %s.\n", printable(copied->from).c_str(),
+                    printable(copied->to).c_str());
+    } else if (!globals.quiet) {
+        std::printf("Copied %s to %s: %s, up to entry %s of the ledger.\n",
+                    printable(copied->from).c_str(), printable(copied->to).c_str(),
+                    format_size(copied->what.put_bytes).c_str(),
+                    format_count(copied->what.ledger_sequence).c_str());
+    }
     return kExitDone;
 }
 
@@ -178,16 +289,17 @@ int remove(const Globals& globals, const Config& config, const std::string& name
 }  // namespace
 
 int verb_repo(const Globals& globals, const RepoArguments& arguments) {
+    if (arguments.action == "stat") return stat(globals, arguments.name);
+    if (arguments.action == "ls") return ls(globals, arguments.name);
+    if (arguments.action == "copy") return copy(globals, arguments);
     auto config = load_config(globals);
     if (!config) return report(globals, config.error(), kExitUsage);
     if (arguments.action == "rebuild-index") return rebuild_index(globals, *config);
-    if (arguments.action == "stat") return stat(globals);
-    if (arguments.action == "ls") return ls(globals);
     if (arguments.action == "add") return add(globals, *config, arguments.name);
     if (arguments.action == "remove") return remove(globals, *config, arguments.name);
     return report(globals,
                   Error{Errc::invalid_argument, "repo has no action \"" + arguments.action + "\"",
-                        "rebuild-index, stat, ls, add or remove"},
+                        "rebuild-index, stat, ls, copy, add or remove"},
                   kExitUsage);
 }
 

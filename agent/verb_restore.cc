@@ -12,6 +12,7 @@
 #include "agent/restore_ledger.h"
 #include "agent/restore_settings.h"
 #include "agent/restore_start.h"
+#include "agent/restore_thaw.h"
 #include "agent/server_process.h"
 #include "agent/stop_point_text.h"
 #include "agent/verbs.h"
@@ -27,24 +28,56 @@ public:
 
     Result<ExitCode> run() {
         WV_CHECK(require_arguments());
-        WV_TRY(opened_, open_view(globals_));
-        if (!globals_.dry_run) lease_ = hold_lease(opened_, "restore");
-        WV_TRY(const RestoreInputs inputs, gather());
-        WV_TRY(RestorePlan plan, plan_restore(inputs));
-        WV_TRY(RestoreOptions options, make_options(plan));
-        if (!plan.wal_in_place) WV_CHECK(require_wal_get(plan, inputs, options));
-        if (globals_.output == Output::text && !globals_.quiet) print(plan_text(plan, options));
-        if (globals_.dry_run) return finish_dry_run(plan);
         ProgressLine progress = ProgressLine::for_globals(globals_, "restore", system_clock());
-        WV_TRY(RestoreOutcome outcome, run_restore(*opened_.view, plan, options, progress));
-        if (!arguments_.start) return finish(plan, outcome, std::nullopt, options);
-        const StartRequest request{bin_directory_, arguments_.action, options.port,
-                                   options.socket_directory, options.owner};
+        RestoreThaw thaw(globals_, arguments_, progress);
+        Prepared ready;
+        for (;;) {
+            auto found = prepare();
+            WV_TRY(const RestoreThaw::Next next, thaw.next(opened_, found ? &found->plan : nullptr,
+                                                           found ? nullptr : &found.error()));
+            if (found) ready = std::move(*found);
+            if (found && globals_.output == Output::text && !globals_.quiet)
+                print(plan_text(ready.plan, ready.options));
+            if (globals_.dry_run) return finish_dry_run(found ? &ready.plan : nullptr, thaw);
+            if (next == RestoreThaw::Next::restore) break;
+            WV_CHECK(thaw.carry_out(opened_));
+        }
+        WV_TRY(auto keeper, thaw.keep());
+        const RestorePlan& plan = ready.plan;
+        WV_TRY(RestoreOutcome outcome, run_restore(*opened_.view, plan, ready.options, progress));
+        if (!arguments_.start) {
+            WV_CHECK(thaw.finish());
+            return finish(plan, outcome, std::nullopt, ready.options);
+        }
+        const StartRequest request{bin_directory_, arguments_.action, ready.options.port,
+                                   ready.options.socket_directory, ready.options.owner};
         WV_TRY(StartedServer started, start_and_confirm(plan, request, progress));
-        return finish(plan, outcome, started, options);
+        WV_CHECK(thaw.finish());
+        return finish(plan, outcome, started, ready.options);
     }
 
 private:
+    struct Prepared {
+        RestorePlan plan;
+        RestoreOptions options;
+    };
+
+    // Opened anew: what was thawed since can be read now.
+    Result<Prepared> prepare() {
+        lease_.reset();
+        opened_.view.reset();
+        opened_.store.reset();
+        WV_CHECK(open_view_into(globals_, opened_));
+        if (!globals_.dry_run) lease_ = hold_lease(opened_, "restore");
+        WV_TRY(const RestoreInputs inputs, gather());
+        Prepared prepared;
+        WV_TRY(prepared.plan, plan_restore(inputs));
+        WV_TRY(prepared.options, make_options(prepared.plan));
+        if (!prepared.plan.wal_in_place)
+            WV_CHECK(require_wal_get(prepared.plan, inputs, prepared.options));
+        return prepared;
+    }
+
     Result<> require_arguments() const {
         if (arguments_.to.empty() == arguments_.before.empty())
             return fail(Errc::invalid_argument, "restore needs one target: --to or --before",
@@ -123,7 +156,9 @@ private:
         auto absolute = [](const std::string& path) {
             return std::filesystem::absolute(path).string();
         };
-        if (opened_.is_tier)
+        if (globals_.from_is_name())
+            source_ = {"--config", absolute(globals_.config_path), "--from", globals_.from};
+        else if (opened_.is_tier)
             source_ = {"--from", globals_.from, "--key-file", absolute(globals_.key_path)};
         else
             source_ = {"--config", absolute(globals_.config_path)};
@@ -182,12 +217,16 @@ private:
         return json;
     }
 
-    Result<ExitCode> finish_dry_run(const RestorePlan& plan) const {
-        if (globals_.output == Output::text)
-            print("Nothing was changed (--dry-run).\n");
-        else
-            print_answer(globals_,
-                         nlohmann::ordered_json{{"dry_run", true}, {"plan", plan_json(plan)}});
+    // Without a plan: what it depends on is archived.
+    Result<ExitCode> finish_dry_run(const RestorePlan* plan, const RestoreThaw& thaw) const {
+        if (globals_.output == Output::text) {
+            print(thaw.text() + "Nothing was changed (--dry-run).\n");
+            return kExitDone;
+        }
+        nlohmann::ordered_json json{{"dry_run", true}, {"plan", nullptr}};
+        if (plan != nullptr) json["plan"] = plan_json(*plan);
+        if (thaw.has_plan()) json["thaw"] = thaw.json();
+        print_answer(globals_, json);
         return kExitDone;
     }
 

@@ -21,9 +21,12 @@ enum class ColorMode { automatic, always, never };
 struct Globals {
     std::string config_path;  // --config, WALVAULT_CONFIG, /etc/walvault/walvault.toml
     std::string server;       // --server; empty: the only one
-    // In place of the configuration: a tier by its URL, and the file of the master key. Both or
-    // none.
+    // A tier to read: by its URL, with the file of the master key, in place of the configuration;
+    // or by its name in the configuration.
     std::string from, key_path;
+    bool from_is_name() const {
+        return !from.empty() && from.find_first_of(":/") == std::string::npos;
+    }
     Output output = Output::text;
     bool quiet = false;
     int verbose = 0;
@@ -84,6 +87,9 @@ struct RestoreArguments {
     std::vector<std::string> tablespaces;  // OLD=NEW
     std::string wal = "auto";              // auto | copy | fetch
     std::string pg_bin;                    // directory of postgres; empty: found by version
+    // Over [archive] of the configuration, or of the file `prices` with --from.
+    std::string thaw_speed, thaw_poll, prices;
+    unsigned thaw_days = 0;
 };
 struct WalGetArguments {
     std::string file, path;
@@ -105,7 +111,8 @@ struct ConfigArguments {
 };
 struct RepoArguments {
     std::string action;
-    std::string name;  // for add
+    std::string name;  // a tier's; for copy the URL of what is copied
+    std::string to;    // for copy: the URL of the copy
 };
 struct DetachArguments {
     bool keep_slot = false;

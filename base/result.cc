@@ -16,6 +16,8 @@ std::string_view to_string(Errc code) {
             return "no_space";
         case Errc::unavailable:
             return "unavailable";
+        case Errc::archived:
+            return "archived";
         case Errc::refused:
             return "refused";
         case Errc::busy:

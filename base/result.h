@@ -16,6 +16,7 @@ enum class Errc {
     io,              // a local file operation failed; the object it was done on is broken for good
     no_space,        // the store is full; worth another try when there is space
     unavailable,     // the other side does not answer now; worth another try
+    archived,        // it is there, and must be thawed before it can be read
     refused,         // it could be done but must not be (not empty, running, another cluster)
     busy,            // another process holds it
     wrong_key,       // the key is missing, unreadable or another one

@@ -27,7 +27,7 @@ struct FooterRead {
 
 bool is_of_the_pack(Errc code) {
     return code == Errc::corrupt || code == Errc::not_found || code == Errc::io ||
-           code == Errc::unavailable;
+           code == Errc::unavailable || code == Errc::archived;
 }
 
 void read_footer(ObjectStore& store, const Keyring& keyring, FooterRead& read) {
@@ -106,7 +106,7 @@ public:
             Footers footers;
             for (FooterRead& read : held.reads) {
                 if (read.error && !is_of_the_pack(read.error->code)) return fail(*read.error);
-                if (read.error) complaints_[read.pack.path()] = read.error->message;
+                if (read.error) complaints_[read.pack.path()] = *read.error;
                 footers.push_back(&read.footer);
             }
             WV_CHECK(index_.apply(held.entry, held.head, footers));
@@ -119,11 +119,21 @@ public:
     // Not of those that a later entry let go.
     Result<> complain() {
         WV_TRY(auto unread, index_.unread_packs());
+        std::uint64_t archived = 0;
         for (const pb::PackInfo& pack : unread) {
             WV_TRY(bool hidden, index_.retention().hides(pack.path()));
-            if (auto found = complaints_.find(pack.path()); found != complaints_.end() && !hidden)
-                log::error("store.pack_damaged", found->second, {{"pack", pack.path()}});
+            auto found = complaints_.find(pack.path());
+            if (found == complaints_.end() || hidden) continue;
+            if (found->second.code == Errc::archived)
+                ++archived;
+            else
+                log::error("store.pack_damaged", found->second.message, {{"pack", pack.path()}});
         }
+        if (archived > 0)
+            log::debug("store.packs_archived",
+                       "what only these packs tell, as marks of the log, is not known before they "
+                       "are thawed",
+                       {{"packs", archived}});
         return {};
     }
 
@@ -142,7 +152,7 @@ private:
         read_footers(store_, keyring_, wanted);
         for (const FooterRead& read : reads) {
             if (read.error) {
-                complaints_[read.pack.path()] = read.error->message;
+                complaints_[read.pack.path()] = *read.error;
                 continue;
             }
             WV_CHECK(index_.take_footer(read.pack, read.footer));
@@ -159,7 +169,7 @@ private:
     std::optional<std::set<std::string>> there_;  // nothing: it was not looked
     std::vector<Held> held_;
     std::size_t pack_count_ = 0;
-    std::map<std::string, std::string> complaints_;  // what could not be read, by path
+    std::map<std::string, Error> complaints_;  // why a pack could not be read, by path
 };
 
 }  // namespace

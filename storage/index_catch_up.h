@@ -7,10 +7,10 @@
 namespace walvault::storage {
 
 // Applies every ledger entry after the index's watermark; the footers of packs are read from
-// `packs_store`. A pack that is missing or damaged, or that cannot be read now, is indexed without
-// what only its footer tells, and logged: reading from it fails by name later. It is tried again at
-// every call. Returns the head. Errors: invalid_argument if the watermark is not in this ledger;
-// corrupt (the ledger), io.
+// `packs_store`. A pack that is missing, damaged or archived, or that cannot be read now, is
+// indexed without what only its footer tells, and logged: reading from it fails by name later. It
+// is tried again at every call. Returns the head. Errors: invalid_argument if the watermark is not
+// in this ledger; corrupt (the ledger), io.
 Result<LedgerHead> catch_up(Index& index, ObjectStore& store, ObjectStore& packs_store,
                             const Id16& repository_id, const LedgerKeys& keys,
                             const Keyring& keyring);

@@ -13,9 +13,13 @@
 
 namespace walvault::storage {
 
+class ArchiveStore;
+
 struct ObjectInfo {
     std::string name;  // "main/wal/….pack": components separated by '/', never "..", never absolute
     std::uint64_t size_bytes = 0;
+    // As the store names it; empty where it has none, and in info().
+    std::string storage_class = {};
 };
 
 // May be called from any thread. Every call blocks for disk or network time: call it from a pool.
@@ -25,7 +29,7 @@ public:
     // Durable when it returns. Errors: refused if `name` exists; no_space, io, unavailable.
     virtual Result<> put(const std::string& name, ByteSpan bytes) = 0;
     // `length` bytes at `offset`; fewer only where the object ends. Errors: not_found (proven
-    // absent), io, unavailable.
+    // absent), archived, io, unavailable.
     virtual Result<ByteBuffer> get(const std::string& name, std::uint64_t offset,
                                    std::uint64_t length) = 0;
     virtual Result<ObjectInfo> info(const std::string& name) = 0;
@@ -41,6 +45,8 @@ public:
         std::uint64_t errors = 0;
     };
     virtual Reads reads() const { return {}; }
+    // Of a store with archive classes; its own, and as long-lived. Else nullptr.
+    virtual ArchiveStore* archive() { return nullptr; }
 };
 
 // Objects are files under `root`; put writes a temporary name, syncs, renames it into place, syncs

@@ -26,7 +26,7 @@ Result<> initialize_tier(ObjectStore& repository, ObjectStore& tier, const Maste
 
 // What the offloader must know of the retention of its tier.
 struct TierPlace {
-    std::string name;  // as the ledger calls it
+    std::string name;  // as the ledger calls it; empty: a copy of the repository's directory
     // Whether the tier is to keep a pack. Called from the offloader's thread.
     std::function<Result<bool>(const std::string& path)> keeps =
         [](const std::string&) -> Result<bool> { return true; };

@@ -84,6 +84,7 @@ constexpr Known kKnown[] = {
     {"InsufficientStorage", S3Failure::full},
     {"XMinioStorageFull", S3Failure::full},
     {"InvalidObjectState", S3Failure::archived},
+    {"GlacierExpeditedRetrievalNotAvailable", S3Failure::no_capacity},
     {"InvalidRange", S3Failure::beyond_end},
     {"NotImplemented", S3Failure::not_supported},
 };
@@ -130,6 +131,8 @@ Errc code_for(S3Failure failure) {
             return Errc::invalid_argument;
         case S3Failure::not_supported:
             return Errc::unsupported;
+        case S3Failure::archived:
+            return Errc::archived;
         case S3Failure::no_upload:
         case S3Failure::beyond_end:
         case S3Failure::unclear:
@@ -162,7 +165,11 @@ std::string hint_for(S3Failure failure, const std::string& region) {
         case S3Failure::full:
             return "Raise the quota or make room.";
         case S3Failure::archived:
-            return "The object is in an archive class: restore it in the store first.";
+            return "It is archived and must be thawed first: `walvault restore` asks the store for "
+                   "what "
+                   "it needs, and `--dry-run` says what that costs.";
+        case S3Failure::no_capacity:
+            return "Thaw at another speed (--thaw-speed standard), or try again later.";
         default:
             return {};
     }
@@ -220,7 +227,8 @@ Result<S3Page> parse_s3_page(ByteSpan body) {
             WV_TRY(key, key_decoded(key));
         }
         WV_TRY(std::uint64_t size, parse_s3_number(object.child_value("Size")));
-        page.entries.push_back({std::move(key), size});
+        page.entries.push_back(
+            {std::move(key), size, parse_s3_class(object.child_value("StorageClass"))});
     }
     std::string_view truncated = root.child_value("IsTruncated");
     if (truncated != "true" && truncated != "false")
@@ -265,6 +273,10 @@ Result<std::uint64_t> parse_s3_number(std::string_view text) {
     if (error != std::errc() || end != text.data() + text.size())
         return not_an_answer("has a size that is no number");
     return number;
+}
+
+std::string parse_s3_class(std::string_view text) {
+    return is_word(text, "_-") ? std::string(text) : std::string();
 }
 
 Result<S3Range> parse_s3_range(std::string_view text) {

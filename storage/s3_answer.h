@@ -41,6 +41,7 @@ enum class S3Failure {
     broken,         // the store failed; worth another try
     full,           // a quota, or no space
     archived,       // the object must be thawed first
+    no_capacity,    // for a fast thaw; a slower one is possible
     beyond_end,     // the range begins where the object has ended
     bad_input,      // the same request will fail again
     not_supported,  // the store does not know this
@@ -65,6 +66,7 @@ struct S3Page {
     struct Entry {
         std::string key;
         std::uint64_t size_bytes = 0;
+        std::string storage_class = {};
     };
     std::vector<Entry> entries;
     std::string next;  // empty: the last page
@@ -84,6 +86,8 @@ struct S3Range {
     std::uint64_t last = 0;  // of the bytes that are there
     std::uint64_t size = 0;  // of the object
 };
+// The name of a storage class, or nothing if it does not look like one.
+std::string parse_s3_class(std::string_view text);
 // Errors: corrupt.
 Result<S3Range> parse_s3_range(std::string_view text);
 // A decimal number and nothing else. Errors: corrupt.

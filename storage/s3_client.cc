@@ -32,9 +32,10 @@ constexpr seconds kRequestTime{60};
 constexpr std::uint64_t kSlowestBytesPerSecond = 32_KiB;
 constexpr seconds kLongestRequest{6 * 3600};
 // Others are not kept: what is kept is bounded by what is asked for.
-constexpr std::string_view kKeptHeaders[] = {"content-length", "content-range",
-                                             "etag",           "x-amz-bucket-region",
-                                             "retry-after",    "x-amz-meta-walvault-put"};
+constexpr std::string_view kKeptHeaders[] = {
+    "content-length",      "content-range",       "etag",
+    "x-amz-bucket-region", "retry-after",         "x-amz-meta-walvault-put",
+    "x-amz-restore",       "x-amz-storage-class", "x-amz-archive-status"};
 
 void require_curl() {
     static const CURLcode ready = curl_global_init(CURL_GLOBAL_DEFAULT);

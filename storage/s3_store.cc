@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "storage/object_name.h"
+#include "storage/s3_archive.h"
 #include "storage/s3_upload.h"
 #include "storage/sealer.h"
 
@@ -30,12 +31,13 @@ struct Found {
     std::string put_id;
 };
 
-class BucketStore final : public S3Store {
+class BucketStore final : public S3Store, public ArchiveStore {
 public:
     BucketStore(FileSystem& files, S3Options options, S3Endpoint endpoint)
         : root_(options.prefix.empty() ? "" : options.prefix + "/"),
           url_("s3://" + options.bucket + (options.prefix.empty() ? "" : "/" + options.prefix)),
-          client_(files, std::move(options), std::move(endpoint)) {}
+          client_(files, std::move(options), std::move(endpoint)),
+          archive_(client_) {}
 
     Result<> put(const std::string& name, ByteSpan bytes) override {
         WV_TRY(std::string key, key_of(name));
@@ -48,6 +50,8 @@ public:
         auto bytes = named("get", name, get_range(key, offset, length));
         if (bytes)
             read_bytes_ += bytes->size();
+        else if (bytes.error().code == Errc::archived)
+            note_refused(name);
         else if (bytes.error().code != Errc::not_found)
             ++read_errors_;
         return bytes;
@@ -72,8 +76,24 @@ public:
 
     std::string url() const override { return url_; }
     Reads reads() const override { return {read_bytes_, read_errors_}; }
+    ArchiveStore* archive() override { return this; }
     void cancel() override { client_.cancel(); }
     S3Client::Counts counts() const override { return client_.counts(); }
+
+    Result<ArchiveState> archive_state(const std::string& name) override {
+        WV_TRY(std::string key, key_of(name));
+        return named("look for", name, archive_.state(key));
+    }
+
+    Result<ThawAnswer> request_thaw(const std::string& name, const ThawRequest& request) override {
+        WV_TRY(std::string key, key_of(name));
+        return named("thaw", name, archive_.thaw(key, request));
+    }
+
+    std::string last_refused() const override {
+        std::lock_guard lock(refused_mutex_);
+        return last_refused_;
+    }
 
     Result<bool> honours_create_only(std::uint64_t size_bytes) override {
         bool parts = in_parts(size_bytes);
@@ -96,6 +116,11 @@ public:
     }
 
 private:
+    void note_refused(const std::string& name) {
+        std::lock_guard lock(refused_mutex_);
+        last_refused_ = name;
+    }
+
     bool in_parts(std::uint64_t size_bytes) const {
         return size_bytes > client_.options().multipart_above_bytes;
     }
@@ -284,7 +309,7 @@ private:
             if (objects.size() == kListedMax)
                 return fail(Errc::io,
                             "there are more than " + std::to_string(kListedMax) + " objects");
-            objects.push_back({std::move(name), entry.size_bytes});
+            objects.push_back({std::move(name), entry.size_bytes, entry.storage_class});
         }
         return {};
     }
@@ -338,6 +363,9 @@ private:
     std::string root_;
     std::string url_;
     S3Client client_;
+    S3Archive archive_;
+    mutable std::mutex refused_mutex_;
+    std::string last_refused_;
     std::mutex mutex_;  // of what follows
     std::optional<bool> honoured_;
     std::optional<bool> honoured_in_parts_;

@@ -6,6 +6,8 @@
 #include <map>
 #include <mutex>
 
+#include "storage/s3_store.h"
+
 namespace walvault::storage {
 namespace {
 
@@ -103,6 +105,7 @@ public:
 
     std::string url() const override { return objects_->url(); }
     Reads reads() const override { return objects_->reads(); }
+    ArchiveStore* archive() override { return objects_->archive(); }
 
 private:
     static Result<> refuse_piece(const std::string& name) {
@@ -223,6 +226,11 @@ Result<std::string> directory_of_url(const std::string& url) {
 }
 
 Result<std::unique_ptr<ObjectStore>> open_tier_objects(FileSystem& files, const std::string& url) {
+    if (url.starts_with("s3://")) {
+        WV_TRY(S3Options options, parse_s3_url(url));
+        WV_TRY(std::unique_ptr<ObjectStore> bucket, make_s3_store(files, std::move(options)));
+        return bucket;
+    }
     WV_TRY(std::string root, directory_of_url(url));
     return make_directory_store(files, std::move(root));
 }

@@ -22,7 +22,8 @@ struct TailPieceName {
 // Nothing for any other name.
 std::optional<TailPieceName> parse_tail_piece_name(std::string_view name);
 
-// By which name the ledger speaks of a tier: of its [repo.NAME]. It lies there as "tier".
+// By which name the ledger speaks of a tier: of its [repo.NAME]. It lies there as "tier"; a copy that
+// has none is one of the repository's directory.
 inline constexpr std::string_view kTierNameObject = "tier";
 std::string encode_tier_name(const std::string& name);
 // Nothing where there is none. Errors: corrupt; the store's.

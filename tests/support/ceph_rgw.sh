@@ -209,10 +209,20 @@ start_osd() {
     wait_for osd 300 osd_is_up
 }
 
+# Known to the gateway only when it starts.
+add_class() {
+    local zone=(radosgw-admin -c "$dir/ceph.conf" -n client.rgw)
+    timeout 60 "${zone[@]}" zonegroup placement add --rgw-zonegroup default --placement-id default-placement \
+        --storage-class "$1" >"$dir/log/class.out" 2>&1 || give_up "no class $1"
+    timeout 60 "${zone[@]}" zone placement add --rgw-zone default --placement-id default-placement \
+        --storage-class "$1" --data-pool "default.rgw.${1,,}.data" >"$dir/log/class.out" 2>&1 || give_up "no class $1"
+}
+
 start_gateway() {
     if [ ! -e "$dir/gateway/made" ]; then
         timeout 120 radosgw-admin -c "$dir/ceph.conf" -n client.rgw user create --uid test --display-name test \
             --access-key "$access_key" --secret-key "$secret_key" >"$dir/log/user.out" 2>&1 || give_up "no user"
+        add_class GLACIER
         : >"$dir/gateway/made"
     fi
     launch gateway radosgw -c "$dir/ceph.conf" -n client.rgw -f

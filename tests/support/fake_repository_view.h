@@ -27,6 +27,8 @@ public:
     std::map<Id16, Lsn> expired;
     std::vector<std::pair<Lsn, Lsn>> holes;  // in all histories
     std::map<Id32, ByteBuffer> chunks;
+    std::map<Id32, Id16> chunk_packs;
+    std::optional<Error> manifest_error;
     pb::ManifestHead head;
     std::vector<pb::ManifestFile> files;
 
@@ -98,7 +100,11 @@ public:
     Result<std::vector<pb::BackupStarted>> unfinished_backups() override {
         return std::vector<pb::BackupStarted>{};
     }
-    Result<Id16> pack_of_chunk(const Id32&) override { return fail(Errc::not_found, "no chunks"); }
+    Result<Id16> pack_of_chunk(const Id32& content_id) override {
+        auto found = chunk_packs.find(content_id);
+        if (found != chunk_packs.end()) return found->second;
+        return fail(Errc::not_found, "no such chunk");
+    }
 
     Result<> require_coverage(const Id16& history, Lsn from, Lsn to) override {
         const HistoryRecord* record = record_of(history);
@@ -167,6 +173,7 @@ public:
     Result<> read_manifest(const pb::BackupInfo&,
                            const std::function<Result<>(const pb::ManifestHead&)>& on_head,
                            const std::function<Result<>(pb::ManifestFile&)>& on_file) override {
+        if (manifest_error) return fail(*manifest_error);
         WV_CHECK(on_head(head));
         for (auto& file : files)
             WV_CHECK(on_file(file));

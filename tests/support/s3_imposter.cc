@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <ctime>
 
 #include "storage/s3_digest.h"
 #include "storage/s3_signer.h"
@@ -235,7 +236,9 @@ S3Imposter::Reply S3Imposter::carry_out(const ImposterRequest& request) {
     if (request.method == "GET" && request.key.empty()) return list_objects(request);
     if (request.method == "GET" || request.method == "HEAD") return get_object(request);
     if (request.method == "POST")
-        return request.has("uploads") ? begin_upload(request) : complete_upload(request);
+        return request.has("restore")   ? restore_object(request)
+               : request.has("uploads") ? begin_upload(request)
+                                        : complete_upload(request);
     if (request.method == "PUT")
         return request.has("uploadId") ? put_part(request) : put_object(request);
     if (request.has("uploadId")) {
@@ -249,15 +252,67 @@ S3Imposter::Reply S3Imposter::carry_out(const ImposterRequest& request) {
 S3Imposter::Reply S3Imposter::put_object(const ImposterRequest& request) {
     if (create_only_ && request.headers.contains("if-none-match") && objects_.contains(request.key))
         return refusal(412, "PreconditionFailed");
-    objects_[request.key] = {request.body, meta_of(request)};
+    objects_[request.key] = {request.body, meta_of(request),
+                             value_or(request.headers, "x-amz-storage-class")};
     return {200, etag_line(request.body), ""};
+}
+
+std::int64_t S3Imposter::now() const {
+    auto since = std::chrono::system_clock::now().time_since_epoch() + ahead_;
+    return std::chrono::duration_cast<std::chrono::seconds>(since).count();
+}
+
+// As S3: a copy that has gone leaves the object as archived as it was.
+bool S3Imposter::is_readable(Object& object) {
+    const bool archived =
+        object.storage_class == "GLACIER" || object.storage_class == "DEEP_ARCHIVE";
+    if (!archived || thaw_time_.count() < 0) return true;
+    if (object.thawed_until != 0 && now() >= object.thawed_until)
+        object.thawed_at = object.thawed_until = 0;
+    return object.thawed_at != 0 && now() >= object.thawed_at;
+}
+
+std::string S3Imposter::class_lines(Object& object) {
+    if (object.storage_class.empty()) return {};
+    std::string lines = "x-amz-storage-class: " + object.storage_class + "\r\n";
+    if (object.thawed_at == 0) return lines;
+    if (now() < object.thawed_at) return lines + "x-amz-restore: ongoing-request=\"true\"\r\n";
+    std::time_t until = object.thawed_until;
+    char date[64];
+    std::strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", std::gmtime(&until));
+    return lines + "x-amz-restore: ongoing-request=\"false\", expiry-date=\"" + date + "\"\r\n";
+}
+
+S3Imposter::Reply S3Imposter::restore_object(const ImposterRequest& request) {
+    auto found = objects_.find(request.key);
+    if (found == objects_.end()) return refusal(404, "NoSuchKey");
+    if (thaw_time_.count() < 0) return refusal(501, "NotImplemented");
+    Object& object = found->second;
+    const std::size_t days_at = request.body.find("<Days>");
+    if (days_at == std::string::npos || request.body.find("<Tier>") == std::string::npos)
+        return refusal(400, "MalformedXML");
+    const std::int64_t days = std::stoll(request.body.substr(days_at + 6));
+    const bool is_thawed = is_readable(object);
+    if (is_thawed && object.thawed_at == 0) return refusal(403, "InvalidObjectState");
+    if (!is_thawed && object.thawed_at != 0) return refusal(409, "RestoreAlreadyInProgress");
+    if (is_thawed) {
+        object.thawed_until = now() + days * 86400;
+        return {.status = 200};
+    }
+    ++retrievals_[request.key];
+    object.thawed_at = now() + std::max<std::int64_t>(thaw_time_.count(), 1);
+    object.thawed_until = object.thawed_at + days * 86400;
+    return {.status = 202};
 }
 
 S3Imposter::Reply S3Imposter::get_object(const ImposterRequest& request) {
     auto found = objects_.find(request.key);
     if (found == objects_.end()) return refusal(404, "NoSuchKey");
     const std::string& body = found->second.body;
-    Reply reply{200, etag_line(body), ""};
+    if (request.method == "HEAD") ahead_ += tick_;
+    const bool readable = is_readable(found->second);
+    if (request.method == "GET" && !readable) return refusal(403, "InvalidObjectState");
+    Reply reply{200, etag_line(body) + class_lines(found->second), ""};
     for (const auto& [name, value] : found->second.meta)
         reply.headers += name + ": " + value + "\r\n";
     if (request.method == "HEAD") {
@@ -300,7 +355,9 @@ S3Imposter::Reply S3Imposter::list_objects(const ImposterRequest& request) {
         for (std::size_t blank; (blank = key.find("%20")) != std::string::npos;)
             key.replace(blank, 3, "+");
         body += "<Contents><Key>" + key + "</Key><Size>" + std::to_string(at->second.body.size()) +
-                "</Size></Contents>";
+                "</Size><StorageClass>" +
+                (at->second.storage_class.empty() ? "STANDARD" : at->second.storage_class) +
+                "</StorageClass></Contents>";
     }
     body += std::string("<IsTruncated>") + (more ? "true" : "false") + "</IsTruncated>";
     if (more)
@@ -310,7 +367,8 @@ S3Imposter::Reply S3Imposter::list_objects(const ImposterRequest& request) {
 
 S3Imposter::Reply S3Imposter::begin_upload(const ImposterRequest& request) {
     std::string id = "upload " + std::to_string(requests_.size()) + "/+";
-    uploads_[id] = {request.key, meta_of(request), {}};
+    uploads_[id] = {
+        request.key, meta_of(request), {}, value_or(request.headers, "x-amz-storage-class")};
     return {200, "",
             "<InitiateMultipartUploadResult><UploadId>" + id +
                 "</UploadId></InitiateMultipartUploadResult>"};
@@ -338,7 +396,7 @@ S3Imposter::Reply S3Imposter::complete_upload(const ImposterRequest& request) {
         if (!last && body.size() < (5 << 20)) return refusal(400, "EntityTooSmall");
         whole += body;
     }
-    objects_[upload.key] = {whole, upload.meta};
+    objects_[upload.key] = {whole, upload.meta, upload.storage_class};
     uploads_.erase(found);
     return {200, "",
             "<CompleteMultipartUploadResult><ETag>x</ETag></CompleteMultipartUploadResult>"};
@@ -376,6 +434,27 @@ std::map<std::string, std::string> S3Imposter::objects() const {
 std::size_t S3Imposter::open_uploads() const {
     std::lock_guard lock(mutex_);
     return uploads_.size();
+}
+void S3Imposter::move_to_class(const std::string& prefix, const std::string& storage_class) {
+    std::lock_guard lock(mutex_);
+    for (auto& [key, object] : objects_)
+        if (key.starts_with(prefix)) object.storage_class = storage_class;
+}
+void S3Imposter::set_thaw_time(std::chrono::seconds time) {
+    std::lock_guard lock(mutex_);
+    thaw_time_ = time;
+}
+void S3Imposter::advance(std::chrono::seconds time) {
+    std::lock_guard lock(mutex_);
+    ahead_ += time;
+}
+void S3Imposter::set_tick(std::chrono::seconds tick) {
+    std::lock_guard lock(mutex_);
+    tick_ = tick;
+}
+std::map<std::string, int> S3Imposter::retrievals() const {
+    std::lock_guard lock(mutex_);
+    return retrievals_;
 }
 void S3Imposter::place(const std::string& key, const std::string& body) {
     std::lock_guard lock(mutex_);

@@ -1,6 +1,7 @@
 // S3Imposter: a store of one bucket in memory, on a port of loopback, that fails where a test says.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <functional>
 #include <list>
@@ -64,15 +65,31 @@ public:
     std::size_t open_uploads() const;
     void place(const std::string& key, const std::string& body);
 
+    // Objects whose key begins so are of this class from now on; as by a rule of the bucket.
+    void move_to_class(const std::string& prefix, const std::string& storage_class);
+    // How long a thaw takes; 4 hours at first. Negative: the store archives by name only and does
+    // not know RestoreObject, as Ceph's gateway.
+    void set_thaw_time(std::chrono::seconds time);
+    // Its clock is the machine's, moved on by these; each HEAD moves it by `tick`.
+    void advance(std::chrono::seconds time);
+    void set_tick(std::chrono::seconds tick);
+    // Requests that were accepted and cost a retrieval, by key.
+    std::map<std::string, int> retrievals() const;
+
 private:
     struct Object {
         std::string body;
         std::map<std::string, std::string> meta;
+        std::string storage_class = {};
+        // Of a thawed copy, in seconds; zero: none was asked for.
+        std::int64_t thawed_at = 0;
+        std::int64_t thawed_until = 0;
     };
     struct Upload {
         std::string key;
         std::map<std::string, std::string> meta;
         std::map<int, std::string> parts;
+        std::string storage_class = {};
     };
     struct Reply {
         int status = 200;
@@ -94,6 +111,10 @@ private:
     Reply begin_upload(const ImposterRequest& request);
     Reply put_part(const ImposterRequest& request);
     Reply complete_upload(const ImposterRequest& request);
+    Reply restore_object(const ImposterRequest& request);
+    std::int64_t now() const;  // in seconds
+    bool is_readable(Object& object);
+    std::string class_lines(Object& object);
     static Reply refusal(int status, const std::string& code);
 
     int listener_ = -1;
@@ -105,6 +126,10 @@ private:
     bool create_only_ = true;
     bool create_only_in_parts_ = true;
     std::size_t page_keys_ = 1000;
+    std::chrono::seconds thaw_time_{4 * 3600};
+    std::chrono::seconds ahead_{0};
+    std::chrono::seconds tick_{0};
+    std::map<std::string, int> retrievals_;
     std::map<std::string, Object> objects_;
     std::map<std::string, Upload> uploads_;
     std::vector<ImposterRequest> requests_;

@@ -113,7 +113,20 @@ TEST_CASE("A copy is read with its key, by the verbs that only read") {
               std::string::npos);
     CHECK(arguments_of<RepoArguments>({"repo", "add", "nas"}).name == "nas");
     CHECK(message_of({"repo", "add"}).find("name") != std::string::npos);
-    CHECK(message_of({"repo", "stat", "nas"}).find("no name") != std::string::npos);
+    CHECK(arguments_of<RepoArguments>({"repo", "stat", "nas"}).name == "nas");
+    CHECK(parse({"repo", "ls", "--from", "file:///b", "--key-file", "/k"}));
+    CHECK(arguments_of<RepoArguments>({"repo", "copy", "file:///a", "file:///b"}).to ==
+          "file:///b");
+    CHECK(parse({"repo", "copy", "file:///a", "file:///b", "--key-file", "/k"}));
+    for (const std::vector<std::string>& wrong : std::vector<std::vector<std::string>>{
+             {"repo", "rebuild-index", "nas"},
+             {"repo", "copy", "file:///a"},
+             {"repo", "stat", "nas", "more"},
+             {"repo", "stat", "--key-file", "/k"},
+             {"repo", "stat", "nas", "--from", "file:///b", "--key-file", "/k"},
+             {"repo", "add", "nas", "--from", "file:///b", "--key-file", "/k"},
+             {"restore", "--to", "latest", "--pgdata", "d", "--prices", "f"}})
+        CHECK_FALSE(parse(wrong));
 }
 
 TEST_CASE("An unknown verb suggests the nearest") {

@@ -374,5 +374,46 @@ TEST_CASE("A configuration that is not there is not found") {
     CHECK(missing.error().code == Errc::not_found);
 }
 
+TEST_CASE("what thawing costs is a table, and what is no price in it is told") {
+    auto config = load(kLeast +
+                       "[archive]\nspeed = \"bulk\"\ndays = 7\npoll_interval = \"10s\"\n"
+                       "egress = \"0.09/GB\"\ncurrency = \"EUR\"\n"
+                       "prices = [\"GLACIER standard 0.01/GB 0.05/1000 5h\", "
+                       "\"DEEP_ARCHIVE bulk 0.0025/GB 0.025/1000 48h\"]\n");
+    REQUIRE(config);
+    const ArchiveConfig& archive = config->archive;
+    CHECK(archive.thaw.speed == storage::ThawSpeed::bulk);
+    CHECK(archive.thaw.days == 7);
+    CHECK(archive.poll_interval == 10s);
+    CHECK(archive.prices.currency == "EUR");
+    CHECK(*archive.prices.egress_per_gb == doctest::Approx(0.09));
+    const auto deep = archive.prices.thaws.at({"DEEP_ARCHIVE", storage::ThawSpeed::bulk});
+    CHECK(deep.per_gb == doctest::Approx(0.0025));
+    CHECK(deep.per_1000_requests == doctest::Approx(0.025));
+    CHECK(deep.ready_after == 48h);
+    CHECK(load(kLeast)->archive.prices.thaws.empty());
+    for (const char* wrong :
+         {"prices = [\"GLACIER standard 0.01/GB 0.05/1000\"]",
+          "prices = [\"GLACIER fast 0.01/GB 0.05/1000 5h\"]",
+          "prices = [\"GLACIER standard 0.01 0.05/1000 5h\"]",
+          "prices = [\"GLACIER standard -1/GB 0.05/1000 5h\"]",
+          "prices = [\"GLACIER standard x/GB 0.05/1000 5h\"]",
+          "prices = [\"GLACIER standard 0.01/GB 0.05/1000 5\"]", "speed = \"Standard\"", "days = 0",
+          "egress = \"0.09\"", "poll_interval = \"1ms\"", "currency = \"\""})
+        message_of(kLeast + "[archive]\n" + wrong + "\n");
+}
+
+TEST_CASE("the prices of a file count without the rest of it") {
+    Directory directory;
+    auto archive = load_archive_config(
+        posix_file_system(),
+        directory.write("prices.toml", "[archive]\ndays = 9\n[log]\nlevel = \"debug\"\n"));
+    REQUIRE(archive);
+    CHECK(archive->thaw.days == 9);
+    CHECK_FALSE(load_archive_config(posix_file_system(),
+                                    directory.write("wrong.toml", "[archive]\nday = 9\n")));
+    CHECK(load_archive_config(posix_file_system(), "/nowhere/x").error().code == Errc::not_found);
+}
+
 }  // namespace
 }  // namespace walvault::agent

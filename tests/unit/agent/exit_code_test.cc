@@ -19,6 +19,7 @@ TEST_CASE("each error has its exit code, and what the server says or does not an
         {Errc::io, kExitRepository, kExitRepository},
         {Errc::no_space, kExitRepository, kExitRepository},
         {Errc::unavailable, kExitFailed, kExitPostgres},
+        {Errc::archived, kExitArchived, kExitArchived},
         {Errc::refused, kExitRefused, kExitPostgres},
         {Errc::busy, kExitBusy, kExitPostgres},
         {Errc::wrong_key, kExitKey, kExitKey},

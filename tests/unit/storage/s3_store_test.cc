@@ -189,17 +189,17 @@ TEST_CASE("final refusals are told at once, apart, and are never absence") {
         Errc expected;
         const char* hint;
     };
-    for (const Row& row : {Row{403, "AccessDenied", Errc::unavailable, "s3:ListBucket"},
-                           Row{403, "SignatureDoesNotMatch", Errc::unavailable, "secret_key"},
-                           Row{400, "ExpiredToken", Errc::unavailable, "new credentials"},
-                           Row{403, "RequestTimeTooSkewed", Errc::unavailable, "clock"},
-                           Row{404, "NoSuchBucket", Errc::unavailable, "bucket"},
-                           Row{403, "QuotaExceeded", Errc::no_space, "quota"},
-                           Row{301, "PermanentRedirect", Errc::unavailable, "eu-west-1"},
-                           Row{307, "TemporaryRedirect", Errc::unavailable, "eu-west-1"},
-                           Row{400, "InvalidStorageClass", Errc::invalid_argument, ""},
-                           Row{403, "InvalidObjectState", Errc::unavailable, "archive"},
-                           Row{404, "", Errc::io, ""}}) {
+    for (const Row& row :
+         {Row{403, "AccessDenied", Errc::unavailable, "s3:ListBucket"},
+          Row{403, "SignatureDoesNotMatch", Errc::unavailable, "secret_key"},
+          Row{400, "ExpiredToken", Errc::unavailable, "new credentials"},
+          Row{403, "RequestTimeTooSkewed", Errc::unavailable, "clock"},
+          Row{404, "NoSuchBucket", Errc::unavailable, "bucket"},
+          Row{403, "QuotaExceeded", Errc::no_space, "quota"},
+          Row{301, "PermanentRedirect", Errc::unavailable, "eu-west-1"},
+          Row{307, "TemporaryRedirect", Errc::unavailable, "eu-west-1"},
+          Row{400, "InvalidStorageClass", Errc::invalid_argument, ""},
+          Row{403, "InvalidObjectState", Errc::archived, "archive"}, Row{404, "", Errc::io, ""}}) {
         INFO("answer " << row.status << " " << row.code);
         ImposterFault fault{Kind::answer, row.status, row.code,
                             "x-amz-bucket-region: eu-west-1\r\nLocation: http://127.0.0.1:1/\r\n"};
