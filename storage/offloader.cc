@@ -26,17 +26,29 @@ Error another_writer(const ObjectStore& tier, const std::string& what) {
         "of its own"};
 }
 
-// Whether the tier's object has these bytes and no more.
-Result<bool> is_equal(ObjectStore& tier, const std::string& name, ByteSpan bytes) {
+// Whether the tier's object has the bytes of `source` and no more.
+Result<bool> is_equal(ObjectStore& tier, const std::string& name, std::uint64_t size_bytes,
+                      const ObjectSource& source) {
     WV_TRY(ObjectInfo info, tier.info(name));
-    if (info.size_bytes != bytes.size()) return false;
-    for (std::uint64_t at = 0; at < bytes.size(); at += kCompareBytes) {
-        ByteSpan part =
-            bytes.subspan(at, std::min<std::uint64_t>(kCompareBytes, bytes.size() - at));
-        WV_TRY(ByteBuffer there, tier.get(name, at, part.size()));
-        if (!std::ranges::equal(there, part)) return false;
+    if (info.size_bytes != size_bytes) return false;
+    for (std::uint64_t at = 0; at < size_bytes; at += kCompareBytes) {
+        const std::uint64_t count = std::min(kCompareBytes, size_bytes - at);
+        WV_TRY(ByteBuffer here, read_source(source, at, count));
+        WV_TRY(ByteBuffer there, tier.get(name, at, count));
+        if (!std::ranges::equal(there, here)) return false;
     }
     return true;
+}
+
+ObjectSource source_of(ByteSpan bytes) {
+    return [bytes](std::uint64_t offset, std::uint64_t length) -> Result<ByteBuffer> {
+        const ByteSpan part = bytes.subspan(offset, length);
+        return ByteBuffer(part.begin(), part.end());
+    };
+}
+
+Result<bool> is_equal(ObjectStore& tier, const std::string& name, ByteSpan bytes) {
+    return is_equal(tier, name, bytes.size(), source_of(bytes));
 }
 
 // Success also if it is there already: a put whose answer was lost.
@@ -118,6 +130,7 @@ public:
             return fail(std::move(done).error());
         }
         round_.pending_bytes = pending_bytes(state_, snapshot_);
+        if (round_.is_complete) sweep();
         return round_;
     }
 
@@ -131,6 +144,14 @@ private:
             if (step.kind == Kind::nothing || step.kind == Kind::wait || !goes_on()) return {};
             WV_CHECK(take(step));
         }
+    }
+
+    // What is left there costs its owner something, and harms nobody.
+    void sweep() {
+        auto swept = tier_.sweep();
+        if (swept || swept.error().message == not_swept_) return;
+        not_swept_ = swept.error().message;
+        log::warn("offload.not_swept", not_swept_, {{"hint", swept.error().hint}});
     }
 
     // One that broke and is not closed yet holds what no snapshot tells of.
@@ -295,14 +316,22 @@ private:
             return {};
         }
         if (!here) return fail(std::move(here).error());
-        WV_TRY(ByteBuffer bytes, repository_.get(name, 0, here->size_bytes));
         auto there = tier_.info(name);
         if (!there && there.error().code != Errc::not_found) return fail(std::move(there).error());
-        if (there) {
-            WV_TRY(bool equal, is_equal(tier_, name, bytes));
+        // In pieces: a pack may be larger than what memory there is.
+        const ObjectSource source = [this, &name](std::uint64_t offset, std::uint64_t length) {
+            return repository_.get(name, offset, length);
+        };
+        bool is_there = there.has_value();
+        if (!is_there) {
+            auto done = tier_.put_from(name, here->size_bytes, source);
+            is_there = !done && done.error().code == Errc::refused;
+            if (!done && !is_there) return done;
+            if (done) round_.put_bytes += here->size_bytes;
+        }
+        if (is_there) {
+            WV_TRY(bool equal, is_equal(tier_, name, here->size_bytes, source));
             if (!equal) return fail(another_writer(tier_, name + " is there and is another one"));
-        } else {
-            WV_CHECK(put(name, bytes));
         }
         state_.present.insert(name);
         return {};
@@ -371,6 +400,7 @@ private:
     Id16 id_;
     LedgerKeys keys_;
     bool knows_the_tier_ = false;
+    std::string not_swept_;  // the error that was told of last
     OffloadState state_;
     std::deque<ByteBuffer> records_;  // of state_.pending
     LedgerHead offloaded_;

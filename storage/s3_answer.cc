@@ -231,6 +231,29 @@ Result<S3Page> parse_s3_page(ByteSpan body) {
     return page;
 }
 
+Result<S3Uploads> parse_s3_uploads(ByteSpan body) {
+    pugi::xml_document document;
+    WV_CHECK(load(document, body));
+    pugi::xml_node root = document.child("ListMultipartUploadsResult");
+    if (!root) return not_an_answer("to a list of uploads is no list");
+    const bool encoded = root.child_value("EncodingType") == std::string_view("url");
+    const auto key_of = [encoded](const char* text) -> Result<std::string> {
+        if (encoded) return key_decoded(text);
+        return std::string(text);
+    };
+    S3Uploads page;
+    for (pugi::xml_node upload : root.children("Upload")) {
+        WV_TRY(std::string key, key_of(upload.child_value("Key")));
+        page.entries.push_back({std::move(key), upload.child_value("UploadId")});
+    }
+    if (root.child_value("IsTruncated") != std::string_view("true")) return page;
+    WV_TRY(page.next_key, key_of(root.child_value("NextKeyMarker")));
+    page.next_id = root.child_value("NextUploadIdMarker");
+    if (page.next_key.empty())
+        return not_an_answer("says that the list of uploads goes on, and not where");
+    return page;
+}
+
 Result<std::string> parse_s3_upload_id(ByteSpan body) {
     pugi::xml_document document;
     WV_CHECK(load(document, body));

@@ -71,6 +71,18 @@ struct S3Page {
 };
 // Errors: corrupt.
 Result<S3Page> parse_s3_page(ByteSpan body);
+// A page of ListMultipartUploads: what was begun and neither completed nor aborted.
+struct S3Uploads {
+    struct Entry {
+        std::string key;
+        std::string id;
+    };
+    std::vector<Entry> entries;
+    std::string next_key;  // empty: the last page
+    std::string next_id;
+};
+// Errors: corrupt.
+Result<S3Uploads> parse_s3_uploads(ByteSpan body);
 // Errors: corrupt.
 Result<std::string> parse_s3_upload_id(ByteSpan body);
 // A complete may answer 200 and then fail in its body. Errors: corrupt if this is not its result.
