@@ -66,7 +66,7 @@ constexpr std::string_view kWriters = "writer/";
 Error written_in_place(const ObjectStore& tier) {
     return Error{Errc::refused,
                  tier.url() + " is a repository that an agent writes to, not a copy of one",
-                 "name an empty directory in its [repo] table"};
+                 "name an empty directory or prefix in its [repo] table"};
 }
 
 Result<> put_keyrings(ObjectStore& repository, ObjectStore& tier) {
@@ -214,7 +214,7 @@ private:
         return fail(Errc::refused,
                     tier_.url() + " is a tier of the repository " + to_hex(there) + ", not of " +
                         to_hex(id_),
-                    "name another directory in its [repo] table");
+                    "name another place in its [repo] table");
     }
 
     // Signed, so that everything before it is the repository's as well.
@@ -425,7 +425,7 @@ Result<bool> is_tier(ObjectStore& repository, ObjectStore& tier, const MasterKey
         return fail(Errc::refused,
                     tier.url() + " is a tier of the repository " +
                         to_hex(as_bytes(found.repository_id())) + ", not of " + to_hex(opened.id),
-                    "name an empty directory");
+                    "name an empty directory or prefix");
     }
     for (const ObjectInfo& object : objects) {
         auto own = object.name.starts_with("keyring/")
@@ -438,7 +438,7 @@ Result<bool> is_tier(ObjectStore& repository, ObjectStore& tier, const MasterKey
         }
         if (!equal)
             return fail(Errc::refused, tier.url() + " is not empty: it holds " + object.name,
-                        "name an empty directory");
+                        "name an empty directory or prefix");
     }
     return false;
 }

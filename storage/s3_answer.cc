@@ -44,6 +44,12 @@ Result<std::string> key_decoded(std::string_view text) {
     return decoded;
 }
 
+std::string text_of(const pugi::xml_document& document) {
+    std::ostringstream text;
+    document.save(text, "", pugi::format_raw | pugi::format_no_declaration);
+    return text.str();
+}
+
 struct Known {
     std::string_view code;
     S3Failure failure;
@@ -277,9 +283,26 @@ std::string s3_completion(const std::vector<std::string>& etags) {
         part.append_child("PartNumber").text().set(static_cast<unsigned long long>(at + 1));
         part.append_child("ETag").text().set(etags[at].c_str());
     }
-    std::ostringstream text;
-    document.save(text, "", pugi::format_raw | pugi::format_no_declaration);
-    return text.str();
+    return text_of(document);
+}
+
+std::string s3_retention(const std::string& mode, const std::string& until) {
+    pugi::xml_document document;
+    pugi::xml_node root = document.append_child("Retention");
+    root.append_child("Mode").text().set(mode.c_str());
+    root.append_child("RetainUntilDate").text().set(until.c_str());
+    return text_of(document);
+}
+
+std::string s3_tagging(const std::vector<std::pair<std::string, std::string>>& tags) {
+    pugi::xml_document document;
+    pugi::xml_node set = document.append_child("Tagging").append_child("TagSet");
+    for (const auto& [name, value] : tags) {
+        pugi::xml_node tag = set.append_child("Tag");
+        tag.append_child("Key").text().set(name.c_str());
+        tag.append_child("Value").text().set(value.c_str());
+    }
+    return text_of(document);
 }
 
 Result<std::uint64_t> parse_s3_number(std::string_view text) {

@@ -90,6 +90,10 @@ Result<> check_s3_completed(ByteSpan body);
 // What completes an upload; the ETags in the order of the parts, the first has number 1.
 std::string s3_completion(const std::vector<std::string>& etags);
 
+// What sets the lock of an object, and its tags, where they did not come with it.
+std::string s3_retention(const std::string& mode, const std::string& until);
+std::string s3_tagging(const std::vector<std::pair<std::string, std::string>>& tags);
+
 // "bytes 3-6/10".
 struct S3Range {
     std::uint64_t first = 0;

@@ -45,7 +45,8 @@ constexpr std::string_view kKeptHeaders[] = {"content-length",
                                              "x-amz-version-id",
                                              "x-amz-object-lock-mode",
                                              "x-amz-object-lock-retain-until-date",
-                                             "x-amz-object-lock-legal-hold"};
+                                             "x-amz-object-lock-legal-hold",
+                                             "x-amz-tagging-count"};
 
 void require_curl() {
     static const CURLcode ready = curl_global_init(CURL_GLOBAL_DEFAULT);
