@@ -46,7 +46,8 @@ std::string keys_for_a_restart(const AgentState& state, const Config& loaded,
     bool same_tiers = loaded.tiers.size() == state.tiers.size();
     for (std::size_t i = 0; same_tiers && i < state.tiers.size(); ++i)
         same_tiers = loaded.tiers[i].name == state.tiers[i]->config.name &&
-                     loaded.tiers[i].url == state.tiers[i]->config.url;
+                     loaded.tiers[i].url == state.tiers[i]->config.url &&
+                     loaded.tiers[i].bucket == state.tiers[i]->config.bucket;
     note(!same_tiers, "repo.*.url");
     note(loaded.web.socket != state.config.web.socket ||
              loaded.web.address != state.config.web.address ||
@@ -189,8 +190,10 @@ Task<> serve(AgentState& state, AgentRequest request, asio::signal_set& signals,
     state.tasks.spawn(keep_facts(state));
     state.tasks.spawn(keep_slot_facts(state));
     state.tasks.spawn(keep_standby_slots(state));
-    for (const auto& tier : state.tiers)
+    for (const auto& tier : state.tiers) {
         state.tasks.spawn(keep_tier(state, *tier));
+        state.tasks.spawn(cut_tier_short(state, *tier));
+    }
     if (request.mode == AgentMode::serve) {
         state.tasks.spawn(keep_backups(state));
         state.tasks.spawn(keep_retention(state));

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/result.h"
 #include "storage/retention.h"
+#include "storage/tier_store.h"
 
 namespace walvault::agent {
 
@@ -51,8 +52,14 @@ struct RepoConfig {
 // Another copy of the repository, kept up by the agent: [repo.NAME] besides [repo.primary].
 struct TierConfig {
     std::string name;
-    std::string url;
+    std::string url;         // without options
+    bool is_bucket = false;  // of s3://
+    storage::S3Options bucket{.concurrency = 4};
     std::chrono::milliseconds offload_interval{5000};  // 1s..1h
+
+    storage::TierPlace place() const {
+        return {url, is_bucket ? std::optional(bucket) : std::nullopt};
+    }
 };
 
 struct WebConfig {

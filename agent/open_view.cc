@@ -52,24 +52,30 @@ Result<OpenedView> open_tier_view(const Globals& globals, bool with_condemned) {
     WV_CHECK(configure_log(globals, opened.config));
     opened.config.key_path = globals.key_path;
     opened.zone = display_zone("");
-    auto store = storage::open_tier_store(posix_file_system(), globals.from);
-    if (!store) return fail_while("--from \"" + printable(globals.from) + "\"", store.error());
-    opened.store = std::move(*store);
-    if (auto root = storage::directory_of_url(globals.from)) opened.config.repo.root = *root;
+    auto place = storage::parse_tier_url(globals.from);
+    // It is not repeated: somebody may have put keys into it.
+    if (!place) return fail_while("--from", place.error());
+    WV_TRY(opened.store, storage::open_tier_store(posix_file_system(), *place));
+    if (!place->bucket) {
+        WV_TRY(opened.config.repo.root, storage::directory_of_url(place->url));
+    }
     WV_TRY(auto master, read_master_key(opened.config));
     opened.master = std::make_unique<storage::MasterKey>(std::move(master));
     auto copy = is_copy(*opened.store);
     if (!copy) return fail(as_repository_error(std::move(copy).error()));
     const storage::RepositoryView::Options options{.index_directory = "",
                                                    .scratch_directory = scratch_directory(),
-                                                   .with_condemned = with_condemned,
-                                                   .is_tier = *copy};
+                                                   .is_tier = *copy,
+                                                   .with_condemned = with_condemned};
     auto view = storage::RepositoryView::open(*opened.store, *opened.master, options);
     if (!view) {
         const bool is_none = view.error().code == Errc::not_found;
         Error error = as_repository_error(std::move(view).error());
         if (is_none)
-            error.hint = "is it mounted, and is this the directory that [repo.NAME] url named?";
+            error.hint =
+                place->bucket
+                    ? "is this the bucket and the prefix that [repo.NAME] url named?"
+                    : "is it mounted, and is this the directory that [repo.NAME] url named?";
         return fail(std::move(error));
     }
     opened.view = std::move(*view);
@@ -86,7 +92,14 @@ Result<OpenedView> open_tier_view(const Globals& globals, bool with_condemned) {
 
 std::string source_options(const Globals& globals) {
     if (globals.from.empty()) return "";
-    return " --from " + printable(globals.from) + " --key-file " + printable(globals.key_path);
+    std::string from = printable(globals.from);
+    // A shell would take the '&' between options for its own.
+    if (from.find_first_of("?&;()<>|$`\"'\\ *[") != std::string::npos) {
+        for (std::size_t at = 0; (at = from.find('\'', at)) != std::string::npos; at += 4)
+            from.replace(at, 1, "'\\''");
+        from = "'" + from + "'";
+    }
+    return " --from " + from + " --key-file " + printable(globals.key_path);
 }
 
 Result<storage::MasterKey> read_master_key(const Config& config) {

@@ -99,19 +99,20 @@ int ls(const Globals& globals) {
     return kExitDone;
 }
 
-// Header and keyring into an empty place; the agent brings the rest.
+// Header and keyring into an empty directory or bucket; the agent brings the rest.
 Result<const TierConfig*> add_tier(const Globals& globals, const Config& config,
                                    const std::string& name) {
     WV_TRY(const TierConfig* tier, config.tier(name));
     WV_TRY(storage::MasterKey master, read_master_key(config));
     auto repository = storage::make_directory_store(posix_file_system(), config.repo.root);
-    WV_TRY(auto objects, storage::open_tier_objects(posix_file_system(), tier->url));
+    WV_TRY(auto objects, storage::open_tier_objects(posix_file_system(), tier->place()));
     auto is_one = storage::is_tier(*repository, *objects, master);
     Result<> made = is_one ? Result<>() : fail(is_one.error());
     if (made && !globals.dry_run) made = storage::initialize_tier(*repository, *objects, master);
     if (made) return tier;
     Error error = as_repository_error(made.error());
-    if (made.error().code == Errc::unavailable || made.error().code == Errc::io)
+    const bool is_away = made.error().code == Errc::unavailable || made.error().code == Errc::io;
+    if (is_away && !tier->is_bucket)
         error.hint = "mount its disk, or make the directory for the user the agent runs as";
     return fail(std::move(error));
 }
