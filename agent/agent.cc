@@ -46,7 +46,8 @@ std::string keys_for_a_restart(const AgentState& state, const Config& loaded,
     bool same_tiers = loaded.tiers.size() == state.tiers.size();
     for (std::size_t i = 0; same_tiers && i < state.tiers.size(); ++i)
         same_tiers = loaded.tiers[i].name == state.tiers[i]->config.name &&
-                     loaded.tiers[i].url == state.tiers[i]->config.url;
+                     loaded.tiers[i].url == state.tiers[i]->config.url &&
+                     loaded.tiers[i].bucket == state.tiers[i]->config.bucket;
     note(!same_tiers, "repo.*.url");
     note(loaded.web.socket != state.config.web.socket ||
              loaded.web.address != state.config.web.address ||
@@ -70,12 +71,13 @@ void apply(AgentState& state, const Config& loaded, const ServerConfig& server) 
     std::string root = std::move(state.config.repo.root);
     state.config.repo = loaded.repo;
     state.config.repo.root = std::move(root);
+    // Where they are counts from the next start.
     for (TierConfig& tier : state.config.tiers)
         for (const TierConfig& changed : loaded.tiers)
             if (changed.name == tier.name) {
-                const std::string url = std::move(tier.url);
-                tier = changed;
-                tier.url = url;
+                tier.offload_interval = changed.offload_interval;
+                tier.retention = changed.retention;
+                tier.expire_grace = changed.expire_grace;
             }
     for (const auto& tier : state.tiers)
         for (const TierConfig& changed : state.config.tiers)
@@ -196,8 +198,10 @@ Task<> serve(AgentState& state, AgentRequest request, asio::signal_set& signals,
     state.tasks.spawn(keep_facts(state));
     state.tasks.spawn(keep_slot_facts(state));
     state.tasks.spawn(keep_standby_slots(state));
-    for (const auto& tier : state.tiers)
+    for (const auto& tier : state.tiers) {
         state.tasks.spawn(keep_tier(state, *tier));
+        state.tasks.spawn(cut_tier_short(state, *tier));
+    }
     if (request.mode == AgentMode::serve) {
         state.tasks.spawn(keep_backups(state));
         state.tasks.spawn(keep_retention(state));

@@ -53,6 +53,7 @@ struct TierState {
     std::unique_ptr<storage::Offloader> offloader;
     Backoff backoff{std::chrono::seconds(1), std::chrono::seconds(30), random_number()};
     bool up = false;
+    bool ended = false;          // nothing is put there any more
     std::optional<Error> error;  // of the last attempt
     // As of the last complete round.
     Id16 history{};
@@ -149,6 +150,8 @@ Result<> make_tiers(AgentState& state);
 // Keeps a copy of the repository up, until stopping and once more when all is stored; tries again
 // after an error. Nothing else waits for it.
 Task<> keep_tier(AgentState& state, TierState& tier);
+// Ends what still waits for the copy some time after all is stored.
+Task<> cut_tier_short(AgentState& state, TierState& tier);
 // How far a copy is behind the server.
 struct TierLag {
     std::uint64_t bytes = 0;

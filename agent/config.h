@@ -13,6 +13,7 @@
 #include "base/result.h"
 #include "storage/retention.h"
 #include "storage/thaw_plan.h"
+#include "storage/tier_store.h"
 
 namespace walvault::agent {
 
@@ -57,10 +58,16 @@ struct RepoConfig {
 // Another copy of the repository, kept up by the agent: [repo.NAME] besides [repo.primary].
 struct TierConfig {
     std::string name;
-    std::string url;
+    std::string url;         // without options
+    bool is_bucket = false;  // of s3://
+    storage::S3Options bucket{.concurrency = 4};
     std::chrono::milliseconds offload_interval{5000};  // 1s..1h
     storage::RetentionRules retention;                 // of what lies there
     std::chrono::seconds expire_grace{24 * 3600};
+
+    storage::TierPlace place() const {
+        return {url, is_bucket ? std::optional(bucket) : std::nullopt};
+    }
 };
 
 // [archive]: how a restore thaws what lies in an archive class.

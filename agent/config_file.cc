@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <filesystem>
 #include <set>
 
 #include "agent/config.h"
@@ -267,23 +268,43 @@ Result<> check_limits(const Config& config, const std::string& path) {
     return {};
 }
 
+// Where a tier or the repository is, so that one place inside of another begins with it.
+Result<std::string> place_text(const TierConfig& tier) {
+    if (!tier.is_bucket) return tier.url + "/";
+    WV_TRY(storage::S3Endpoint endpoint, storage::s3_endpoint(tier.bucket));
+    std::string text = endpoint.origin + endpoint.path_root + "/";
+    if (!tier.bucket.prefix.empty()) text += tier.bucket.prefix + "/";
+    return text;
+}
+
 // A copy on the same place is none, and one inside of another is taken for its packs.
 Result<> check_tiers(const Config& config, const std::string& path) {
-    std::vector<std::pair<std::string, std::string>> places{
-        {"primary", "file://" + config.repo.root}};
+    struct Place {
+        std::string name, url, text;
+    };
+    const std::string primary = "file://" + config.repo.root;
+    std::vector<Place> places{{"primary", primary, primary + "/"}};
     for (const TierConfig& tier : config.tiers) {
-        for (const auto& [name, url] : places) {
-            const std::string mine = tier.url + "/";
-            const std::string other = url + "/";
-            if (!mine.starts_with(other) && !other.starts_with(mine)) continue;
+        auto mine = place_text(tier);
+        if (!mine) {
+            Error error = std::move(mine).error();
+            error.message = fmt::format("{}: repo.{}: {}", path, tier.name, error.message);
+            return fail(std::move(error));
+        }
+        for (const Place& other : places) {
+            if (!mine->starts_with(other.text) && !other.text.starts_with(*mine)) continue;
             return fail(
                 Errc::invalid_argument,
                 fmt::format("{}: repo.{}.url, {}, is the place of repo.{}, {}, or inside of it",
-                            path, tier.name, tier.url, name, url),
+                            path, tier.name, tier.url, other.name, other.url),
                 "a copy needs a place of its own, best on another machine");
         }
-        places.emplace_back(tier.name, tier.url);
+        places.push_back({tier.name, tier.url, std::move(*mine)});
     }
+    return {};
+}
+
+Result<> check_needs_of_copies(const Config& config, const std::string& path) {
     if (config.repo.evict_below_ratio && config.tiers.empty())
         return fail(
             Errc::invalid_argument,
@@ -296,6 +317,20 @@ Result<> check_tiers(const Config& config, const std::string& path) {
                 fmt::format("{}: server.{}.acknowledge is offloaded, and no copy is configured",
                             path, server.name),
                 "add [repo.NAME] with a url, or acknowledge what is flushed");
+    return {};
+}
+
+// What is said of a bucket where there is none was meant for something else.
+Result<> check_bucket_keys(const Settings& settings, const Config& config) {
+    for (const auto& [key, setting] : settings) {
+        const ConfigKey* row = find_config_key(key);
+        if (!row->of_bucket || setting.value == row->fallback) continue;
+        WV_TRY(const TierConfig* tier, config.tier(key.substr(5, key.find('.', 5) - 5)));
+        if (tier->is_bucket) continue;
+        return fail(Errc::invalid_argument,
+                    fmt::format("{}: {} is for a url of s3:// alone, and that of repo.{} is \"{}\"",
+                                setting.origin, key, tier->name, tier->url));
+    }
     return {};
 }
 
@@ -335,12 +370,18 @@ Result<> fill_origins(const Settings& settings, const std::string& path, Config&
 void resolve_paths(const std::string& path, const std::map<std::string, std::string>& environment,
                    Config& config) {
     if (config.web.socket.empty()) config.web.socket = config.repo.root + "/control.sock";
-    if (!config.key_path.starts_with("credential:")) return;
     auto directory = environment.find("CREDENTIALS_DIRECTORY");
-    bool service = directory != environment.end() && !directory->second.empty();
-    std::size_t slash = path.rfind('/');
-    std::string beside = slash == std::string::npos ? "." : path.substr(0, slash);
-    config.key_path = (service ? directory->second : beside) + '/' + config.key_path.substr(11);
+    const bool service = directory != environment.end() && !directory->second.empty();
+    const std::size_t slash = path.rfind('/');
+    const std::string beside = slash == std::string::npos ? "." : path.substr(0, slash);
+    constexpr std::string_view kCredential = "credential:";
+    if (config.key_path.starts_with(kCredential))
+        config.key_path = (service ? directory->second : beside) + '/' +
+                          config.key_path.substr(kCredential.size());
+    for (TierConfig& tier : config.tiers)
+        if (!service && tier.bucket.credentials.starts_with(kCredential))
+            tier.bucket.credentials = "file:" + std::filesystem::absolute(beside).string() + '/' +
+                                      tier.bucket.credentials.substr(kCredential.size());
 }
 
 }  // namespace
@@ -367,7 +408,9 @@ Result<Config> load_config(FileSystem& files, const std::string& path,
                     "add [server.main] with conninfo = \"…\"");
     WV_CHECK(check_limits(config, path));
     WV_CHECK(fill_origins(settings, path, config));
+    WV_CHECK(check_bucket_keys(settings, config));
     WV_CHECK(check_tiers(config, path));
+    WV_CHECK(check_needs_of_copies(config, path));
     resolve_paths(path, environment, config);
     if (config.web.socket.size() > 107)
         return fail(Errc::invalid_argument,

@@ -174,9 +174,27 @@ Result<> set_url(Config& config, ServerConfig*, const std::string& text) {
 }
 
 Result<> set_tier_url(TierConfig& tier, const std::string& text) {
-    WV_TRY(std::string root, directory_in(text));
-    tier.url = "file://" + root;
+    tier.is_bucket = text.starts_with("s3://");
+    if (!tier.is_bucket && text.starts_with("file://")) {
+        WV_TRY(std::string root, directory_in(text));
+        tier.url = "file://" + root;
+        return {};
+    }
+    // What was written is not repeated: somebody may have put keys into it.
+    if (text.find('?') != std::string::npos)
+        return wrong("the options of a bucket are keys of their own here",
+                     "url = \"s3://bucket/prefix\", region = \"…\", endpoint = \"…\"");
+    WV_TRY(storage::TierPlace place, storage::parse_tier_url(text));
+    tier.url = place.url;
+    tier.bucket.bucket = place.bucket->bucket;
+    tier.bucket.prefix = place.bucket->prefix;
     return {};
+}
+
+Result<> set_bucket_option(TierConfig& tier, std::string_view name, const std::string& text) {
+    // Empty is what nothing was said of.
+    if (text.empty()) return {};
+    return storage::set_s3_option(tier.bucket, name, text);
 }
 
 Result<> set_offload_interval(TierConfig& tier, const std::string& text) {
@@ -442,10 +460,12 @@ constexpr std::array kKeys{
         "With less than this free: let go here, oldest first and before the window says so, what "
         "a copy keeps and has.",
         set_evict_below},
-    ConfigKey{"repo.*.url", kText, "", true, "file:///mnt/backup/walvault", "file:///absolute/path",
-              "A second copy of the repository: a mounted disk or NFS. `walvault repo add NAME` "
-              "makes the empty directory one.",
-              nullptr, set_tier_url},
+    ConfigKey{
+        "repo.*.url", kText, "", true, "file:///mnt/backup/walvault",
+        "file:///absolute/path or s3://bucket/prefix",
+        "A second copy of the repository: a mounted disk, NFS, or a bucket. `walvault repo add "
+        "NAME` makes the empty place one.",
+        nullptr, set_tier_url},
     ConfigKey{"repo.*.offload_interval", kText, "5s", false, "", "a duration, 1s to 1h",
               "How often what is new goes there: what the loss of this host costs.", nullptr,
               set_offload_interval},
@@ -459,6 +479,95 @@ constexpr std::array kKeys{
               nullptr, set_tier_rule<parse_protect_min>},
     ConfigKey{"repo.*.expire_grace", kText, "24h", false, "", "a duration, 0s to 366d",
               "As in [repo.primary].", nullptr, set_tier_expire_grace},
+    ConfigKey{"repo.*.region", kText, "us-east-1", false, "", "a region, such as eu-west-1",
+              "Of s3:// alone, as all that follow: where the bucket is.", nullptr,
+              [](TierConfig& tier, const std::string& text) {
+                  return set_bucket_option(tier, "region", text);
+              },
+              true},
+    ConfigKey{"repo.*.endpoint", kText, "", false, "",
+              "https://host:port; empty: Amazon's for the region",
+              "The store, where it is not Amazon.", nullptr,
+              [](TierConfig& tier, const std::string& text) {
+                  return set_bucket_option(tier, "endpoint", text);
+              },
+              true},
+    ConfigKey{
+        "repo.*.style", kText, "auto", false, "", "path, host or auto",
+        "Where the bucket's name goes. auto: into the host's name at Amazon, else into the path.",
+        nullptr,
+        [](TierConfig& tier, const std::string& text) {
+            return set_bucket_option(tier, "style", text);
+        },
+        true},
+    ConfigKey{"repo.*.ca_file", kText, "", false, "", "an absolute path; empty: the system's",
+              "Who vouches for the store's certificate.", nullptr,
+              [](TierConfig& tier, const std::string& text) {
+                  return set_bucket_option(tier, "ca_file", text);
+              },
+              true},
+    ConfigKey{"repo.*.credentials", kText, "environment", false, "",
+              "environment, file:/path, credential:NAME or imds:",
+              "Where the keys are: AWS_ACCESS_KEY_ID and so on; a file of lines access_key = …, "
+              "secret_key = … that only its owner reads; the role of this machine at Amazon.",
+              nullptr,
+              [](TierConfig& tier, const std::string& text) {
+                  return set_bucket_option(tier, "credentials", text);
+              },
+              true},
+    ConfigKey{"repo.*.storage_class", kText, "", false, "",
+              "a class, such as STANDARD_IA; empty: the bucket's",
+              "Of packs. Ledger, manifests and the newest WAL are always of the bucket's class.",
+              nullptr,
+              [](TierConfig& tier, const std::string& text) {
+                  return set_bucket_option(tier, "storage_class", text);
+              },
+              true},
+    ConfigKey{"repo.*.storage_class_wal", kText, "", false, "", "a class; empty: storage_class",
+              "Of packs of WAL.", nullptr,
+              [](TierConfig& tier, const std::string& text) {
+                  return set_bucket_option(tier, "storage_class_wal", text);
+              },
+              true},
+    ConfigKey{"repo.*.storage_class_base", kText, "", false, "", "a class; empty: storage_class",
+              "Of packs of base backups.", nullptr,
+              [](TierConfig& tier, const std::string& text) {
+                  return set_bucket_option(tier, "storage_class_base", text);
+              },
+              true},
+    ConfigKey{"repo.*.sse", kText, "", false, "",
+              "AES256, aws:kms or aws:kms:KEY; empty: the bucket's",
+              "Encryption by the store, of what is encrypted here already.", nullptr,
+              [](TierConfig& tier, const std::string& text) {
+                  return set_bucket_option(tier, "sse", text);
+              },
+              true},
+    ConfigKey{"repo.*.tags", kList, "", false, "", "at most 10 texts NAME=VALUE",
+              "Of every object.", nullptr,
+              [](TierConfig& tier, const std::string& text) {
+                  return set_bucket_option(tier, "tags", text);
+              },
+              true},
+    ConfigKey{"repo.*.object_lock", kText, "off", false, "",
+              "off, or governance or compliance and days: compliance 30d",
+              "How long nobody can remove what is put there; the bucket must have object lock.",
+              nullptr,
+              [](TierConfig& tier, const std::string& text) {
+                  return set_bucket_option(tier, "object_lock", text);
+              },
+              true},
+    ConfigKey{"repo.*.concurrency", kText, "4", false, "", "1 to 32",
+              "How many requests are sent at once.", nullptr,
+              [](TierConfig& tier, const std::string& text) {
+                  return set_bucket_option(tier, "concurrency", text);
+              },
+              true},
+    ConfigKey{"repo.*.bandwidth", kText, "off", false, "", "a rate, 64KiB/s to 1024GiB/s, or off",
+              "The most that is sent.", nullptr,
+              [](TierConfig& tier, const std::string& text) {
+                  return set_bucket_option(tier, "bandwidth", text);
+              },
+              true},
     ConfigKey{"archive.speed", kText, "standard", false, "", "standard, bulk or expedited",
               "How fast a restore has objects thawed that lie in an archive class of a bucket.",
               set_thaw_speed},
@@ -492,25 +601,6 @@ constexpr std::array kKeys{
     ConfigKey{"log.format", kText, "auto", false, "", "auto, text, json",
               "auto: text on a terminal, JSON lines otherwise.", set_log_format},
 };
-
-// Insertions, deletions, replacements, and swaps of neighbours, which are what fingers do most.
-std::size_t edit_distance(std::string_view a, std::string_view b) {
-    std::vector<std::vector<std::size_t>> rows(a.size() + 1,
-                                               std::vector<std::size_t>(b.size() + 1));
-    for (std::size_t i = 0; i <= a.size(); ++i)
-        rows[i][0] = i;
-    for (std::size_t j = 0; j <= b.size(); ++j)
-        rows[0][j] = j;
-    for (std::size_t i = 1; i <= a.size(); ++i) {
-        for (std::size_t j = 1; j <= b.size(); ++j) {
-            std::size_t replaced = rows[i - 1][j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1);
-            rows[i][j] = std::min({rows[i - 1][j] + 1, rows[i][j - 1] + 1, replaced});
-            bool swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
-            if (swapped) rows[i][j] = std::min(rows[i][j], rows[i - 2][j - 2] + 1);
-        }
-    }
-    return rows[a.size()][b.size()];
-}
 
 }  // namespace
 
@@ -552,26 +642,6 @@ const ConfigKey* find_config_key(std::string_view key) {
         if (name.find('.') == std::string_view::npos) return &row;
     }
     return nullptr;
-}
-
-std::string nearest(std::string_view name, const std::vector<std::string>& candidates) {
-    constexpr std::size_t kLongest = 64;
-    if (name.size() > kLongest) return {};
-    std::string best;
-    std::size_t best_distance = std::max<std::size_t>(name.size() / 3, 1) + 1;
-    for (const std::string& candidate : candidates) {
-        std::size_t distance = edit_distance(name, candidate);
-        if (distance < best_distance) {
-            best_distance = distance;
-            best = candidate;
-        }
-    }
-    return best;
-}
-
-std::string did_you_mean(std::string_view name, const std::vector<std::string>& candidates) {
-    std::string best = nearest(name, candidates);
-    return best.empty() ? "" : fmt::format(", did you mean \"{}\"?", best);
 }
 
 }  // namespace walvault::agent

@@ -24,6 +24,7 @@ struct ConfigKey {
     Result<> (*set)(Config& config, ServerConfig* server, const std::string& text) = nullptr;
     // In its place where the key is a tier's.
     Result<> (*set_tier)(TierConfig& tier, const std::string& text) = nullptr;
+    bool of_bucket = false;  // it says something of s3:// alone
 };
 
 std::span<const ConfigKey> config_keys();

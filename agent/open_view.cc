@@ -47,30 +47,29 @@ Result<bool> is_copy(storage::ObjectStore& store) {
     return writers.empty();
 }
 
-// Its URL.
-Result<std::string> configure_tier(const Globals& globals, OpenedView& opened) {
+Result<storage::TierPlace> configure_tier(const Globals& globals, OpenedView& opened) {
     opened.zone = display_zone("");
-    std::string url = globals.from;
-    if (globals.from_is_name()) {
-        WV_TRY(opened.config, load_config(globals));
-        WV_TRY(const TierConfig* tier, opened.config.tier(globals.from));
-        url = tier->url;
-        if (opened.config.servers.size() == 1)
-            opened.zone = display_zone(opened.config.servers.front().time_zone);
-    } else {
+    if (!globals.from_is_name()) {
         WV_CHECK(configure_log(globals, opened.config));
+        opened.config.key_path = globals.key_path;
+        auto place = storage::parse_tier_url(globals.from);
+        // It is not repeated: somebody may have put keys into it.
+        if (!place) return fail_while("--from", place.error());
+        return place;
     }
+    WV_TRY(opened.config, load_config(globals));
+    WV_TRY(const TierConfig* tier, opened.config.tier(globals.from));
+    if (opened.config.servers.size() == 1)
+        opened.zone = display_zone(opened.config.servers.front().time_zone);
     if (!globals.key_path.empty()) opened.config.key_path = globals.key_path;
-    return url;
+    return tier->place();
 }
 
 Result<> open_tier_view(const Globals& globals, const ViewWanted& wanted, OpenedView& opened) {
     opened.is_tier = true;
-    WV_TRY(const std::string url, configure_tier(globals, opened));
-    auto store = storage::open_tier_store(posix_file_system(), url);
-    if (!store) return fail_while("--from \"" + printable(globals.from) + "\"", store.error());
-    opened.store = std::move(*store);
-    opened.config.repo.root = storage::directory_of_url(url).value_or("");
+    WV_TRY(const storage::TierPlace place, configure_tier(globals, opened));
+    WV_TRY(opened.store, storage::open_tier_store(posix_file_system(), place));
+    opened.config.repo.root = storage::directory_of_url(place.url).value_or("");
     WV_TRY(auto master, read_master_key(opened.config));
     opened.master = std::make_unique<storage::MasterKey>(std::move(master));
     auto copy = is_copy(*opened.store);
@@ -87,7 +86,10 @@ Result<> open_tier_view(const Globals& globals, const ViewWanted& wanted, Opened
         const bool is_none = view.error().code == Errc::not_found;
         Error error = as_repository_error(std::move(view).error());
         if (is_none)
-            error.hint = "is it mounted, and is this the directory that [repo.NAME] url named?";
+            error.hint =
+                place.bucket
+                    ? "is this the bucket and the prefix that [repo.NAME] url named?"
+                    : "is it mounted, and is this the directory that [repo.NAME] url named?";
         return fail(std::move(error));
     }
     opened.view = std::move(*view);
@@ -104,7 +106,14 @@ Result<> open_tier_view(const Globals& globals, const ViewWanted& wanted, Opened
 
 std::string source_options(const Globals& globals) {
     if (globals.from.empty()) return "";
-    std::string options = " --from " + printable(globals.from);
+    std::string from = printable(globals.from);
+    // A shell would take the '&' between options for its own.
+    if (from.find_first_of("?&;()<>|$`\"'\\ *[") != std::string::npos) {
+        for (std::size_t at = 0; (at = from.find('\'', at)) != std::string::npos; at += 4)
+            from.replace(at, 1, "'\\''");
+        from = "'" + from + "'";
+    }
+    std::string options = " --from " + from;
     if (!globals.key_path.empty()) options += " --key-file " + printable(globals.key_path);
     return options;
 }
@@ -112,7 +121,7 @@ std::string source_options(const Globals& globals) {
 Result<std::unique_ptr<storage::ObjectStore>> open_layered_store(const Config& config) {
     std::vector<std::unique_ptr<storage::ObjectStore>> tiers;
     for (const TierConfig& tier : config.tiers) {
-        WV_TRY(auto store, storage::open_tier_store(posix_file_system(), tier.url));
+        WV_TRY(auto store, storage::open_tier_store(posix_file_system(), tier.place()));
         tiers.push_back(std::move(store));
     }
     return storage::make_layered_store(

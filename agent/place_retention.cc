@@ -26,7 +26,7 @@ Task<Result<std::vector<storage::Lease>>> leases_at(AgentState& state, const std
         WV_TRY(auto leases, storage::valid_leases(*here, now));
         if (place.empty()) return leases;
         WV_TRY(const TierConfig* tier, config.tier(place));
-        WV_TRY(auto there, storage::open_tier_objects(posix_file_system(), tier->url));
+        WV_TRY(auto there, storage::open_tier_objects(posix_file_system(), tier->place()));
         WV_TRY(auto further, storage::valid_leases(*there, now));
         leases.insert(leases.end(), further.begin(), further.end());
         return leases;
@@ -66,7 +66,7 @@ Result<std::vector<Unproved>> next_unproved(AgentState& state, std::chrono::seco
 Result<> prove(const Config& config, const Unproved& pack) {
     auto here = storage::make_directory_store(posix_file_system(), config.repo.root);
     for (const TierConfig& tier : pack.tiers) {
-        WV_TRY(auto there, storage::open_tier_objects(posix_file_system(), tier.url));
+        WV_TRY(auto there, storage::open_tier_objects(posix_file_system(), tier.place()));
         WV_CHECK(storage::read_back(*here, *there, pack.condemned.pack, random_number()));
     }
     return {};

@@ -16,6 +16,8 @@ constexpr std::chrono::seconds kRoundMax{1};
 constexpr std::chrono::seconds kLastRoundsMax{20};
 constexpr std::chrono::milliseconds kSoon{100};
 constexpr int kSnapshotTries = 5;
+// Of a request to a bucket. What takes longer is told of, and a later round tries again.
+constexpr std::chrono::seconds kRetryFor{15};
 
 struct Moment {
     storage::OffloadSnapshot snapshot;
@@ -80,7 +82,7 @@ Task<> add_place(AgentState& state, TierState& tier) {
         log::warn("offload.place_not_entered", added.error().message, {{"repo", tier.config.name}});
 }
 
-storage::TierPlace place_of(AgentState& state, const std::string& name) {
+storage::OffloadPlace place_of(AgentState& state, const std::string& name) {
     auto keeps = [&state, name](const std::string& path) -> Result<bool> {
         WV_TRY(auto entry, state.repository->condemned_by(path, name));
         return !entry;
@@ -131,7 +133,9 @@ Result<> make_tiers(AgentState& state) {
         tier->metrics = state.metrics.tier(config.name);
         tier->repository =
             storage::make_directory_store(posix_file_system(), state.config.repo.root);
-        WV_TRY(tier->objects, storage::open_tier_objects(posix_file_system(), config.url));
+        storage::TierPlace place = config.place();
+        if (place.bucket) place.bucket->retry_for = kRetryFor;
+        WV_TRY(tier->objects, storage::open_tier_objects(posix_file_system(), place));
         WV_TRY(tier->offloader, storage::Offloader::open(*tier->repository, *tier->objects, master,
                                                          place_of(state, config.name)));
         state.retention.places.push_back(
@@ -150,7 +154,7 @@ Task<> keep_tier(AgentState& state, TierState& tier) {
         const Outcome outcome = co_await one_round(state, tier);
         if (is_last && (outcome == Outcome::complete || outcome == Outcome::failed ||
                         state.clock.steady_now() > *end))
-            co_return;
+            break;
         SteadyTime next = state.clock.steady_now();
         if (outcome == Outcome::complete) next = began + tier.config.offload_interval;
         if (outcome == Outcome::waits) next += kSoon;
@@ -161,6 +165,17 @@ Task<> keep_tier(AgentState& state, TierState& tier) {
                               next - state.clock.steady_now());
         }
     }
+    tier.ended = true;
+    state.changed.notify();
+}
+
+Task<> cut_tier_short(AgentState& state, TierState& tier) {
+    while (!state.drained)
+        co_await wait_for(state.changed, 1h);
+    const SteadyTime end = state.clock.steady_now() + kLastRoundsMax;
+    while (!tier.ended && state.clock.steady_now() < end)
+        co_await wait_for(state.changed, end - state.clock.steady_now());
+    if (!tier.ended) tier.objects->cancel();
 }
 
 TierLag lag_of(const AgentState& state, const TierState& tier) {

@@ -66,12 +66,14 @@ Result<Looked> look(const Globals& globals, const std::string& name) {
     WV_TRY(looked.opened, open_view(place, {.only_here = true}));
     std::unique_ptr<storage::ObjectStore> objects;
     if (!place.from.empty()) {
-        std::string url = place.from;
+        storage::TierPlace where;
         if (place.from_is_name()) {
             WV_TRY(const TierConfig* tier, looked.opened.config.tier(place.from));
-            url = tier->url;
+            where = tier->place();
+        } else {
+            WV_TRY(where, storage::parse_tier_url(place.from));
         }
-        WV_TRY(objects, storage::open_tier_objects(posix_file_system(), url));
+        WV_TRY(objects, storage::open_tier_objects(posix_file_system(), where));
     } else {
         objects =
             storage::make_directory_store(posix_file_system(), looked.opened.config.repo.root);
@@ -175,10 +177,15 @@ Result<Copied> carry_out_copy(const Globals& globals, const RepoArguments& argum
         return fail(Errc::refused, "the two places are the same, or one inside of the other",
                     "name an empty place of its own");
     WV_TRY(storage::MasterKey master, key_for_copy(globals, arguments));
-    auto source = storage::open_tier_store(posix_file_system(), from);
-    if (!source) return fail_while("\"" + printable(from) + "\"", source.error());
-    auto target = storage::open_tier_objects(posix_file_system(), to);
-    if (!target) return fail_while("\"" + printable(to) + "\"", target.error());
+    // They are not repeated: somebody may have put keys into them.
+    auto from_place = storage::parse_tier_url(from);
+    if (!from_place) return fail_while("the first place", from_place.error());
+    auto to_place = storage::parse_tier_url(to);
+    if (!to_place) return fail_while("the second place", to_place.error());
+    auto source = storage::open_tier_store(posix_file_system(), *from_place);
+    if (!source) return fail_while(from_place->url, source.error());
+    auto target = storage::open_tier_objects(posix_file_system(), *to_place);
+    if (!target) return fail_while(to_place->url, target.error());
     Copied copied{(*source)->url(), (*target)->url(), {}};
     if (globals.dry_run) {
         WV_TRY([[maybe_unused]] bool begun, storage::is_tier(**source, **target, master));
@@ -213,20 +220,21 @@ int copy(const Globals& globals, const RepoArguments& arguments) {
     return kExitDone;
 }
 
-// Header and keyring into an empty place; the agent brings the rest.
+// Header and keyring into an empty directory or bucket; the agent brings the rest.
 Result<const TierConfig*> add_tier(const Globals& globals, const Config& config,
                                    const std::string& name) {
     WV_TRY(const TierConfig* tier, config.tier(name));
     WV_TRY(storage::MasterKey master, read_master_key(config));
     auto repository = storage::make_directory_store(posix_file_system(), config.repo.root);
-    WV_TRY(auto objects, storage::open_tier_objects(posix_file_system(), tier->url));
+    WV_TRY(auto objects, storage::open_tier_objects(posix_file_system(), tier->place()));
     auto is_one = storage::is_tier(*repository, *objects, master);
     Result<> made = is_one ? Result<>() : fail(is_one.error());
     if (made && !globals.dry_run)
         made = storage::initialize_tier(*repository, *objects, master, name);
     if (made) return tier;
     Error error = as_repository_error(made.error());
-    if (made.error().code == Errc::unavailable || made.error().code == Errc::io)
+    const bool is_away = made.error().code == Errc::unavailable || made.error().code == Errc::io;
+    if (is_away && !tier->is_bucket)
         error.hint = "mount its disk, or make the directory for the user the agent runs as";
     return fail(std::move(error));
 }

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <atomic>
+#include <functional>
 #include <mutex>
 #include <set>
 
@@ -11,6 +12,8 @@ namespace walvault::storage {
 namespace {
 
 constexpr std::string_view kTemporaryPrefix = ".put-";
+constexpr std::uint64_t kPieceBytes = 4 << 20;
+
 std::string parent_of(const std::string& name) {
     std::size_t slash = name.find_last_of('/');
     return slash == std::string::npos ? std::string() : name.substr(0, slash);
@@ -24,17 +27,25 @@ public:
     }
 
     Result<> put(const std::string& name, ByteSpan bytes) override {
-        WV_CHECK(check_object_name(name));
-        WV_CHECK(refuse_existing(name));
-        std::string directory = parent_of(name);
-        WV_CHECK(make_durable_directory(directory));
-        auto placed = place(name, directory, bytes);
-        // Another thread may have removed the last object in it just then.
-        if (placed || placed.error().code != Errc::not_found) return placed;
-        forget_durable(directory);
-        WV_CHECK(require_root());
-        WV_CHECK(make_durable_directory(directory));
-        return place(name, directory, bytes);
+        return put_written(name, [bytes](File& file) { return file.write(bytes); });
+    }
+
+    Result<> put_from(const std::string& name, std::uint64_t size_bytes,
+                      const ObjectSource& source) override {
+        // What there is none of would be taken for a directory that has gone.
+        Result<> read;
+        auto put = put_written(name, [&](File& file) -> Result<> {
+            for (std::uint64_t at = 0; at < size_bytes; at += kPieceBytes) {
+                auto piece = read_source(source, at, std::min(kPieceBytes, size_bytes - at));
+                if (!piece) {
+                    read = fail(piece.error());
+                    return fail(Errc::io, "what is to be put cannot be read");
+                }
+                WV_CHECK(file.write(*piece));
+            }
+            return {};
+        });
+        return read ? put : read;
     }
 
     Result<ByteBuffer> get(const std::string& name, std::uint64_t offset,
@@ -87,17 +98,33 @@ public:
     std::string url() const override { return "file://" + root_; }
 
 private:
+    using Write = std::function<Result<>(File&)>;
+
+    Result<> put_written(const std::string& name, const Write& write) {
+        WV_CHECK(check_object_name(name));
+        WV_CHECK(refuse_existing(name));
+        std::string directory = parent_of(name);
+        WV_CHECK(make_durable_directory(directory));
+        auto placed = place(name, directory, write);
+        // Another thread may have removed the last object in it just then.
+        if (placed || placed.error().code != Errc::not_found) return placed;
+        forget_durable(directory);
+        WV_CHECK(require_root());
+        WV_CHECK(make_durable_directory(directory));
+        return place(name, directory, write);
+    }
+
     std::string path_of(const std::string& name) const {
         return name.empty() ? root_ : root_ + "/" + name;
     }
 
-    Result<> place(const std::string& name, const std::string& directory, ByteSpan bytes) {
+    Result<> place(const std::string& name, const std::string& directory, const Write& write) {
         std::string temporary =
             path_of(directory) + "/" + std::string(kTemporaryPrefix) + to_hex(random_id16());
         auto placed = [&]() -> Result<> {
             {
                 WV_TRY(auto file, files_.create(temporary));
-                WV_CHECK(file->write(bytes));
+                WV_CHECK(write(*file));
                 WV_CHECK(file->sync_data());
             }
             WV_CHECK(refuse_existing(name));

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -22,12 +23,24 @@ struct ObjectInfo {
     std::string storage_class = {};
 };
 
+// `length` bytes at `offset` of an object that is put. May be asked for the same bytes again, and
+// by several threads at once.
+using ObjectSource = std::function<Result<ByteBuffer>(std::uint64_t offset, std::uint64_t length)>;
+// The same, where fewer bytes are an error: corrupt.
+Result<ByteBuffer> read_source(const ObjectSource& source, std::uint64_t offset,
+                               std::uint64_t length);
+
 // May be called from any thread. Every call blocks for disk or network time: call it from a pool.
 class ObjectStore {
 public:
     virtual ~ObjectStore() = default;
     // Durable when it returns. Errors: refused if `name` exists; no_space, io, unavailable.
     virtual Result<> put(const std::string& name, ByteSpan bytes) = 0;
+    // The same of `size_bytes` that `source` gives piece by piece, so that an object may be larger
+    // than what memory there is for it. A store that has nothing better reads the whole. Errors:
+    // those of `source` too.
+    virtual Result<> put_from(const std::string& name, std::uint64_t size_bytes,
+                              const ObjectSource& source);
     // `length` bytes at `offset`; fewer only where the object ends. Errors: not_found (proven
     // absent), archived, io, unavailable.
     virtual Result<ByteBuffer> get(const std::string& name, std::uint64_t offset,
@@ -39,6 +52,11 @@ public:
     virtual Result<> remove(const std::string& name) = 0;
     // For messages: "file:///var/lib/walvault".
     virtual std::string url() const = 0;
+    // Removes what puts that were broken off left where no list shows it, if there may be any; the
+    // one writer calls it while it puts nothing. Errors: as remove.
+    virtual Result<> sweep() { return {}; }
+    // Calls that wait for a network end soon with cancelled, later ones at once.
+    virtual void cancel() {}
     // What get() gave, and how often it failed for another reason than absence.
     struct Reads {
         std::uint64_t bytes = 0;

@@ -26,17 +26,29 @@ Error another_writer(const ObjectStore& tier, const std::string& what) {
         "of its own"};
 }
 
-// Whether the tier's object has these bytes and no more.
-Result<bool> is_equal(ObjectStore& tier, const std::string& name, ByteSpan bytes) {
+// Whether the tier's object has the bytes of `source` and no more.
+Result<bool> is_equal(ObjectStore& tier, const std::string& name, std::uint64_t size_bytes,
+                      const ObjectSource& source) {
     WV_TRY(ObjectInfo info, tier.info(name));
-    if (info.size_bytes != bytes.size()) return false;
-    for (std::uint64_t at = 0; at < bytes.size(); at += kCompareBytes) {
-        ByteSpan part =
-            bytes.subspan(at, std::min<std::uint64_t>(kCompareBytes, bytes.size() - at));
-        WV_TRY(ByteBuffer there, tier.get(name, at, part.size()));
-        if (!std::ranges::equal(there, part)) return false;
+    if (info.size_bytes != size_bytes) return false;
+    for (std::uint64_t at = 0; at < size_bytes; at += kCompareBytes) {
+        const std::uint64_t count = std::min(kCompareBytes, size_bytes - at);
+        WV_TRY(ByteBuffer here, read_source(source, at, count));
+        WV_TRY(ByteBuffer there, tier.get(name, at, count));
+        if (!std::ranges::equal(there, here)) return false;
     }
     return true;
+}
+
+ObjectSource source_of(ByteSpan bytes) {
+    return [bytes](std::uint64_t offset, std::uint64_t length) -> Result<ByteBuffer> {
+        const ByteSpan part = bytes.subspan(offset, length);
+        return ByteBuffer(part.begin(), part.end());
+    };
+}
+
+Result<bool> is_equal(ObjectStore& tier, const std::string& name, ByteSpan bytes) {
+    return is_equal(tier, name, bytes.size(), source_of(bytes));
 }
 
 // Success also if it is there already: a put whose answer was lost.
@@ -54,7 +66,7 @@ constexpr std::string_view kWriters = "writer/";
 Error written_in_place(const ObjectStore& tier) {
     return Error{Errc::refused,
                  tier.url() + " is a repository that an agent writes to, not a copy of one",
-                 "name an empty directory in its [repo] table"};
+                 "name an empty directory or prefix in its [repo] table"};
 }
 
 Result<> put_keyrings(ObjectStore& repository, ObjectStore& tier) {
@@ -118,7 +130,7 @@ PendingEntry pending_of(const LedgerRecord& record, const std::string& place) {
 class StoreOffloader final : public Offloader {
 public:
     StoreOffloader(ObjectStore& repository, ObjectStore& tier, const Id16& id, LedgerKeys keys,
-                   TierPlace place)
+                   OffloadPlace place)
         : repository_(repository),
           tier_(tier),
           id_(id),
@@ -137,6 +149,7 @@ public:
         }
         round_.pending_bytes = pending_bytes(state_, snapshot_);
         round_.ledger_sequence = offloaded_.sequence;
+        if (round_.is_complete) sweep();
         return round_;
     }
 
@@ -150,6 +163,14 @@ private:
             if (step.kind == Kind::nothing || step.kind == Kind::wait || !goes_on()) return {};
             WV_CHECK(take(step));
         }
+    }
+
+    // What is left there costs its owner something, and harms nobody.
+    void sweep() {
+        auto swept = tier_.sweep();
+        if (swept || swept.error().message == not_swept_) return;
+        not_swept_ = swept.error().message;
+        log::warn("offload.not_swept", not_swept_, {{"hint", swept.error().hint}});
     }
 
     // One that broke and is not closed yet holds what no snapshot tells of.
@@ -214,7 +235,7 @@ private:
         return fail(Errc::refused,
                     tier_.url() + " is a tier of the repository " + to_hex(there) + ", not of " +
                         to_hex(id_),
-                    "name another directory in its [repo] table");
+                    "name another place in its [repo] table");
     }
 
     // What the ledger says of a place holds for one tier.
@@ -336,14 +357,22 @@ private:
             return {};
         }
         if (!here) return fail(std::move(here).error());
-        WV_TRY(ByteBuffer bytes, repository_.get(name, 0, here->size_bytes));
         auto there = tier_.info(name);
         if (!there && there.error().code != Errc::not_found) return fail(std::move(there).error());
-        if (there) {
-            WV_TRY(bool equal, is_equal(tier_, name, bytes));
+        // In pieces: a pack may be larger than what memory there is.
+        const ObjectSource source = [this, &name](std::uint64_t offset, std::uint64_t length) {
+            return repository_.get(name, offset, length);
+        };
+        bool is_there = there.has_value();
+        if (!is_there) {
+            auto done = tier_.put_from(name, here->size_bytes, source);
+            is_there = !done && done.error().code == Errc::refused;
+            if (!done && !is_there) return done;
+            if (done) round_.put_bytes += here->size_bytes;
+        }
+        if (is_there) {
+            WV_TRY(bool equal, is_equal(tier_, name, here->size_bytes, source));
             if (!equal) return fail(another_writer(tier_, name + " is there and is another one"));
-        } else {
-            WV_CHECK(put(name, bytes));
         }
         state_.present.insert(name);
         return {};
@@ -424,8 +453,9 @@ private:
     ObjectStore& tier_;
     Id16 id_;
     LedgerKeys keys_;
-    TierPlace place_;
+    OffloadPlace place_;
     bool knows_the_tier_ = false;
+    std::string not_swept_;  // the error that was told of last
     OffloadState state_;
     std::deque<ByteBuffer> records_;  // of state_.pending
     LedgerHead offloaded_;
@@ -450,7 +480,7 @@ Result<bool> is_tier(ObjectStore& repository, ObjectStore& tier, const MasterKey
         return fail(Errc::refused,
                     tier.url() + " is a tier of the repository " +
                         to_hex(as_bytes(found.repository_id())) + ", not of " + to_hex(opened.id),
-                    "name an empty directory");
+                    "name an empty directory or prefix");
     }
     for (const ObjectInfo& object : objects) {
         if (object.name == kTierNameObject) continue;
@@ -464,7 +494,7 @@ Result<bool> is_tier(ObjectStore& repository, ObjectStore& tier, const MasterKey
         }
         if (!equal)
             return fail(Errc::refused, tier.url() + " is not empty: it holds " + object.name,
-                        "name an empty directory");
+                        "name an empty directory or prefix");
     }
     return false;
 }
@@ -481,7 +511,7 @@ Result<> initialize_tier(ObjectStore& repository, ObjectStore& tier, const Maste
 }
 
 Result<std::unique_ptr<Offloader>> Offloader::open(ObjectStore& repository, ObjectStore& tier,
-                                                   const MasterKey& master, TierPlace place) {
+                                                   const MasterKey& master, OffloadPlace place) {
     WV_TRY(OpenedRepository opened, open_repository_files(repository, master));
     const DataKey* key = opened.keyring.current(pb::KEY_PURPOSE_LEDGER);
     if (key == nullptr) return fail(Errc::corrupt, "the keyring has no key for the ledger");

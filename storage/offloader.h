@@ -25,7 +25,7 @@ Result<> initialize_tier(ObjectStore& repository, ObjectStore& tier, const Maste
                          const std::string& name);
 
 // What the offloader must know of the retention of its tier.
-struct TierPlace {
+struct OffloadPlace {
     std::string name;  // as the ledger calls it; empty: a copy of the repository's directory
     // Whether the tier is to keep a pack. Called from the offloader's thread.
     std::function<Result<bool>(const std::string& path)> keeps =
@@ -38,7 +38,7 @@ public:
     // `repository` and `tier` are plain stores, not TierStores. Asks nothing of the tier yet.
     // Errors: as open_repository_files().
     static Result<std::unique_ptr<Offloader>> open(ObjectStore& repository, ObjectStore& tier,
-                                                   const MasterKey& master, TierPlace place);
+                                                   const MasterKey& master, OffloadPlace place);
     virtual ~Offloader() = default;
 
     struct Round {

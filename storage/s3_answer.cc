@@ -44,6 +44,12 @@ Result<std::string> key_decoded(std::string_view text) {
     return decoded;
 }
 
+std::string text_of(const pugi::xml_document& document) {
+    std::ostringstream text;
+    document.save(text, "", pugi::format_raw | pugi::format_no_declaration);
+    return text.str();
+}
+
 struct Known {
     std::string_view code;
     S3Failure failure;
@@ -239,6 +245,29 @@ Result<S3Page> parse_s3_page(ByteSpan body) {
     return page;
 }
 
+Result<S3Uploads> parse_s3_uploads(ByteSpan body) {
+    pugi::xml_document document;
+    WV_CHECK(load(document, body));
+    pugi::xml_node root = document.child("ListMultipartUploadsResult");
+    if (!root) return not_an_answer("to a list of uploads is no list");
+    const bool encoded = root.child_value("EncodingType") == std::string_view("url");
+    const auto key_of = [encoded](const char* text) -> Result<std::string> {
+        if (encoded) return key_decoded(text);
+        return std::string(text);
+    };
+    S3Uploads page;
+    for (pugi::xml_node upload : root.children("Upload")) {
+        WV_TRY(std::string key, key_of(upload.child_value("Key")));
+        page.entries.push_back({std::move(key), upload.child_value("UploadId")});
+    }
+    if (root.child_value("IsTruncated") != std::string_view("true")) return page;
+    WV_TRY(page.next_key, key_of(root.child_value("NextKeyMarker")));
+    page.next_id = root.child_value("NextUploadIdMarker");
+    if (page.next_key.empty())
+        return not_an_answer("says that the list of uploads goes on, and not where");
+    return page;
+}
+
 Result<std::string> parse_s3_upload_id(ByteSpan body) {
     pugi::xml_document document;
     WV_CHECK(load(document, body));
@@ -262,9 +291,26 @@ std::string s3_completion(const std::vector<std::string>& etags) {
         part.append_child("PartNumber").text().set(static_cast<unsigned long long>(at + 1));
         part.append_child("ETag").text().set(etags[at].c_str());
     }
-    std::ostringstream text;
-    document.save(text, "", pugi::format_raw | pugi::format_no_declaration);
-    return text.str();
+    return text_of(document);
+}
+
+std::string s3_retention(const std::string& mode, const std::string& until) {
+    pugi::xml_document document;
+    pugi::xml_node root = document.append_child("Retention");
+    root.append_child("Mode").text().set(mode.c_str());
+    root.append_child("RetainUntilDate").text().set(until.c_str());
+    return text_of(document);
+}
+
+std::string s3_tagging(const std::vector<std::pair<std::string, std::string>>& tags) {
+    pugi::xml_document document;
+    pugi::xml_node set = document.append_child("Tagging").append_child("TagSet");
+    for (const auto& [name, value] : tags) {
+        pugi::xml_node tag = set.append_child("Tag");
+        tag.append_child("Key").text().set(name.c_str());
+        tag.append_child("Value").text().set(value.c_str());
+    }
+    return text_of(document);
 }
 
 Result<std::uint64_t> parse_s3_number(std::string_view text) {

@@ -73,12 +73,28 @@ struct S3Page {
 };
 // Errors: corrupt.
 Result<S3Page> parse_s3_page(ByteSpan body);
+// A page of ListMultipartUploads: what was begun and neither completed nor aborted.
+struct S3Uploads {
+    struct Entry {
+        std::string key;
+        std::string id;
+    };
+    std::vector<Entry> entries;
+    std::string next_key;  // empty: the last page
+    std::string next_id;
+};
+// Errors: corrupt.
+Result<S3Uploads> parse_s3_uploads(ByteSpan body);
 // Errors: corrupt.
 Result<std::string> parse_s3_upload_id(ByteSpan body);
 // A complete may answer 200 and then fail in its body. Errors: corrupt if this is not its result.
 Result<> check_s3_completed(ByteSpan body);
 // What completes an upload; the ETags in the order of the parts, the first has number 1.
 std::string s3_completion(const std::vector<std::string>& etags);
+
+// What sets the lock of an object, and its tags, where they did not come with it.
+std::string s3_retention(const std::string& mode, const std::string& until);
+std::string s3_tagging(const std::vector<std::pair<std::string, std::string>>& tags);
 
 // "bytes 3-6/10".
 struct S3Range {

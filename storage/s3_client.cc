@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "storage/rate_limit.h"
 #include "storage/s3_digest.h"
 
 namespace walvault::storage {
@@ -25,6 +26,9 @@ using std::chrono::steady_clock;
 constexpr std::uint64_t kRefusalBytesMax = 64_KiB;
 constexpr std::size_t kHeaderBytesMax = 4_KiB;
 constexpr std::size_t kIdleConnectionsMax = 16;
+// The digest that signs a body protects it as well, and costs a fifth of an MD5. Stores want the
+// latter too where objects are locked, also by a rule of the bucket that is not known here.
+constexpr std::uint64_t kMd5BytesMax = 1_MiB;
 constexpr milliseconds kFirstWait{100};
 constexpr milliseconds kLongestWait{10'000};
 // The whole of a request may take a minute, and what its bytes need at this speed.
@@ -32,10 +36,20 @@ constexpr seconds kRequestTime{60};
 constexpr std::uint64_t kSlowestBytesPerSecond = 32_KiB;
 constexpr seconds kLongestRequest{6 * 3600};
 // Others are not kept: what is kept is bounded by what is asked for.
-constexpr std::string_view kKeptHeaders[] = {
-    "content-length",      "content-range",       "etag",
-    "x-amz-bucket-region", "retry-after",         "x-amz-meta-walvault-put",
-    "x-amz-restore",       "x-amz-storage-class", "x-amz-archive-status"};
+constexpr std::string_view kKeptHeaders[] = {"content-length",
+                                             "content-range",
+                                             "etag",
+                                             "x-amz-bucket-region",
+                                             "retry-after",
+                                             "x-amz-meta-walvault-put",
+                                             "x-amz-restore",
+                                             "x-amz-storage-class",
+                                             "x-amz-archive-status",
+                                             "x-amz-version-id",
+                                             "x-amz-object-lock-mode",
+                                             "x-amz-object-lock-retain-until-date",
+                                             "x-amz-object-lock-legal-hold",
+                                             "x-amz-tagging-count"};
 
 void require_curl() {
     static const CURLcode ready = curl_global_init(CURL_GLOBAL_DEFAULT);
@@ -75,6 +89,8 @@ struct Transfer {
     const S3Request& request;
     const std::atomic<bool>& cancelled;
     Connection& connection;
+    // Waits until so many bytes, or fewer, may be sent, and returns how many.
+    const std::function<std::uint64_t(std::uint64_t)>& pace;
     std::uint64_t sent_bytes = 0;
     bool too_large = false;
     S3Answer answer = {};
@@ -143,6 +159,7 @@ std::size_t give_body(char* into, std::size_t, std::size_t room, void* context) 
     auto& transfer = *static_cast<Transfer*>(context);
     ByteSpan body = transfer.request.body;
     std::size_t count = std::min<std::uint64_t>(room, body.size() - transfer.sent_bytes);
+    if (count > 0 && transfer.pace) count = transfer.pace(count);
     if (count > 0) std::memcpy(into, body.data() + transfer.sent_bytes, count);
     transfer.sent_bytes += count;
     return count;
@@ -290,6 +307,11 @@ struct S3Client::State {
     std::mutex mutex;  // of what follows
     std::condition_variable woken;
     std::vector<std::unique_ptr<Connection>> idle;
+    unsigned sending = 0;
+    std::condition_variable sent;
+    std::optional<RateLimit> rate;
+    std::function<std::uint64_t(std::uint64_t)> pace;
+    std::atomic<bool> wants_md5{false};
     std::shared_ptr<const S3Credentials> credentials;
     std::mt19937_64 random{random_number()};
 
@@ -305,6 +327,28 @@ struct S3Client::State {
         curl_easy_reset(connection->easy);  // what is connected stays so, and so do TLS sessions
         std::lock_guard lock(mutex);
         if (idle.size() < kIdleConnectionsMax) idle.push_back(std::move(connection));
+    }
+
+    void wait_for_turn() {
+        std::unique_lock lock(mutex);
+        sent.wait(lock, [this] {
+            return options.concurrency == 0 || sending < options.concurrency || cancelled;
+        });
+        ++sending;
+    }
+    void end_turn() {
+        std::lock_guard lock(mutex);
+        --sending;
+        sent.notify_one();
+    }
+
+    // 0 only when it is cancelled, which curl then learns otherwise.
+    std::uint64_t wait_for_bandwidth(std::uint64_t bytes) {
+        std::unique_lock lock(mutex);
+        const std::uint64_t count = std::min(bytes, rate->piece_bytes());
+        const auto at = rate->reserve(count, steady_clock::now());
+        woken.wait_until(lock, at, [this] { return cancelled.load(); });
+        return count;
     }
 
     Result<std::shared_ptr<const S3Credentials>> current_credentials() {
@@ -326,15 +370,27 @@ struct S3Client::State {
         return true;
     }
 
-    void set_headers(HeaderLines& lines, const S3Request& request, const S3Credentials& key) {
+    // Of a body, computed once for all attempts.
+    struct Digests {
+        std::string sha256;
+        std::string md5;  // empty: not sent
+    };
+
+    Digests digest(ByteSpan body) const {
+        const bool with_md5 = !body.empty() && (body.size() <= kMd5BytesMax || wants_md5 ||
+                                                !options.object_lock.empty());
+        return {sha256_hex(body), with_md5 ? md5_base64(body) : ""};
+    }
+
+    void set_headers(HeaderLines& lines, const S3Request& request, const Digests& digests,
+                     const S3Credentials& key) {
         S3ToSign to_sign{.method = request.method,
                          .host = endpoint.host,
                          .path = endpoint.path_root + "/" + request.key,
                          .query = request.query,
                          .headers = request.headers,
-                         .payload_sha256 = sha256_hex(request.body)};
-        if (!request.body.empty())
-            to_sign.headers.emplace_back("content-md5", md5_base64(request.body));
+                         .payload_sha256 = digests.sha256};
+        if (!digests.md5.empty()) to_sign.headers.emplace_back("content-md5", digests.md5);
         S3Pairs added = s3_signature(to_sign, key, options.region, system_clock().now());
         lines.add("Host: " + endpoint.host);
         for (const S3Pairs* pairs : {&to_sign.headers, &added})
@@ -342,16 +398,17 @@ struct S3Client::State {
                 lines.add(name + ": " + value);
     }
 
-    Ending attempt(const S3Request& request, const S3Credentials& key) {
+    Ending attempt(const S3Request& request, const Digests& digests, const S3Credentials& key) {
         std::unique_ptr<Connection> connection = take_connection();
         CURL* easy = connection->easy;
-        Transfer transfer{.request = request, .cancelled = cancelled, .connection = *connection};
+        Transfer transfer{
+            .request = request, .cancelled = cancelled, .connection = *connection, .pace = pace};
         std::string query = s3_query(request.query);
         std::string url = endpoint.origin +
                           s3_encoded(endpoint.path_root + "/" + request.key, true) +
                           (query.empty() ? "" : "?" + query);
         HeaderLines lines;
-        set_headers(lines, request, key);
+        set_headers(lines, request, digests, key);
         std::array<char, CURL_ERROR_SIZE> detail{};
         set_safety(easy);
         set_times(easy, options, request);
@@ -392,22 +449,36 @@ S3Client::S3Client(FileSystem& files, S3Options options, S3Endpoint endpoint)
     : state_(new State{
           .files = files, .options = std::move(options), .endpoint = std::move(endpoint)}) {
     require_curl();
+    if (state_->options.bandwidth == 0) return;
+    state_->rate.emplace(state_->options.bandwidth);
+    state_->pace = [state = state_.get()](std::uint64_t bytes) {
+        return state->wait_for_bandwidth(bytes);
+    };
 }
 S3Client::~S3Client() = default;
 
 Result<S3Answer> S3Client::perform(const S3Request& request) {
     auto give_up_at = steady_clock::now() + request.retry_for.value_or(state_->options.retry_for);
     bool renewed = false;
+    State::Digests digests = state_->digest(request.body);
     for (unsigned attempts = 1;; ++attempts) {
         if (state_->cancelled) return fail(Errc::cancelled, "stopped on request");
         WV_TRY(auto credentials, state_->current_credentials());
-        Ending ending = state_->attempt(request, *credentials);
+        state_->wait_for_turn();
+        Ending ending = state_->attempt(request, digests, *credentials);
+        state_->end_turn();
         if (ending.outcome) ending.outcome->attempts = attempts;
         state_->throttled += ending.throttled ? 1 : 0;
         if (ending.bad_credentials && !renewed) {
             renewed = true;
             WV_TRY(bool other, state_->renew(*credentials));
             if (other) continue;
+        }
+        if (ending.outcome && digests.md5.empty() && !request.body.empty() &&
+            s3_failure(*ending.outcome) == S3Failure::bad_input) {
+            state_->wants_md5 = true;
+            digests = state_->digest(request.body);
+            continue;
         }
         if (!ending.again) return std::move(ending.outcome);
         Error error = ending.outcome ? s3_error(*ending.outcome) : ending.outcome.error();
@@ -426,6 +497,7 @@ void S3Client::cancel() {
     std::lock_guard lock(state_->mutex);
     state_->cancelled = true;
     state_->woken.notify_all();
+    state_->sent.notify_all();
 }
 
 S3Client::Counts S3Client::counts() const {

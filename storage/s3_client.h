@@ -16,7 +16,8 @@ struct S3Request {
     std::string method;
     std::string key;  // of the object; empty: the bucket itself
     S3Pairs query;    // not encoded
-    S3Pairs headers;  // names in lower case; Content-MD5 and what signs are added
+    S3Pairs
+        headers;  // names in lower case; what signs is added, and Content-MD5 where it is wanted
     ByteSpan body;
     // More than that in a good answer is an error. Other answers may have 64 KiB.
     std::uint64_t answer_bytes_max = 64_KiB;
@@ -28,9 +29,10 @@ struct S3Request {
     std::function<Result<>(const S3Answer&)> check = {};
 };
 
-// May be used from any thread; every call blocks and has a connection of its own while it runs. TLS
-// is always verified, redirects are never followed. A proxy is used if the environment names one
-// (https_proxy, no_proxy), as curl does.
+// May be used from any thread; every call blocks and has a connection of its own while it runs. Of
+// those that have digested their bodies no more than the options' concurrency are sent at once, and
+// together no more than their bandwidth. TLS is always verified, redirects are never followed. A
+// proxy is used if the environment names one (https_proxy, no_proxy), as curl does.
 class S3Client {
 public:
     // `files` is for credentials, which are read at the first request, and again when the store

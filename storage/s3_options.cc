@@ -1,10 +1,12 @@
 #include "storage/s3_options.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cstdlib>
 
 #include "storage/object_name.h"
 #include "storage/private_file.h"
+#include "storage/s3_instance.h"
 
 namespace walvault::storage {
 namespace {
@@ -12,6 +14,11 @@ namespace {
 constexpr std::string_view kScheme = "s3://";
 constexpr std::size_t kPrefixBytesMax = 500;
 constexpr std::uint64_t kCredentialsBytesMax = 16_KiB;
+constexpr std::size_t kTagsMax = 10;
+constexpr unsigned kConcurrencyMax = 32;
+constexpr std::uint64_t kBandwidthMin = 64_KiB;
+constexpr std::uint64_t kBandwidthMax = std::uint64_t{1} << 40;
+constexpr unsigned kLockDaysMax = 36'500;
 
 bool is_letter_or_digit(char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
@@ -64,14 +71,110 @@ Result<> check_endpoint(std::string_view url) {
                       "is https://host or https://host:port, without a path, a user or a password");
 }
 
+constexpr std::string_view kInstance = "imds:";
+
 Result<> check_credentials_source(std::string_view source) {
     if (source == "environment" || source.starts_with("file:/")) return {};
     constexpr std::string_view kCredential = "credential:";
     if (source.starts_with(kCredential) && consists_of(source.substr(kCredential.size()), "-_."))
         return {};
-    return bad_option(
-        "credentials",
-        "is environment, file:/path or credential:NAME; keys themselves are never in it");
+    if (source.starts_with(kInstance) && is_instance_service(source.substr(kInstance.size())))
+        return {};
+    return bad_option("credentials",
+                      "is environment, file:/path, credential:NAME or imds:; keys themselves are "
+                      "never in it");
+}
+
+Result<std::uint64_t> whole_number(std::string_view text) {
+    std::uint64_t number = 0;
+    auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (error != std::errc() || end != text.data() + text.size())
+        return fail(Errc::invalid_argument, "not a number");
+    return number;
+}
+
+Result<> set_lock(S3Options& options, std::string_view value) {
+    options.object_lock.clear();
+    options.object_lock_for = {};
+    if (value == "off") return {};
+    const auto wrong = [] {
+        return bad_option(
+            "object_lock",
+            "is off, or governance or compliance and a number of days: compliance 30d");
+    };
+    const std::size_t blank = std::min(value.find(' '), value.size());
+    const std::string_view mode = value.substr(0, blank);
+    const std::string_view days = value.substr(std::min(blank + 1, value.size()));
+    if ((mode != "governance" && mode != "compliance") || !days.ends_with('d')) return wrong();
+    auto count = whole_number(days.substr(0, days.size() - 1));
+    if (!count || *count == 0 || *count > kLockDaysMax) return wrong();
+    options.object_lock = mode == "governance" ? "GOVERNANCE" : "COMPLIANCE";
+    options.object_lock_for = std::chrono::hours(24 * *count);
+    return {};
+}
+
+Result<> set_sse(S3Options& options, std::string_view value) {
+    constexpr std::string_view kKey = "aws:kms:";
+    const bool known = value.empty() || value == "AES256" || value == "aws:kms" ||
+                       (value.starts_with(kKey) && consists_of(value.substr(kKey.size()), ":/_-"));
+    if (!known) return bad_option("sse", "is AES256, aws:kms or aws:kms:KEY");
+    options.sse = value;
+    return {};
+}
+
+Result<> set_bandwidth(S3Options& options, std::string_view value) {
+    options.bandwidth = 0;
+    if (value == "off") return {};
+    struct Unit {
+        std::string_view name;
+        std::uint64_t factor;
+    };
+    constexpr Unit kUnits[] = {{"KiB/s", 1_KiB}, {"MiB/s", 1_MiB}, {"GiB/s", 1_MiB << 10}, {"", 1}};
+    for (const Unit& unit : kUnits) {
+        if (!value.ends_with(unit.name)) continue;
+        auto number = whole_number(value.substr(0, value.size() - unit.name.size()));
+        if (!number || *number > kBandwidthMax || *number * unit.factor > kBandwidthMax ||
+            *number * unit.factor < kBandwidthMin)
+            break;
+        options.bandwidth = *number * unit.factor;
+        return {};
+    }
+    return bad_option("bandwidth", "is off or a rate from 64KiB/s to 1024GiB/s, such as 20MiB/s");
+}
+
+Result<> set_concurrency(S3Options& options, std::string_view value) {
+    auto count = whole_number(value);
+    if (!count || *count == 0 || *count > kConcurrencyMax)
+        return bad_option("concurrency", "is a number of requests from 1 to 32");
+    options.concurrency = static_cast<unsigned>(*count);
+    return {};
+}
+
+std::string_view trimmed(std::string_view text) {
+    constexpr std::string_view kBlanks = " \t\r";
+    std::size_t first = text.find_first_not_of(kBlanks);
+    if (first == std::string_view::npos) return {};
+    return text.substr(first, text.find_last_not_of(kBlanks) - first + 1);
+}
+
+Result<> set_tags(S3Options& options, std::string_view text) {
+    options.tags.clear();
+    while (!text.empty()) {
+        const std::size_t comma = std::min(text.find(','), text.size());
+        const std::string_view pair = trimmed(text.substr(0, comma));
+        text.remove_prefix(std::min(comma + 1, text.size()));
+        const std::size_t equals = std::min(pair.find('='), pair.size());
+        const std::string_view name = pair.substr(0, equals);
+        const std::string_view value = pair.substr(std::min(equals + 1, pair.size()));
+        constexpr std::string_view kMarks = " +-._:/@";
+        const bool good = equals < pair.size() && consists_of(name, kMarks) && name.size() <= 128 &&
+                          (value.empty() || consists_of(value, kMarks)) && value.size() <= 256;
+        if (!good || options.tags.size() == kTagsMax)
+            return bad_option("tags",
+                              "are at most 10 NAME=VALUE of letters, digits and + - . _ : / @");
+        options.tags.emplace_back(name, value);
+    }
+    return {};
 }
 
 Result<> set_style(S3Options& options, std::string_view value) {
@@ -84,13 +187,6 @@ Result<> set_style(S3Options& options, std::string_view value) {
     else
         return bad_option("style", "is path, host or auto");
     return {};
-}
-
-std::string_view trimmed(std::string_view text) {
-    constexpr std::string_view kBlanks = " \t\r";
-    std::size_t first = text.find_first_not_of(kBlanks);
-    if (first == std::string_view::npos) return {};
-    return text.substr(first, text.find_last_not_of(kBlanks) - first + 1);
 }
 
 bool is_header_safe(std::string_view text) {
@@ -166,6 +262,12 @@ Result<S3Credentials> credentials_of_file(FileSystem& files, const std::string& 
 }  // namespace
 
 Result<> set_s3_option(S3Options& options, std::string_view name, std::string_view value) {
+    if (name == "style") return set_style(options, value);
+    if (name == "sse") return set_sse(options, value);
+    if (name == "tags") return set_tags(options, value);
+    if (name == "object_lock") return set_lock(options, value);
+    if (name == "concurrency") return set_concurrency(options, value);
+    if (name == "bandwidth") return set_bandwidth(options, value);
     if (name == "region") {
         if (!consists_of(value, "-"))
             return bad_option(name, "is a region's name, such as eu-west-1");
@@ -173,21 +275,24 @@ Result<> set_s3_option(S3Options& options, std::string_view name, std::string_vi
     } else if (name == "endpoint") {
         WV_CHECK(check_endpoint(value));
         options.endpoint = value;
-    } else if (name == "style") {
-        WV_CHECK(set_style(options, value));
     } else if (name == "ca_file") {
         if (!value.starts_with('/')) return bad_option(name, "is an absolute path");
         options.ca_file = value;
-    } else if (name == "storage_class") {
+    } else if (name == "storage_class" || name == "storage_class_wal" ||
+               name == "storage_class_base") {
         if (!consists_of(value, "_-"))
             return bad_option(name, "is a storage class, such as STANDARD_IA");
-        options.storage_class = value;
+        (name == "storage_class"       ? options.storage_class
+         : name == "storage_class_wal" ? options.storage_class_wal
+                                       : options.storage_class_base) = value;
     } else if (name == "credentials") {
         WV_CHECK(check_credentials_source(value));
         options.credentials = value;
     } else {
         return fail(Errc::invalid_argument, "there is no such S3 option",
-                    "There are region, endpoint, style, ca_file, storage_class and credentials.");
+                    "There are region, endpoint, style, ca_file, storage_class, storage_class_wal, "
+                    "storage_class_base, credentials, sse, tags, object_lock, concurrency and "
+                    "bandwidth.");
     }
     return {};
 }
@@ -256,6 +361,12 @@ Result<S3Credentials> read_s3_credentials(FileSystem& files, const std::string& 
     WV_CHECK(check_credentials_source(source));
     if (source == "environment") return credentials_of_environment();
     if (source.starts_with("file:")) return credentials_of_file(files, source.substr(5));
+    if (source.starts_with(kInstance)) {
+        WV_TRY(S3Credentials credentials,
+               read_instance_credentials(source.substr(kInstance.size())));
+        WV_CHECK(check_complete(credentials, "the role of this machine", "a role with keys"));
+        return credentials;
+    }
     const char* directory = std::getenv("CREDENTIALS_DIRECTORY");
     if (directory == nullptr || *directory == '\0')
         return fail(Errc::wrong_key,

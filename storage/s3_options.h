@@ -24,12 +24,24 @@ struct S3Options {
     std::string endpoint;  // "https://host:port"; empty: AWS's for the region
     std::string region = "us-east-1";
     Style style = Style::automatic;
-    std::string ca_file;        // PEM; empty: the system's
-    std::string storage_class;  // as S3 names it; empty: the bucket's
+    std::string ca_file;  // PEM; empty: the system's
+    // Of packs, as S3 names them; empty: the bucket's, and for the kinds of packs storage_class.
+    // What every reader needs first (ledger, keyrings, manifests, tails) is always the bucket's.
+    std::string storage_class;
+    std::string storage_class_wal;
+    std::string storage_class_base;
     // "environment": AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN.
     // "file:/path": lines access_key, secret_key, session_token, each with " = value"; mode 0600.
     // "credential:NAME": such a file in systemd's $CREDENTIALS_DIRECTORY.
+    // "imds:": those of the role of this machine at Amazon; "imds:http://127.0.0.1:PORT" asks a
+    // proxy of that service.
     std::string credentials = "environment";
+    std::string sse;          // "AES256", "aws:kms" or "aws:kms:KEY"; empty: the bucket's
+    S3Pairs tags;             // of every object
+    std::string object_lock;  // "GOVERNANCE" or "COMPLIANCE"; empty: objects are not locked
+    std::chrono::hours object_lock_for{0};  // from the put on
+    unsigned concurrency = 0;               // requests at once; 0: as many as are asked for
+    std::uint64_t bandwidth = 0;            // bytes a second that are sent; 0: no limit
 
     std::chrono::seconds connect_timeout{10};
     std::chrono::seconds stall_timeout{
@@ -39,13 +51,17 @@ struct S3Options {
     // for those in parts keeps the promise up to this size.
     std::uint64_t multipart_above_bytes = 16_MiB;
     std::uint64_t part_bytes = 16_MiB;
+
+    bool operator==(const S3Options&) const = default;
 };
 
 // "s3://bucket/prefix?region=eu-west-1&endpoint=https://host:9000": the options as a query, by the
 // names set_s3_option() knows, %XX decoded. What is in the text beside them is never in an error.
 // Errors: invalid_argument.
 Result<S3Options> parse_s3_url(std::string_view url);
-// region, endpoint, style ("path", "host", "auto"), ca_file, storage_class, credentials.
+// region, endpoint, style ("path", "host", "auto"), ca_file, storage_class, storage_class_wal,
+// storage_class_base, credentials, sse, tags ("a=1, b=2"), object_lock ("off", "governance 30d",
+// "compliance 30d"), concurrency, bandwidth (bytes, or with KiB/s, MiB/s or GiB/s).
 // Errors: invalid_argument if the name is unknown or the value cannot be meant.
 Result<> set_s3_option(S3Options& options, std::string_view name, std::string_view value);
 
@@ -59,7 +75,8 @@ struct S3Endpoint {
 Result<S3Endpoint> s3_endpoint(const S3Options& options);
 
 // Reads them anew: keys are rotated while a process lives. Errors: wrong_key, with what is missing
-// where; invalid_argument if `source` is none of the three forms.
+// where; unavailable where a machine's service does not answer; invalid_argument if `source` is
+// none of the forms.
 Result<S3Credentials> read_s3_credentials(FileSystem& files, const std::string& source);
 
 }  // namespace walvault::storage

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <mutex>
 #include <optional>
 
@@ -25,11 +26,53 @@ constexpr int kUploadsMax = 3;
 // Whose put made an object: one number for each call of put(), the same in all its attempts.
 constexpr std::string_view kPutHeader = "x-amz-meta-walvault-put";
 const S3Pairs kCreateOnly = {{"if-none-match", "*"}};
+// Between two looks for uploads that could not be aborted.
+constexpr std::chrono::seconds kSweepInterval{30};
 
 struct Found {
     std::uint64_t size_bytes = 0;
     std::string put_id;
+    std::string version;
+    std::string lock_mode;
+    std::string locked_until;  // RFC 3339, UTC
+    bool is_held = false;
+    std::string tag_count;
 };
+
+// Of the seconds of two times as RFC 3339 in UTC.
+bool is_later(const std::string& at, const std::string& than) {
+    constexpr std::size_t kToSeconds = 19;
+    return at.compare(0, kToSeconds, than, 0, kToSeconds) > 0;
+}
+
+bool is_locked(const Found& found) {
+    return found.is_held || (!found.locked_until.empty() &&
+                             is_later(found.locked_until, to_utc_text(system_clock().now())));
+}
+
+Error locked(const Found& found) {
+    return Error{Errc::refused,
+                 found.is_held
+                     ? "it is under legal hold in the store"
+                     : "it is locked in the store until " + found.locked_until.substr(0, 64) +
+                           " (" + found.lock_mode + ")",
+                 "It can be removed when the lock is over.", Origin::server};
+}
+
+// What the pieces of tails and leases are not: there to stay.
+bool is_lasting(std::string_view name) {
+    return name.find(".tail") == std::string_view::npos && !name.starts_with("lease/");
+}
+
+const std::string& storage_class_of(const S3Options& options, std::string_view name) {
+    static const std::string kBuckets;
+    if (!name.ends_with(".pack") || name.ends_with(".manifest.pack")) return kBuckets;
+    const std::string_view kind = name.substr(std::min(name.find('/'), name.size()));
+    const std::string& own = kind.starts_with("/wal/")    ? options.storage_class_wal
+                             : kind.starts_with("/base/") ? options.storage_class_base
+                                                          : kBuckets;
+    return own.empty() ? options.storage_class : own;
+}
 
 class BucketStore final : public S3Store, public ArchiveStore {
 public:
@@ -41,7 +84,22 @@ public:
 
     Result<> put(const std::string& name, ByteSpan bytes) override {
         WV_TRY(std::string key, key_of(name));
-        return named("put", name, put_key(key, bytes));
+        const S3PartSource parts = [bytes](std::uint64_t offset, std::uint64_t length,
+                                           ByteBuffer&) -> Result<ByteSpan> {
+            return bytes.subspan(offset, length);
+        };
+        return named("put", name, put_key(key, name, bytes.size(), parts));
+    }
+
+    Result<> put_from(const std::string& name, std::uint64_t size_bytes,
+                      const ObjectSource& source) override {
+        WV_TRY(std::string key, key_of(name));
+        const S3PartSource parts = [&source](std::uint64_t offset, std::uint64_t length,
+                                             ByteBuffer& room) -> Result<ByteSpan> {
+            WV_TRY(room, read_source(source, offset, length));
+            return ByteSpan(room);
+        };
+        return named("put", name, put_key(key, name, size_bytes, parts));
     }
 
     Result<ByteBuffer> get(const std::string& name, std::uint64_t offset,
@@ -70,8 +128,19 @@ public:
 
     Result<> remove(const std::string& name) override {
         WV_TRY(std::string key, key_of(name));
-        WV_CHECK(named("remove", name, head(key)));
-        return named("remove", name, remove_key(key));
+        WV_TRY(Found found, named("remove", name, head(key)));
+        if (is_locked(found)) return named("remove", name, Result<>(fail(locked(found))));
+        return named("remove", name, remove_found(key, found));
+    }
+
+    Result<> sweep() override {
+        const auto now = std::chrono::steady_clock::now();
+        if (!may_have_uploads_ || now < sweep_at_.load()) return {};
+        sweep_at_ = now + kSweepInterval;
+        may_have_uploads_ = false;
+        auto swept = abort_uploads();
+        if (!swept) may_have_uploads_ = true;
+        return named("look for unfinished uploads below", "", std::move(swept));
     }
 
     std::string url() const override { return url_; }
@@ -140,34 +209,83 @@ private:
         return fail_while(std::string(doing) + " " + url_ + "/" + name, std::move(outcome).error());
     }
 
-    S3Pairs object_headers(const std::string& put_id) const {
+    S3Pairs object_headers(const std::string& put_id, std::string_view name) const {
+        const S3Options& options = client_.options();
         S3Pairs headers = {{"content-type", "application/octet-stream"},
                            {std::string(kPutHeader), put_id}};
-        const std::string& storage_class = client_.options().storage_class;
+        const std::string& storage_class = storage_class_of(options, name);
         if (!storage_class.empty()) headers.emplace_back("x-amz-storage-class", storage_class);
+        add_encryption(headers, options.sse);
+        if (!options.tags.empty()) headers.emplace_back("x-amz-tagging", s3_query(options.tags));
+        if (!options.object_lock.empty() && is_lasting(name)) {
+            std::string until = to_utc_text(system_clock().now() + options.object_lock_for);
+            until.resize(until.find('.'));
+            headers.emplace_back("x-amz-object-lock-mode", options.object_lock);
+            headers.emplace_back("x-amz-object-lock-retain-until-date", until + "Z");
+        }
         return headers;
     }
 
-    Result<> put_key(const std::string& key, ByteSpan bytes) {
-        bool parts = in_parts(bytes.size());
-        WV_TRY(bool create_only, honours_create_only(bytes.size()));
+    static void add_encryption(S3Pairs& headers, std::string_view sse) {
+        if (sse.empty()) return;
+        constexpr std::string_view kWithKey = "aws:kms:";
+        const bool has_key = sse.starts_with(kWithKey);
+        headers.emplace_back("x-amz-server-side-encryption", has_key ? "aws:kms" : sse);
+        if (has_key)
+            headers.emplace_back("x-amz-server-side-encryption-aws-kms-key-id",
+                                 sse.substr(kWithKey.size()));
+    }
+
+    Result<> put_key(const std::string& key, const std::string& name, std::uint64_t size_bytes,
+                     const S3PartSource& source) {
+        bool parts = in_parts(size_bytes);
+        WV_TRY(bool create_only, honours_create_only(size_bytes));
         // Also before many parts are sent for nothing.
         if (!create_only || parts) WV_CHECK(refuse_existing(key));
         std::string put_id = to_hex(random_id16());
-        S3Pairs headers = object_headers(put_id);
+        S3Pairs headers = object_headers(put_id, name);
         if (!parts) {
             if (create_only) headers.insert(headers.end(), kCreateOnly.begin(), kCreateOnly.end());
+            ByteBuffer room;
+            WV_TRY(ByteSpan bytes, source(0, size_bytes, room));
             auto answer = client_.perform(
                 S3Request{.method = "PUT", .key = key, .headers = headers, .body = bytes});
-            return settle(key, put_id, bytes.size(), answer);
+            return settle(key, put_id, size_bytes, answer);
         }
         for (int left = kUploadsMax;; --left) {
-            S3Uploaded uploaded = upload_in_parts(client_, key, bytes, headers,
+            S3Uploaded uploaded = upload_in_parts(client_, key, size_bytes, source, headers,
                                                   create_only ? kCreateOnly : S3Pairs{});
-            auto settled =
-                settle(key, put_id, bytes.size(), uploaded.answer, uploaded.at_completion);
-            if (settled || left == 1 || !uploaded.at_completion) return settled;
+            if (uploaded.left) may_have_uploads_ = true;
+            auto settled = settle(key, put_id, size_bytes, uploaded.answer, uploaded.at_completion);
+            if (settled) return complete_meta(key, headers);
+            if (left == 1 || !uploaded.at_completion) return settled;
         }
+    }
+
+    // Ceph's gateway takes lock and tags of what is put in parts, and forgets them.
+    Result<> complete_meta(const std::string& key, const S3Pairs& headers) {
+        const auto mode =
+            std::ranges::find(headers, "x-amz-object-lock-mode", &S3Pairs::value_type::first);
+        const S3Pairs& tags = client_.options().tags;
+        if (mode == headers.end() && tags.empty()) return {};
+        WV_TRY(Found found, head(key));
+        if (mode != headers.end() && found.locked_until.empty()) {
+            const std::string& until = (mode + 1)->second;
+            WV_CHECK(put_meta(key, found, "retention", s3_retention(mode->second, until)));
+        }
+        if (!tags.empty() && found.tag_count != std::to_string(tags.size()))
+            WV_CHECK(put_meta(key, found, "tagging", s3_tagging(tags)));
+        return {};
+    }
+
+    Result<> put_meta(const std::string& key, const Found& found, const char* what,
+                      const std::string& body) {
+        S3Request request{
+            .method = "PUT", .key = key, .query = {{what, ""}}, .body = as_bytes(body)};
+        if (!found.version.empty()) request.query.emplace_back("versionId", found.version);
+        WV_TRY(S3Answer answer, client_.perform(request));
+        if (answer.ok()) return {};
+        return fail_while(std::string("set the ") + what + " of it", s3_error(answer));
     }
 
     // What became of a put. An attempt whose answer was lost may have made the object, and the next
@@ -203,7 +321,7 @@ private:
                    client_.perform({.method = "HEAD", .key = key, .one_attempt = one_attempt}));
             if (answer.ok()) {
                 WV_TRY(std::uint64_t size, parse_s3_number(answer.header("content-length")));
-                return Found{size, std::string(answer.header(std::string(kPutHeader)))};
+                return found_in(answer, size);
             }
             WV_TRY(S3Answer reason, client_.perform({.method = "GET",
                                                      .key = key,
@@ -217,6 +335,19 @@ private:
                           "the store says by turns that it is there and that it is not",
                           {},
                           Origin::server});
+    }
+
+    static Found found_in(const S3Answer& answer, std::uint64_t size_bytes) {
+        const auto text = [&answer](std::string_view name) {
+            return std::string(answer.header(std::string(name)));
+        };
+        return {.size_bytes = size_bytes,
+                .put_id = text(kPutHeader),
+                .version = text("x-amz-version-id"),
+                .lock_mode = text("x-amz-object-lock-mode").substr(0, 32),
+                .locked_until = text("x-amz-object-lock-retain-until-date"),
+                .is_held = text("x-amz-object-lock-legal-hold") == "ON",
+                .tag_count = text("x-amz-tagging-count")};
     }
 
     Result<ByteBuffer> get_range(const std::string& key, std::uint64_t offset,
@@ -314,17 +445,60 @@ private:
         return {};
     }
 
-    Result<> remove_key(const std::string& key) {
-        WV_TRY(S3Answer answer, client_.perform({.method = "DELETE", .key = key}));
+    // Without its version, a bucket that keeps versions would hide it and keep it. Where nothing is
+    // locked that is what its owner wants.
+    Result<> remove_found(const std::string& key, const Found& found) {
+        const bool by_version =
+            !found.version.empty() && found.version != "null" &&
+            (!found.locked_until.empty() || !client_.options().object_lock.empty());
+        S3Pairs query;
+        if (by_version) query.emplace_back("versionId", found.version);
+        return remove_key(key, query);
+    }
+
+    Result<> remove_key(const std::string& key, const S3Pairs& query = {}) {
+        WV_TRY(S3Answer answer, client_.perform({.method = "DELETE", .key = key, .query = query}));
         if (answer.ok() || s3_failure(answer) == S3Failure::absent) return {};
+        if (s3_failure(answer) == S3Failure::forbidden)
+            if (auto now = head(key); now && is_locked(*now)) return fail(locked(*now));
         return fail(s3_error(answer));
+    }
+
+    // Without an encoding: Ceph's gateway obeys it here and does not say so, and no key of ours
+    // needs it.
+    Result<> abort_uploads() {
+        S3Uploads page;
+        do {
+            S3Request request{.method = "GET",
+                              .query = {{"prefix", root_}, {"uploads", ""}},
+                              .answer_bytes_max = kPageBytesMax};
+            if (!page.next_key.empty()) {
+                request.query.emplace_back("key-marker", page.next_key);
+                if (!page.next_id.empty())
+                    request.query.emplace_back("upload-id-marker", page.next_id);
+            }
+            request.check = [&page](const S3Answer& answer) -> Result<> {
+                WV_TRY(page, parse_s3_uploads(answer.body));
+                return {};
+            };
+            WV_TRY(S3Answer answer, client_.perform(request));
+            if (!answer.ok()) return fail(s3_error(answer));
+            for (const S3Uploads::Entry& upload : page.entries) {
+                if (!upload.key.starts_with(root_)) continue;
+                WV_CHECK(abort_upload(client_, upload.key, upload.id));
+                log::info("s3.upload_aborted", "an upload that a put left unfinished was aborted",
+                          {{"object", "s3://" + client_.options().bucket + "/" + upload.key}});
+            }
+        } while (!page.next_key.empty());
+        return {};
     }
 
     // Twice under a name of its own, hidden from lists. Whatever a store answers that does not know
     // the condition, it is not 412.
     Result<bool> prove_create_only(bool parts) {
         std::string key = root_ + ".probe-" + to_hex(random_id16());
-        S3Pairs headers = object_headers(to_hex(random_id16()));
+        // Of a name that no lock is for.
+        S3Pairs headers = object_headers(to_hex(random_id16()), "lease/");
         S3Pairs conditional = headers;
         conditional.insert(conditional.end(), kCreateOnly.begin(), kCreateOnly.end());
         WV_TRY(bool first_refused,
@@ -336,17 +510,22 @@ private:
         // lost.
         Result<bool> refused = first_refused;
         if (!first_refused)
-            refused = is_refused(
-                parts ? upload_in_parts(client_, key, as_bytes("2"), headers, kCreateOnly).answer
-                      : client_.perform({.method = "PUT",
-                                         .key = key,
-                                         .headers = conditional,
-                                         .body = as_bytes("2")}));
+            refused = is_refused(parts ? upload_probe(key, headers)
+                                       : client_.perform({.method = "PUT",
+                                                          .key = key,
+                                                          .headers = conditional,
+                                                          .body = as_bytes("2")}));
         if (auto removed = remove_key(key); !removed)
             log::warn("s3.probe_left", "an object made to try the store could not be removed",
                       {{"object", "s3://" + client_.options().bucket + "/" + key},
                        {"error", removed.error().message}});
         return refused;
+    }
+
+    Result<S3Answer> upload_probe(const std::string& key, const S3Pairs& headers) {
+        const S3PartSource source = [](std::uint64_t, std::uint64_t,
+                                       ByteBuffer&) -> Result<ByteSpan> { return as_bytes("2"); };
+        return upload_in_parts(client_, key, 1, source, headers, kCreateOnly).answer;
     }
 
     // Carried out: false; refused for the condition: true. A store that does not know the condition
@@ -369,6 +548,8 @@ private:
     std::mutex mutex_;  // of what follows
     std::optional<bool> honoured_;
     std::optional<bool> honoured_in_parts_;
+    std::atomic<bool> may_have_uploads_{true};
+    std::atomic<std::chrono::steady_clock::time_point> sweep_at_{};
     std::atomic<std::uint64_t> read_bytes_{0};
     std::atomic<std::uint64_t> read_errors_{0};
 };

@@ -18,6 +18,9 @@ namespace walvault::storage {
 // leaves open whether the object is there; when the answer was lost, put() has looked for its own
 // object before it says anything.
 //
+// remove() does not hide what the store has locked: refused, with until when. Where locks are or
+// were, it removes the version that is there; elsewhere a bucket that keeps versions keeps it.
+//
 // not_found is said of an object that the store says is absent in a bucket that it says is there. A
 // missing bucket, a key that may not, a token that is over, a wrong region, and a store that does
 // not answer are unavailable, each with its own message and hint.
@@ -28,8 +31,6 @@ public:
     // is put twice and removed. Large objects are put in parts, which a store may treat otherwise.
     // Errors: as put.
     virtual Result<bool> honours_create_only(std::uint64_t size_bytes) = 0;
-    // Calls that run end soon with cancelled, later ones at once. From any thread.
-    virtual void cancel() = 0;
     virtual S3Client::Counts counts() const = 0;
 };
 

@@ -1,6 +1,9 @@
 #include "storage/s3_upload.h"
 
 #include <algorithm>
+#include <atomic>
+#include <optional>
+#include <thread>
 
 #include "base/log.h"
 
@@ -9,28 +12,38 @@ namespace {
 
 constexpr std::uint64_t kPartsMax = 10'000;
 constexpr std::uint64_t kPartBytesMin = 5_MiB;
+// Where the options do not say how many.
+constexpr unsigned kPartsAtOnce = 4;
+// Of all parts that are in memory, as far as kPartBytesMin lets it be.
+constexpr std::uint64_t kPartsBytes = 96_MiB;
 // The store puts the parts together before it answers.
 constexpr std::chrono::seconds kCompletionTime{300};
 
 class Upload {
 public:
-    Upload(S3Client& client, const std::string& key, std::string id)
-        : client_(client), key_(key), id_(std::move(id)) {}
+    Upload(S3Client& client, const std::string& key, std::string id, std::uint64_t size_bytes)
+        : client_(client), key_(key), id_(std::move(id)), size_bytes_(size_bytes) {
+        const std::uint64_t least = (size_bytes + kPartsMax - 1) / kPartsMax;
+        part_bytes_ =
+            std::max({std::min(client.options().part_bytes, kPartsBytes / parts_in_memory()), least,
+                      kPartBytesMin});
+        etags_.resize((size_bytes + part_bytes_ - 1) / part_bytes_);
+    }
 
-    Result<S3Answer> put_part(ByteSpan bytes) {
-        S3Request request{
-            .method = "PUT",
-            .key = key_,
-            .query = {{"partNumber", std::to_string(etags_.size() + 1)}, {"uploadId", id_}},
-            .body = bytes,
-            .check = [](const S3Answer& answer) -> Result<> {
-                if (!answer.header("etag").empty()) return {};
-                return fail(Errc::unavailable,
-                            "the store took a part of an object and gave no ETag");
-            }};
-        auto answer = client_.perform(request);
-        if (answer && answer->ok()) etags_.emplace_back(answer->header("etag"));
-        return answer;
+    // The answer to the last one, or to the first that was not taken.
+    Result<S3Answer> put_parts(const S3PartSource& source) {
+        const std::size_t count = std::min<std::size_t>(parts_in_memory(), etags_.size());
+        std::vector<std::optional<Result<S3Answer>>> ends(count);
+        {
+            std::vector<std::jthread> others;
+            for (std::size_t number = 1; number < count; ++number)
+                others.emplace_back([&, number] { put_some(source, ends[number]); });
+            put_some(source, ends[0]);
+        }
+        // What was stopped for another's sake says nothing.
+        for (auto& end : ends)
+            if (end && (!*end || !(*end)->ok())) return std::move(*end);
+        return S3Answer{.status = 200};
     }
 
     Result<S3Answer> complete(const S3Pairs& conditions) {
@@ -46,27 +59,73 @@ public:
             .check = [](const S3Answer& answer) { return check_s3_completed(answer.body); }});
     }
 
-    void abort() {
-        auto answer = client_.perform(S3Request{
-            .method = "DELETE", .key = key_, .query = {{"uploadId", id_}}, .one_attempt = true});
-        if (answer && (answer->ok() || s3_failure(*answer) == S3Failure::no_upload)) return;
-        log::info(
-            "s3.upload_left",
-            "parts of an upload that was given up stay in the bucket until a rule removes them",
-            {{"error", answer ? s3_error(*answer).message : answer.error().message}});
+    // True: it is gone.
+    bool abort() {
+        auto aborted = abort_upload(client_, key_, id_);
+        if (aborted) return true;
+        log::info("s3.upload_left",
+                  "parts of an upload that was given up stay in the bucket unseen",
+                  {{"error", aborted.error().message}});
+        return false;
     }
 
 private:
+    // Those that are sent, and one that is read and digested meanwhile.
+    unsigned parts_in_memory() const {
+        const unsigned at_once = client_.options().concurrency;
+        return (at_once == 0 ? kPartsAtOnce : at_once) + 1;
+    }
+
+    void put_some(const S3PartSource& source, std::optional<Result<S3Answer>>& end) {
+        ByteBuffer room;
+        while (!failed_) {
+            const std::size_t number = next_++;
+            if (number >= etags_.size()) return;
+            const std::uint64_t at = number * part_bytes_;
+            auto bytes = source(at, std::min(part_bytes_, size_bytes_ - at), room);
+            end = bytes ? put_part(number, *bytes) : Result<S3Answer>(fail(bytes.error()));
+            if (!*end || !(*end)->ok()) failed_ = true;
+        }
+    }
+
+    Result<S3Answer> put_part(std::size_t number, ByteSpan bytes) {
+        S3Request request{.method = "PUT",
+                          .key = key_,
+                          .query = {{"partNumber", std::to_string(number + 1)}, {"uploadId", id_}},
+                          .body = bytes,
+                          .check = [](const S3Answer& answer) -> Result<> {
+                              if (!answer.header("etag").empty()) return {};
+                              return fail(Errc::unavailable,
+                                          "the store took a part of an object and gave no ETag");
+                          }};
+        auto answer = client_.perform(request);
+        if (answer && answer->ok()) etags_[number] = answer->header("etag");
+        return answer;
+    }
+
     S3Client& client_;
     const std::string& key_;
     std::string id_;
-    std::vector<std::string> etags_;
+    std::uint64_t size_bytes_;
+    std::uint64_t part_bytes_ = 0;
+    std::vector<std::string> etags_;  // each written by the thread that put the part
+    std::atomic<std::size_t> next_{0};
+    std::atomic<bool> failed_{false};
 };
 
 }  // namespace
 
-S3Uploaded upload_in_parts(S3Client& client, const std::string& key, ByteSpan bytes,
-                           const S3Pairs& headers, const S3Pairs& conditions) {
+Result<> abort_upload(S3Client& client, const std::string& key, const std::string& id) {
+    WV_TRY(S3Answer answer,
+           client.perform(S3Request{
+               .method = "DELETE", .key = key, .query = {{"uploadId", id}}, .one_attempt = true}));
+    if (answer.ok() || s3_failure(answer) == S3Failure::no_upload) return {};
+    return fail(s3_error(answer));
+}
+
+S3Uploaded upload_in_parts(S3Client& client, const std::string& key, std::uint64_t size_bytes,
+                           const S3PartSource& source, const S3Pairs& headers,
+                           const S3Pairs& conditions) {
     S3Request begin{.method = "POST", .key = key, .query = {{"uploads", ""}}, .headers = headers};
     std::string id;
     begin.check = [&id](const S3Answer& answer) -> Result<> {
@@ -74,24 +133,19 @@ S3Uploaded upload_in_parts(S3Client& client, const std::string& key, ByteSpan by
         return {};
     };
     auto begun = client.perform(begin);
-    if (!begun || !begun->ok()) return {std::move(begun)};
-    Upload upload(client, key, std::move(id));
-    std::uint64_t least = (bytes.size() + kPartsMax - 1) / kPartsMax;
-    std::uint64_t part_bytes = std::max({client.options().part_bytes, least, kPartBytesMin});
-    for (std::uint64_t at = 0; at < bytes.size(); at += part_bytes) {
-        auto answer = upload.put_part(
-            bytes.subspan(at, std::min<std::uint64_t>(part_bytes, bytes.size() - at)));
-        if (answer && answer->ok()) continue;
-        upload.abort();
-        return {std::move(answer)};
-    }
+    // One that was begun all the same is known to nobody.
+    const bool open = begun && begun->ok() && begun->attempts > 1;
+    if (!begun || !begun->ok()) return {std::move(begun), false, true};
+    Upload upload(client, key, std::move(id), size_bytes);
+    auto put = upload.put_parts(source);
+    if (!put || !put->ok()) return {std::move(put), false, !upload.abort() || open};
     auto answer = upload.complete(conditions);
-    if (answer && answer->ok()) return {std::move(answer)};
+    if (answer && answer->ok()) return {std::move(answer), false, open};
     // An upload whose completion was carried out is gone, and so aborting it does no harm.
-    upload.abort();
+    const bool left = !upload.abort() || open;
     bool unsettled = answer ? s3_failure(*answer) == S3Failure::no_upload
                             : answer.error().code == Errc::unavailable;
-    return {std::move(answer), unsettled};
+    return {std::move(answer), unsettled, left};
 }
 
 }  // namespace walvault::storage

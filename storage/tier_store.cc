@@ -51,6 +51,13 @@ public:
         return objects_->put(tail_piece_name(name, 0), bytes);
     }
 
+    Result<> put_from(const std::string& name, std::uint64_t size_bytes,
+                      const ObjectSource& source) override {
+        WV_CHECK(refuse_piece(name));
+        if (!is_tail(name)) return objects_->put_from(name, size_bytes, source);
+        return ObjectStore::put_from(name, size_bytes, source);
+    }
+
     Result<ByteBuffer> get(const std::string& name, std::uint64_t offset,
                            std::uint64_t length) override {
         WV_CHECK(refuse_piece(name));
@@ -106,6 +113,8 @@ public:
     std::string url() const override { return objects_->url(); }
     Reads reads() const override { return objects_->reads(); }
     ArchiveStore* archive() override { return objects_->archive(); }
+    Result<> sweep() override { return objects_->sweep(); }
+    void cancel() override { objects_->cancel(); }
 
 private:
     static Result<> refuse_piece(const std::string& name) {
@@ -225,18 +234,30 @@ Result<std::string> directory_of_url(const std::string& url) {
     return root;
 }
 
-Result<std::unique_ptr<ObjectStore>> open_tier_objects(FileSystem& files, const std::string& url) {
+Result<TierPlace> parse_tier_url(const std::string& url) {
     if (url.starts_with("s3://")) {
         WV_TRY(S3Options options, parse_s3_url(url));
-        WV_TRY(std::unique_ptr<ObjectStore> bucket, make_s3_store(files, std::move(options)));
+        std::string plain = "s3://" + options.bucket;
+        if (!options.prefix.empty()) plain += "/" + options.prefix;
+        return TierPlace{std::move(plain), std::move(options)};
+    }
+    auto root = directory_of_url(url);
+    if (root) return TierPlace{"file://" + *root, {}};
+    return fail(Errc::invalid_argument, "it names neither a directory nor a bucket",
+                "file:///absolute/path or s3://bucket/prefix");
+}
+
+Result<std::unique_ptr<ObjectStore>> open_tier_objects(FileSystem& files, const TierPlace& place) {
+    if (place.bucket) {
+        WV_TRY(std::unique_ptr<ObjectStore> bucket, make_s3_store(files, *place.bucket));
         return bucket;
     }
-    WV_TRY(std::string root, directory_of_url(url));
+    WV_TRY(std::string root, directory_of_url(place.url));
     return make_directory_store(files, std::move(root));
 }
 
-Result<std::unique_ptr<ObjectStore>> open_tier_store(FileSystem& files, const std::string& url) {
-    WV_TRY(auto objects, open_tier_objects(files, url));
+Result<std::unique_ptr<ObjectStore>> open_tier_store(FileSystem& files, const TierPlace& place) {
+    WV_TRY(auto objects, open_tier_objects(files, place));
     return make_tier_store(std::move(objects));
 }
 

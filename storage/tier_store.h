@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "storage/object_store.h"
+#include "storage/s3_options.h"
 
 namespace walvault::storage {
 
@@ -22,8 +23,8 @@ struct TailPieceName {
 // Nothing for any other name.
 std::optional<TailPieceName> parse_tail_piece_name(std::string_view name);
 
-// By which name the ledger speaks of a tier: of its [repo.NAME]. It lies there as "tier"; a copy that
-// has none is one of the repository's directory.
+// By which name the ledger speaks of a tier: of its [repo.NAME]. It lies there as "tier"; a copy
+// that has none is one of the repository's directory.
 inline constexpr std::string_view kTierNameObject = "tier";
 std::string encode_tier_name(const std::string& name);
 // Nothing where there is none. Errors: corrupt; the store's.
@@ -37,10 +38,19 @@ std::unique_ptr<ObjectStore> make_tier_store(std::unique_ptr<ObjectStore> object
 // The directory of "file:///absolute/path", without slashes at its end. Errors: invalid_argument.
 Result<std::string> directory_of_url(const std::string& url);
 
-// The objects of the tier at `url`, as they lie there. Nothing is asked of the other end yet.
-// Errors: invalid_argument naming what can be written.
-Result<std::unique_ptr<ObjectStore>> open_tier_objects(FileSystem& files, const std::string& url);
+// Where a tier is, and what belongs to it.
+struct TierPlace {
+    std::string url;                  // of a bucket without options
+    std::optional<S3Options> bucket;  // nothing: a directory
+};
+// "file:///absolute/path" or "s3://bucket/prefix?region=…", as parse_s3_url(). An s3 URL is never
+// in the error. Errors: invalid_argument naming what can be written.
+Result<TierPlace> parse_tier_url(const std::string& url);
+
+// The objects of the tier, as they lie there. Nothing is asked of the other end yet. Errors:
+// invalid_argument.
+Result<std::unique_ptr<ObjectStore>> open_tier_objects(FileSystem& files, const TierPlace& place);
 // The same as TierStore, for readers.
-Result<std::unique_ptr<ObjectStore>> open_tier_store(FileSystem& files, const std::string& url);
+Result<std::unique_ptr<ObjectStore>> open_tier_store(FileSystem& files, const TierPlace& place);
 
 }  // namespace walvault::storage

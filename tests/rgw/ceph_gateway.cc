@@ -64,14 +64,16 @@ std::string CephGateway::credentials(const std::string& access_key, const std::s
     return "file:" + path;
 }
 
-S3Options CephGateway::new_bucket() {
+S3Options CephGateway::new_bucket(bool with_object_lock) {
     S3Options options;
     options.bucket = "bucket" + std::to_string(++buckets_);
     options.endpoint = at("URL");
     options.region = at("REGION");
     options.credentials = credentials(at("ACCESS_KEY"), at("SECRET_KEY"));
     S3Client client(posix_file_system(), options, s3_endpoint(options).value());
-    auto made = client.perform({.method = "PUT"});
+    S3Request request{.method = "PUT"};
+    if (with_object_lock) request.headers = {{"x-amz-bucket-object-lock-enabled", "true"}};
+    auto made = client.perform(request);
     if (!made || !made->ok()) throw std::runtime_error("the bucket cannot be made");
     return options;
 }

@@ -26,7 +26,7 @@ public:
     void start();
 
     // Of a bucket that is made by this.
-    S3Options new_bucket();
+    S3Options new_bucket(bool with_object_lock = false);
     // What DIR/endpoint says.
     const std::string& at(const std::string& name) const { return endpoint_.at(name); }
     // "file:…" with these keys.

@@ -232,6 +232,65 @@ TEST_CASE("who may not, and what is not there, is told apart and is never absenc
     CHECK(store->info("b").error().code == Errc::not_found);
 }
 
+TEST_CASE("what is locked is removed by nobody until then, and what is not locked at once") {
+    S3Options options = gateway().new_bucket(true);
+    options.object_lock = "COMPLIANCE";
+    options.object_lock_for = std::chrono::hours(24);
+    options.part_bytes = options.multipart_above_bytes = 5_MiB;
+    auto store = open(options);
+    REQUIRE(store->put("main/wal/a.pack", as_bytes("x")).has_value());
+    REQUIRE(store->put("main/wal/b.pack", as_bytes(random_text(6_MiB, 3))).has_value());
+    REQUIRE(store->put("main/wal/c.tail/0000000000000000", as_bytes("x")).has_value());
+    for (const char* name : {"main/wal/a.pack", "main/wal/b.pack"}) {
+        Error error = store->remove(name).error();
+        INFO(error.message);
+        CHECK(error.code == Errc::refused);
+        CHECK(error.message.find("is locked in the store until 20") != std::string::npos);
+        CHECK(error.message.find("COMPLIANCE") != std::string::npos);
+    }
+    CHECK(as_text(store->get("main/wal/a.pack", 0, 9).value()) == "x");
+    // A piece of a tail goes for good: no version of it stays.
+    REQUIRE(store->remove("main/wal/c.tail/0000000000000000").has_value());
+    S3Client client(posix_file_system(), options, s3_endpoint(options).value());
+    S3Answer versions = client.perform({.method = "GET", .query = {{"versions", ""}}}).value();
+    CHECK(as_text(versions.body).find("a.pack") != std::string::npos);
+    CHECK(as_text(versions.body).find(".tail") == std::string::npos);
+}
+
+TEST_CASE("tags and encryption by the store are what the gateway has of an object") {
+    S3Options options = gateway().new_bucket();
+    options.tags = {{"team", "db"}, {"env", "a b"}};
+    options.multipart_above_bytes = options.part_bytes = 5_MiB;
+    auto store = open(options);
+    S3Client client(posix_file_system(), options, s3_endpoint(options).value());
+    for (std::uint64_t size : {std::uint64_t{10}, 6_MiB}) {
+        std::string name = "n" + std::to_string(size);
+        REQUIRE(store->put(name, as_bytes(random_text(size, size))).has_value());
+        S3Answer tags =
+            client.perform({.method = "GET", .key = name, .query = {{"tagging", ""}}}).value();
+        std::string_view text = as_text(tags.body);
+        CHECK(text.find("<Key>team</Key><Value>db</Value>") != std::string::npos);
+        CHECK(text.find("<Key>env</Key><Value>a b</Value>") != std::string::npos);
+    }
+}
+
+TEST_CASE("uploads that a killed writer left are found and aborted, below the prefix alone") {
+    S3Options options = gateway().new_bucket();
+    S3Client client(posix_file_system(), options, s3_endpoint(options).value());
+    options.prefix = "mine";
+    for (const char* key : {"mine/a", "mine/deep/b c", "minelike/c"})
+        REQUIRE(client.perform({.method = "POST", .key = key, .query = {{"uploads", ""}}})
+                    .value()
+                    .ok());
+    auto open_uploads = [&] {
+        S3Answer listed = client.perform({.method = "GET", .query = {{"uploads", ""}}}).value();
+        return parse_s3_uploads(listed.body).value().entries.size();
+    };
+    CHECK(open_uploads() == 3);
+    REQUIRE(open(options)->sweep().has_value());
+    CHECK(open_uploads() == 1);
+}
+
 TEST_CASE("nothing is lost and nothing is half where the gateway is killed during puts") {
     S3Options options = gateway().new_bucket();
     options.part_bytes = options.multipart_above_bytes = 5_MiB;

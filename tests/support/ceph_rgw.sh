@@ -168,6 +168,8 @@ rgw frontends = beast endpoint=127.0.0.1:$base ssl_endpoint=127.0.0.1:$((base + 
 rgw thread pool size = 64
 rgw run sync thread = false
 rgw dns name = s3.localhost
+# How long an upload stays locked whose completion a killed gateway had begun; ten minutes by default.
+rgw mp lock max time = 5
 CONF
 }
 

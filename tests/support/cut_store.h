@@ -23,6 +23,10 @@ public:
     Result<> put(const std::string& name, ByteSpan bytes) override {
         return call<Result<>>([&] { return objects_.put(name, bytes); });
     }
+    Result<> put_from(const std::string& name, std::uint64_t size_bytes,
+                      const ObjectSource& source) override {
+        return call<Result<>>([&] { return objects_.put_from(name, size_bytes, source); });
+    }
     Result<ByteBuffer> get(const std::string& name, std::uint64_t offset,
                            std::uint64_t length) override {
         return call<Result<ByteBuffer>>([&] { return objects_.get(name, offset, length); });

@@ -230,10 +230,14 @@ S3Imposter::Reply S3Imposter::carry_out(const ImposterRequest& request) {
     if (request.bucket != "bucket") return refusal(404, "NoSuchBucket");
     if (value_or(request.headers, "x-amz-content-sha256") != sha256_hex(as_bytes(request.body)))
         return refusal(400, "XAmzContentSHA256Mismatch");
-    if (!request.body.empty() &&
-        value_or(request.headers, "content-md5") != md5_base64(as_bytes(request.body)))
-        return refusal(400, "BadDigest");
-    if (request.method == "GET" && request.key.empty()) return list_objects(request);
+    if (request.headers.contains("content-md5")) {
+        if (request.headers.at("content-md5") != md5_base64(as_bytes(request.body)))
+            return refusal(400, "BadDigest");
+    } else if (wants_md5_ && !request.body.empty()) {
+        return refusal(400, "InvalidRequest");
+    }
+    if (request.method == "GET" && request.key.empty())
+        return request.has("uploads") ? list_uploads(request) : list_objects(request);
     if (request.method == "GET" || request.method == "HEAD") return get_object(request);
     if (request.method == "POST")
         return request.has("restore")   ? restore_object(request)
@@ -365,6 +369,16 @@ S3Imposter::Reply S3Imposter::list_objects(const ImposterRequest& request) {
     return {200, "Content-Type: application/xml\r\n", body + "</ListBucketResult>"};
 }
 
+S3Imposter::Reply S3Imposter::list_uploads(const ImposterRequest& request) {
+    std::string prefix = value_or(request.query, "prefix");
+    std::string body = "<?xml version=\"1.0\"?><ListMultipartUploadsResult>";
+    for (const auto& [id, upload] : uploads_)
+        if (upload.key.starts_with(prefix))
+            body += "<Upload><Key>" + upload.key + "</Key><UploadId>" + id + "</UploadId></Upload>";
+    body += "<IsTruncated>false</IsTruncated></ListMultipartUploadsResult>";
+    return {200, "Content-Type: application/xml\r\n", body};
+}
+
 S3Imposter::Reply S3Imposter::begin_upload(const ImposterRequest& request) {
     std::string id = "upload " + std::to_string(requests_.size()) + "/+";
     uploads_[id] = {
@@ -410,6 +424,10 @@ void S3Imposter::set_create_only(bool whole, bool in_parts) {
     std::lock_guard lock(mutex_);
     create_only_ = whole;
     create_only_in_parts_ = in_parts;
+}
+void S3Imposter::set_wants_md5(bool wants) {
+    std::lock_guard lock(mutex_);
+    wants_md5_ = wants;
 }
 void S3Imposter::set_page_keys(std::size_t count) {
     std::lock_guard lock(mutex_);

@@ -57,6 +57,8 @@ public:
     void set_faults(Chooser chooser);
     // What it would refuse with If-None-Match; both at first.
     void set_create_only(bool whole, bool in_parts);
+    // Refuses bodies without Content-MD5, as where objects are locked; not so at first.
+    void set_wants_md5(bool wants);
     void set_page_keys(std::size_t count);
 
     std::vector<ImposterRequest> requests() const;
@@ -108,6 +110,7 @@ private:
     Reply put_object(const ImposterRequest& request);
     Reply get_object(const ImposterRequest& request);
     Reply list_objects(const ImposterRequest& request);
+    Reply list_uploads(const ImposterRequest& request);
     Reply begin_upload(const ImposterRequest& request);
     Reply put_part(const ImposterRequest& request);
     Reply complete_upload(const ImposterRequest& request);
@@ -125,6 +128,7 @@ private:
     Chooser chooser_;
     bool create_only_ = true;
     bool create_only_in_parts_ = true;
+    bool wants_md5_ = false;
     std::size_t page_keys_ = 1000;
     std::chrono::seconds thaw_time_{4 * 3600};
     std::chrono::seconds ahead_{0};

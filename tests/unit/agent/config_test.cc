@@ -104,12 +104,15 @@ TEST_CASE("The example sets every key to its default and is accepted") {
     CHECK(load(example_config())->tiers.empty());
     // What a second copy would need stands there as comments.
     std::string text = example_config();
-    std::size_t at = text.find("\n# [repo.second]\n");
-    REQUIRE(at != std::string::npos);
-    for (const std::size_t end = text.find("\n\n", at + 1); at < end;
-         at = text.find('\n', at + 1)) {
-        const std::size_t name_end = text.find_first_not_of("abcdefghijklmnopqrstuvwxyz_", at + 3);
-        if (text[at + 3] == '[' || text.compare(name_end, 3, " = ") == 0) text.erase(at + 1, 2);
+    std::vector<std::string> lines{"[repo.second]"};
+    for (const ConfigKey& key : config_keys())
+        if (key.set_tier != nullptr)
+            lines.push_back(std::string(key.pattern.substr(key.pattern.rfind('.') + 1)) + " = ");
+    const std::size_t table = text.find("\n# [repo.second]");
+    for (const std::string& line : lines) {
+        const std::size_t at = text.find("\n# " + line, table);
+        REQUIRE_MESSAGE(at != std::string::npos, line);
+        text.erase(at + 1, 2);
     }
     auto example = load(text);
     REQUIRE(least);
@@ -137,6 +140,7 @@ TEST_CASE("Every default written in the table of keys is the default in force") 
             TierConfig tier;
             REQUIRE_MESSAGE(key.set_tier(tier, std::string(key.fallback)), key.pattern);
             CHECK(tier.offload_interval == TierConfig().offload_interval);
+            CHECK(tier.bucket == TierConfig().bucket);
             continue;
         }
         Config config = *least;
@@ -309,6 +313,56 @@ TEST_CASE("A repository is a local directory by its absolute path") {
     }
 }
 
+TEST_CASE("A second copy may be a bucket, with what belongs to it as keys of their own") {
+    const std::string store =
+        "[repo.cloud]\nurl = \"s3://backups/pg/main/\"\nregion = \"eu-west-1\"\n"
+        "endpoint = \"https://store.example:9000\"\nca_file = \"/etc/ca.pem\"\n"
+        "credentials = \"file:/etc/s3.key\"\nstorage_class_wal = \"STANDARD_IA\"\n"
+        "sse = \"aws:kms:alias/x\"\ntags = [\"team=db\", \"env=prod\"]\n"
+        "object_lock = \"compliance 30d\"\nbandwidth = \"20MiB/s\"\nconcurrency = \"8\"\n";
+    auto config = load(kLeast + store);
+    REQUIRE_MESSAGE(config, config.error().message);
+    const storage::TierPlace place = config->tiers.at(0).place();
+    CHECK(place.url == "s3://backups/pg/main");
+    REQUIRE(place.bucket);
+    CHECK(place.bucket->bucket == "backups");
+    CHECK(place.bucket->prefix == "pg/main");
+    CHECK(place.bucket->region == "eu-west-1");
+    CHECK(place.bucket->endpoint == "https://store.example:9000");
+    CHECK(place.bucket->credentials == "file:/etc/s3.key");
+    CHECK(place.bucket->storage_class_wal == "STANDARD_IA");
+    CHECK(place.bucket->sse == "aws:kms:alias/x");
+    CHECK(place.bucket->tags == storage::S3Pairs{{"team", "db"}, {"env", "prod"}});
+    CHECK(place.bucket->object_lock == "COMPLIANCE");
+    CHECK(place.bucket->object_lock_for == 30 * 24h);
+    CHECK(place.bucket->bandwidth == 20u << 20);
+    CHECK(place.bucket->concurrency == 8);
+    CHECK_FALSE(load(kLeast + "[repo.nas]\nurl = \"file:///m\"\n")->tiers.at(0).place().bucket);
+
+    auto message = [](const std::string& lines) { return message_of(kLeast + lines); };
+    const std::string bucket = "[repo.c]\nurl = \"s3://backups/x\"\n";
+    CHECK(contains(message("[repo.c]\nurl = \"s3://backups?region=x\"\n"), "keys of their own"));
+    CHECK(contains(message("[repo.c]\nurl = \"file:///m\"\nregion = \"x\"\n"),
+                   "repo.c.region is for a url of s3:// alone"));
+    CHECK(contains(message(bucket + "[repo.d]\nurl = \"s3://backups/x/y\"\n"), "inside of it"));
+    CHECK(load(kLeast + bucket + "[repo.d]\nurl = \"s3://backups/xy\"\n"));
+    CHECK(load(kLeast + bucket +
+               "[repo.d]\nurl = \"s3://backups/x\"\nendpoint = \"https://other\"\n"));
+    for (std::string line :
+         {"region = \"a b\"", "endpoint = \"store\"", "style = \"both\"", "ca_file = \"ca\"",
+          "credentials = \"SeCrEt\"", "credentials = \"imds:http://evil\"", "sse = \"SeCrEt\"",
+          "tags = [\"x\"]", "object_lock = \"compliance\"", "object_lock = \"governance 0d\"",
+          "bandwidth = \"20MB/s\"", "bandwidth = \"1KiB/s\"", "concurrency = \"0\"",
+          "concurrency = \"33\"", "storage_class = \"A B\""}) {
+        const std::string said = message(bucket + line + "\n");
+        CHECK_MESSAGE(contains(said, "repo.c." + line.substr(0, line.find(' '))), line, said);
+        CHECK_FALSE_MESSAGE(contains(said, "SeCrEt"), line);
+    }
+    CHECK(contains(message("[repo.c]\nurl = \"s3://k:SeCrEt@x/y\"\n"), "repo.c.url"));
+    CHECK_FALSE(contains(message("[repo.c]\nurl = \"s3://k:SeCrEt@x/y\"\n"), "SeCrEt"));
+    CHECK(contains(message("[repo.c]\nurl = \"s3://my.bucket\"\nstyle = \"host\"\n"), "style"));
+}
+
 TEST_CASE("A second copy is a table of its own, beside the primary one and not inside of it") {
     CHECK(load(kLeast)->tiers.empty());
     auto both = load(kLeast +
@@ -328,7 +382,6 @@ TEST_CASE("A second copy is a table of its own, beside the primary one and not i
     CHECK(contains(message("[repo.nas]\nurl = \"file:///srv\"\n"), "inside of it"));
     CHECK(contains(message("[repo.a]\nurl = \"file:///m\"\n[repo.b]\nurl = \"file:///m\"\n"),
                    "repo.a"));
-    CHECK(contains(message("[repo.nas]\nurl = \"s3://bucket\"\n"), "file://"));
     CHECK(contains(message("[repo.nas]\nurl = \"file:///m\"\noffload_interval = \"10ms\"\n"),
                    "between"));
     CHECK(contains(message("[repo.nas]\nurl = \"file:///m\"\nwal_level = 3\n"), "unknown key"));

@@ -128,4 +128,28 @@ TEST_CASE("a range is read as it must be") {
         CHECK_FALSE(parse_s3_range(text).has_value());
 }
 
+TEST_CASE("a page of uploads says which, and where the list goes on") {
+    const std::string head = "<ListMultipartUploadsResult>";
+    const std::string tail = "</ListMultipartUploadsResult>";
+    S3Uploads page =
+        parse_s3_uploads(as_bytes(head +
+                                  "<EncodingType>url</EncodingType><Upload><Key>a%2Fb+c</Key>"
+                                  "<UploadId>1~x</UploadId></Upload><IsTruncated>true</IsTruncated>"
+                                  "<NextKeyMarker>a%2Fb+c</NextKeyMarker>"
+                                  "<NextUploadIdMarker>1~x</NextUploadIdMarker>" +
+                                  tail))
+            .value();
+    REQUIRE(page.entries.size() == 1);
+    CHECK(page.entries[0].key == "a/b c");
+    CHECK(page.entries[0].id == "1~x");
+    CHECK(page.next_key == "a/b c");
+    CHECK(page.next_id == "1~x");
+    CHECK(parse_s3_uploads(as_bytes(head + tail)).value().entries.empty());
+    for (const std::string& text :
+         {std::string("<Other/>"), std::string("x"),
+          head + "<IsTruncated>true</IsTruncated>" + tail,
+          head + "<EncodingType>url</EncodingType><Upload><Key>%z</Key></Upload>" + tail})
+        CHECK(parse_s3_uploads(as_bytes(text)).error().code == Errc::corrupt);
+}
+
 }  // namespace walvault::storage

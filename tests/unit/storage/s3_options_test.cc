@@ -65,6 +65,30 @@ TEST_CASE("the place of a bucket follows from endpoint, region and style") {
     CHECK(s3_endpoint(options).value().path_root == "/bucket");
 }
 
+TEST_CASE("what belongs to a tier in a bucket can stand in its URL, too") {
+    S3Options options =
+        parse_s3_url(
+            "s3://bucket?storage_class_wal=STANDARD_IA&storage_class_base=GLACIER&sse=AES256"
+            "&tags=team=db,%20env=a%20b&object_lock=governance%2030d&concurrency=8"
+            "&bandwidth=20MiB/s&credentials=imds:")
+            .value();
+    CHECK(options.storage_class_wal == "STANDARD_IA");
+    CHECK(options.storage_class_base == "GLACIER");
+    CHECK(options.sse == "AES256");
+    CHECK(options.tags == S3Pairs{{"team", "db"}, {"env", "a b"}});
+    CHECK(options.object_lock == "GOVERNANCE");
+    CHECK(options.object_lock_for == std::chrono::hours(720));
+    CHECK(options.concurrency == 8);
+    CHECK(options.bandwidth == 20_MiB);
+    CHECK(options.credentials == "imds:");
+    REQUIRE(set_s3_option(options, "object_lock", "off").has_value());
+    REQUIRE(set_s3_option(options, "bandwidth", "off").has_value());
+    CHECK(options.object_lock.empty());
+    CHECK(options.bandwidth == 0);
+    REQUIRE(set_s3_option(options, "bandwidth", "100000").has_value());
+    CHECK(options.bandwidth == 100'000);
+}
+
 TEST_CASE("an s3 URL that cannot be meant is refused, and not repeated") {
     for (const char* url : {"",
                             "s3:",
@@ -88,6 +112,15 @@ TEST_CASE("an s3 URL that cannot be meant is refused, and not repeated") {
                             "s3://bucket?region=",
                             "s3://bucket?credentials=SeCrEt",
                             "s3://bucket?credentials=credential:../x",
+                            "s3://bucket?credentials=imds:http://evil",
+                            "s3://bucket?sse=SeCrEt",
+                            "s3://bucket?tags=SeCrEt",
+                            "s3://bucket?object_lock=compliance",
+                            "s3://bucket?object_lock=compliance%200d",
+                            "s3://bucket?concurrency=0",
+                            "s3://bucket?concurrency=1000",
+                            "s3://bucket?bandwidth=20MB/s",
+                            "s3://bucket?bandwidth=99999999999999999999GiB/s",
                             "s3://my.bucket?style=host",
                             "s3://bucket/a\nb"}) {
         INFO("url " << url);

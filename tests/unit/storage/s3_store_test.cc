@@ -5,6 +5,9 @@
 #include <sys/stat.h>
 
 #include <atomic>
+#include <condition_variable>
+#include <map>
+#include <mutex>
 #include <set>
 
 #include "tests/conformance/object_store_suite.h"
@@ -391,20 +394,176 @@ TEST_CASE("where nobody listens nothing is proven absent") {
     CHECK(at.store->list("").error().code == Errc::unavailable);
 }
 
-TEST_CASE("a storage class goes with every object") {
+TEST_CASE("a storage class goes with packs, by their kind, and with nothing else") {
     Fixture at;
     at.options.storage_class = "STANDARD_IA";
+    at.options.storage_class_wal = "GLACIER";
     at.options.multipart_above_bytes = 100;
     at.open();
-    REQUIRE(at.store->put("a", as_bytes("x")).has_value());
-    REQUIRE(at.store->put("b", pattern(101)).has_value());
+    const std::map<std::string, std::string> classes = {{"main/wal/1.pack", "GLACIER"},
+                                                        {"main/base/1_00001.pack", "STANDARD_IA"},
+                                                        {"main/base/1.manifest.pack", ""},
+                                                        {"ledger/1.log", ""},
+                                                        {"main/wal/1.tail/0000000000000000", ""}};
+    for (const auto& [name, expected] : classes)
+        REQUIRE(at.store->put(name, pattern(expected == "GLACIER" ? 101 : 1)).has_value());
     std::size_t seen = 0;
     for (const ImposterRequest& request : at.imposter.requests()) {
         bool makes = request.method == "PUT" ? !request.has("partNumber") : request.has("uploads");
-        seen += makes ? 1 : 0;
-        if (makes) CHECK(request.headers.at("x-amz-storage-class") == "STANDARD_IA");
+        std::string name = request.key.substr(std::min<std::size_t>(5, request.key.size()));
+        if (!makes || !classes.contains(name)) continue;
+        ++seen;
+        auto given = request.headers.find("x-amz-storage-class");
+        CHECK((given == request.headers.end() ? "" : given->second) == classes.at(name));
     }
-    CHECK(seen >= 4);
+    CHECK(seen == classes.size());
+}
+
+TEST_CASE("encryption by the store, tags and a lock go with what is there to stay") {
+    Fixture at;
+    at.options.sse = "aws:kms:alias/mine";
+    at.options.tags = {{"team", "db"}, {"env", "a b"}};
+    at.options.object_lock = "COMPLIANCE";
+    at.options.object_lock_for = std::chrono::hours(48);
+    at.open();
+    at.imposter.set_wants_md5(true);
+    REQUIRE(at.store->put("main/wal/1.pack", pattern(2_MiB)).has_value());
+    REQUIRE(at.store->put("main/wal/1.tail/0000000000000000", pattern(10)).has_value());
+    bool saw_pack = false;
+    for (const ImposterRequest& request : at.imposter.requests()) {
+        if (request.method != "PUT") continue;
+        CHECK(request.headers.at("x-amz-server-side-encryption") == "aws:kms");
+        CHECK(request.headers.at("x-amz-server-side-encryption-aws-kms-key-id") == "alias/mine");
+        CHECK(request.headers.at("x-amz-tagging") == "env=a%20b&team=db");
+        bool locked = request.headers.contains("x-amz-object-lock-mode");
+        CHECK(locked == (request.key == "main/main/wal/1.pack"));
+        if (!locked) continue;
+        saw_pack = true;
+        CHECK(request.headers.at("x-amz-object-lock-mode") == "COMPLIANCE");
+        std::string until = request.headers.at("x-amz-object-lock-retain-until-date");
+        CHECK(until.size() == std::string("2026-01-01T00:00:00Z").size());
+        CHECK(until > to_utc_text(system_clock().now() + std::chrono::hours(47)));
+        CHECK(until < to_utc_text(system_clock().now() + std::chrono::hours(49)));
+    }
+    CHECK(saw_pack);
+}
+
+TEST_CASE("large bodies go without a second digest until the store asks for one") {
+    Fixture at;
+    REQUIRE(at.store->put("a", pattern(2_MiB)).has_value());
+    auto has_md5 = [&] { return at.imposter.requests().back().headers.contains("content-md5"); };
+    CHECK_FALSE(has_md5());
+    at.imposter.set_wants_md5(true);
+    REQUIRE(at.store->put("b", pattern(2_MiB)).has_value());
+    CHECK(has_md5());
+    std::size_t before = at.imposter.requests().size();
+    REQUIRE(at.store->put("c", pattern(2_MiB)).has_value());
+    CHECK(at.imposter.requests().size() == before + 1);
+}
+
+TEST_CASE("an object that is put from a source is read in parts, and as often as it is sent") {
+    Fixture at;
+    at.options.multipart_above_bytes = at.options.part_bytes = 5_MiB;
+    at.options.concurrency = 2;
+    at.open();
+    const ByteBuffer bytes = pattern(22_MiB + 3);
+    std::atomic<std::uint64_t> longest{0};
+    std::atomic<std::uint64_t> asked{0};
+    const ObjectSource source = [&](std::uint64_t offset,
+                                    std::uint64_t length) -> Result<ByteBuffer> {
+        longest = std::max(longest.load(), length);
+        asked += length;
+        const ByteSpan part = ByteSpan(bytes).subspan(offset, length);
+        return ByteBuffer(part.begin(), part.end());
+    };
+    REQUIRE(at.store->put_from("a", bytes.size(), source).has_value());
+    CHECK(longest == 5_MiB);
+    CHECK(asked == bytes.size());
+    CHECK((at.store->get("a", 0, bytes.size()).value() == bytes));
+    REQUIRE(at.store->put_from("small", 100, source).has_value());
+    CHECK(at.store->put_from("a", bytes.size(), source).error().code == Errc::refused);
+
+    const ObjectSource broken = [&](std::uint64_t offset,
+                                    std::uint64_t length) -> Result<ByteBuffer> {
+        if (offset > 0) return fail(Errc::io, "a bad sector");
+        return source(offset, length);
+    };
+    Error error = at.store->put_from("b", bytes.size(), broken).error();
+    CHECK(error.code == Errc::io);
+    CHECK(error.message.find("a bad sector") != std::string::npos);
+    const ObjectSource shorter = [](std::uint64_t, std::uint64_t) -> Result<ByteBuffer> {
+        return ByteBuffer(3);
+    };
+    CHECK(at.store->put_from("b", bytes.size(), shorter).error().code == Errc::corrupt);
+    CHECK(at.object("main/b") == "(none)");
+    CHECK(at.imposter.open_uploads() == 0);
+}
+
+TEST_CASE("no more requests than wanted are sent at once, and no more bytes than wanted a second") {
+    Fixture at;
+    at.options.concurrency = 2;
+    at.options.stall_timeout = seconds(60);
+    at.open();
+    REQUIRE(at.store->honours_create_only(1).value());
+    std::mutex mutex;
+    std::condition_variable more;
+    int waiting = 0;
+    at.imposter.set_faults([&](const ImposterRequest& request) {
+        if (request.method != "PUT") return ImposterFault{};
+        std::lock_guard lock(mutex);
+        ++waiting;
+        more.notify_all();
+        return ImposterFault{Kind::hang};
+    });
+    std::vector<std::thread> writers;
+    for (int number = 0; number < 5; ++number)
+        writers.emplace_back([&, number] {
+            CHECK(at.store->put("w" + std::to_string(number), as_bytes("x")).error().code ==
+                  Errc::cancelled);
+        });
+    {
+        std::unique_lock lock(mutex);
+        REQUIRE(more.wait_for(lock, seconds(30), [&] { return waiting == 2; }));
+        CHECK_FALSE(
+            more.wait_for(lock, std::chrono::milliseconds(300), [&] { return waiting > 2; }));
+    }
+    at.store->cancel();
+    for (std::thread& writer : writers)
+        writer.join();
+
+    Fixture slow;
+    slow.options.bandwidth = 2_MiB;
+    slow.open();
+    auto began = steady_clock::now();
+    REQUIRE(slow.store->put("a", pattern(1_MiB)).has_value());
+    REQUIRE(slow.store->put("b", pattern(1_MiB)).has_value());
+    auto took = steady_clock::now() - began;
+    CHECK(took > std::chrono::milliseconds(850));
+    CHECK(took < seconds(10));
+}
+
+TEST_CASE("uploads that nobody will finish are swept away once") {
+    Fixture at;
+    at.options.multipart_above_bytes = at.options.part_bytes = 5_MiB;
+    at.options.retry_for = seconds(0);
+    at.open();
+    REQUIRE(at.store->honours_create_only(6_MiB).value());
+    // As a killed writer leaves it: begun and never ended.
+    at.imposter.set_faults([](const ImposterRequest& request) {
+        return request.has("partNumber") || request.method == "DELETE"
+                   ? ImposterFault{Kind::answer, 403, "AccessDenied"}
+                   : ImposterFault{};
+    });
+    CHECK_FALSE(at.store->put("a", pattern(6_MiB)).has_value());
+    CHECK(at.imposter.open_uploads() == 1);
+    CHECK(at.store->sweep().error().code == Errc::unavailable);
+    at.imposter.set_faults({});
+    at.open();
+    CHECK(at.store->sweep().has_value());
+    CHECK(at.imposter.open_uploads() == 0);
+    std::size_t before = at.imposter.requests().size();
+    CHECK(at.store->sweep().has_value());
+    CHECK(at.imposter.requests().size() == before);
 }
 
 }  // namespace walvault::storage

@@ -99,14 +99,23 @@ TEST_CASE("a tail is put as one piece, removed with all of them, and read where 
     CHECK(names_of(*tier.store, "") == std::vector<std::string>{"w/b.tail"});
 }
 
-TEST_CASE("a tier is named by a directory's absolute path, and by nothing else") {
+TEST_CASE("a tier is named by a directory's absolute path or by a bucket, and by nothing else") {
     CHECK(must(directory_of_url("file:///mnt/backup//")) == "/mnt/backup");
+    CHECK(must(parse_tier_url("file:///mnt/backup//")).url == "file:///mnt/backup");
+    CHECK_FALSE(must(parse_tier_url("file:///mnt/backup")).bucket);
+    const TierPlace place = must(parse_tier_url("s3://bucket/prefix/?region=eu-west-1"));
+    CHECK(place.url == "s3://bucket/prefix");
+    CHECK(place.bucket->region == "eu-west-1");
+    CHECK(must(open_tier_store(posix_file_system(), place))->url() == "s3://bucket/prefix");
     for (const char* url : {"", "/mnt/backup", "file://mnt/backup", "file:///", "file:///a/../b",
-                            "file:///a?b", "file:///a%20b"}) {
-        auto opened = open_tier_store(posix_file_system(), url);
-        REQUIRE_MESSAGE(!opened, url);
-        CHECK(opened.error().code == Errc::invalid_argument);
-        CHECK(opened.error().hint.find("file:///") != std::string::npos);
+                            "file:///a?b", "S3://bucket/prefix", "file:///a%20b", "s3:/bucket",
+                            "s3://k:SeCrEt@bucket/x", "https://bucket"}) {
+        auto parsed = parse_tier_url(url);
+        REQUIRE_MESSAGE(!parsed, url);
+        CHECK(parsed.error().code == Errc::invalid_argument);
+        CHECK((parsed.error().message + parsed.error().hint).find("SeCrEt") == std::string::npos);
+        const bool of_bucket = std::string(url).starts_with("s3://");
+        CHECK(parsed.error().hint.find(of_bucket ? "s3://" : "file:///") != std::string::npos);
     }
 }
 

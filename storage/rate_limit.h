@@ -1,0 +1,36 @@
+// RateLimit: when the next bytes may go, so that no more than so many go in a second. Pure.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+
+namespace walvault::storage {
+
+// What was not used is not saved up, but for kBurst.
+class RateLimit {
+public:
+    using Time = std::chrono::steady_clock::time_point;
+    static constexpr std::chrono::milliseconds kBurst{50};
+
+    explicit RateLimit(std::uint64_t bytes_per_second) : bytes_per_second_(bytes_per_second) {}
+
+    // The most that is worth asking for at once: small, so that what is sent flows.
+    std::uint64_t piece_bytes() const {
+        return std::clamp<std::uint64_t>(bytes_per_second_ / 20, 4096, std::uint64_t{1} << 20);
+    }
+    // Takes `bytes` into account and returns when they may go.
+    Time reserve(std::uint64_t bytes, Time now) {
+        const Time start = std::max(next_, now - kBurst);
+        const auto seconds = static_cast<double>(bytes) / static_cast<double>(bytes_per_second_);
+        next_ = start + std::chrono::duration_cast<std::chrono::steady_clock::duration>(
+                            std::chrono::duration<double>(seconds));
+        return start;
+    }
+
+private:
+    std::uint64_t bytes_per_second_;
+    Time next_{};
+};
+
+}  // namespace walvault::storage

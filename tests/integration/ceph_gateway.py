@@ -1,0 +1,94 @@
+"""Ceph's RADOS gateway for a test: started by tests/support/ceph_rgw.sh, asked with curl."""
+
+import os
+import pathlib
+import re
+import subprocess
+import unittest
+import urllib.parse
+
+from harness import ROOT
+
+SCRIPT = ROOT / "tests" / "support" / "ceph_rgw.sh"
+
+
+def missing_packages():
+    done = subprocess.run([SCRIPT, "missing"], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+class Gateway:
+    """An empty gateway in `directory`; what is stored survives its death. close() ends it and removes everything."""
+
+    def __init__(self, directory):
+        if missing_packages():
+            raise unittest.SkipTest(f"needs {' '.join(missing_packages())}")
+        self.directory = pathlib.Path(directory)
+        self.environment = {**os.environ, "CEPH_STORE": "bluestore", "CEPH_OWNER": str(os.getpid())}
+        self.run("start")
+        lines = (self.directory / "endpoint").read_text().split()
+        self.endpoint = dict(line.split("=", 1) for line in lines)
+        self.buckets = 0
+
+    def run(self, command):
+        subprocess.run([SCRIPT, command, self.directory], check=True, env=self.environment, capture_output=True)
+
+    def close(self):
+        self.run("wipe")
+
+    def kill(self):
+        self.run("kill-gateway")
+
+    def start(self):
+        self.run("start-gateway")
+
+    def admin(self, *arguments):
+        subprocess.run(["radosgw-admin", "-c", self.directory / "ceph.conf", "-n", "client.rgw", *arguments],
+                       check=True, capture_output=True, timeout=60)
+
+    def ask(self, method, path, query=(), body=""):
+        """Sends a signed request and returns the body of its answer."""
+        encoded = "&".join(f"{name}={urllib.parse.quote(value, safe='')}" for name, value in sorted(query))
+        url = f"{self.endpoint['URL']}/{path}" + (f"?{encoded}" if encoded else "")
+        config = f"""url = "{url}"
+request = "{method}"
+user = "{self.endpoint['ACCESS_KEY']}:{self.endpoint['SECRET_KEY']}"
+aws-sigv4 = "aws:amz:{self.endpoint['REGION']}:s3"
+header = "x-amz-content-sha256: UNSIGNED-PAYLOAD"
+noproxy = "*"
+silent
+show-error
+fail-with-body
+"""
+        if method == "PUT":
+            config += f'data-binary = "{body}"\n'
+        done = subprocess.run(["curl", "-q", "-K", "-"], input=config, capture_output=True, text=True, timeout=60)
+        if done.returncode != 0:
+            raise AssertionError(f"{method} {path} {encoded}: {done.stderr}{done.stdout}")
+        return done.stdout
+
+    def new_bucket(self):
+        self.buckets += 1
+        name = f"bucket{self.buckets}"
+        self.ask("PUT", name)
+        return name
+
+    def list(self, bucket, prefix=""):
+        """The objects below `prefix`: {name: (size, ETag)}."""
+        found, token = {}, None
+        while True:
+            query = [("list-type", "2"), ("prefix", prefix)]
+            if token:
+                query.append(("continuation-token", token))
+            page = self.ask("GET", bucket, query)
+            for entry in re.findall(r"<Contents>(.*?)</Contents>", page):
+                value = lambda tag: re.search(f"<{tag}>(.*?)</{tag}>", entry)[1]
+                found[value("Key")] = (int(value("Size")), value("ETag"))
+            more = re.search(r"<NextContinuationToken>(.*?)</NextContinuationToken>", page)
+            if not more:
+                return found
+            token = more[1]
+
+    def uploads(self, bucket):
+        """The keys of uploads in parts that were begun and not ended."""
+        return re.findall(r"<Upload>.*?<Key>(.*?)</Key>", self.ask("GET", bucket, [("uploads", "")]))
