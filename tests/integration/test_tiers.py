@@ -231,7 +231,7 @@ class TierRefusalsTest(TierCase):
         self.agent.error("info", "--from", url, expect=2)
         self.agent.error("info", "--key-file", key, expect=2)
         self.agent.error("backup", *self.from_tier(), expect=2)
-        self.assertIn("file:///", self.agent.error("info", "--from", "s3://bucket/x", "--key-file", key,
+        self.assertIn("file:///", self.agent.error("info", "--from", "ftp://bucket/x", "--key-file", key,
                                                    expect=2)["hint"])
         self.agent.error("info", "--from", "file:///nowhere", "--key-file", self.agent.key, expect=6)
         self.agent.error("info", *self.from_tier(), "--server", "absent", expect=1)
