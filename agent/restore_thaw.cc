@@ -56,7 +56,12 @@ Result<> RestoreThaw::open_job(OpenedView& opened, const std::string& pgdata) {
 
 Result<ThawNeeds> RestoreThaw::needs(OpenedView& opened, const RestorePlan* plan) const {
     const bool widest = round_ > 0;
-    if (plan != nullptr) return needs_of_restore(*opened.view, plan->stop, widest);
+    if (plan != nullptr) {
+        const Lsn wal_to = plan->wal_in_place
+                               ? plan->stop.wal_to_lsn
+                               : segment_end(plan->stop.wal_to_lsn, plan->cluster.segment_bytes);
+        return needs_of_restore(*opened.view, plan->stop, wal_to, widest);
+    }
     const std::string refused = opened.store->archive()->last_refused();
     if (opened.view == nullptr) return ThawNeeds{storage::ThawItem{.name = refused}};
     return needs_to_look(*opened.view, opened.cluster.name, refused, widest);

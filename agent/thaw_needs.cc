@@ -94,6 +94,14 @@ Result<> add_wal(RepositoryView& view, const std::string& cluster, const Id16& h
     return {};
 }
 
+Result<std::uint64_t> segment_bytes_of(RepositoryView& view, const std::string& name) {
+    WV_TRY(auto clusters, view.clusters());
+    for (const auto& cluster : clusters)
+        if (cluster.name == name && cluster.segment_bytes > 0) return cluster.segment_bytes;
+    return fail(Errc::corrupt,
+                "the repository does not say how large WAL segments of " + name + " are");
+}
+
 // The newest that is consistent before `lsn`; else the oldest.
 const pb::BackupInfo* base_before(const std::vector<pb::BackupInfo>& bases, Lsn lsn) {
     const pb::BackupInfo* found = bases.empty() ? nullptr : &bases.front();
@@ -104,11 +112,16 @@ const pb::BackupInfo* base_before(const std::vector<pb::BackupInfo>& bases, Lsn 
 
 }  // namespace
 
-Result<ThawNeeds> needs_of_restore(RepositoryView& view, const StopPoint& stop, bool widest) {
+Lsn segment_end(Lsn lsn, std::uint64_t segment_bytes) {
+    return (lsn + (segment_bytes - 1)).round_down(segment_bytes);
+}
+
+Result<ThawNeeds> needs_of_restore(RepositoryView& view, const StopPoint& stop, Lsn wal_to,
+                                   bool widest) {
     ThawNeeds needs;
     WV_CHECK(add_base(view, stop.base, widest, needs));
-    WV_CHECK(add_wal(view, stop.history.cluster, stop.history.id, stop.wal_from_lsn,
-                     stop.wal_to_lsn, needs));
+    WV_CHECK(
+        add_wal(view, stop.history.cluster, stop.history.id, stop.wal_from_lsn, wal_to, needs));
     return needs;
 }
 
@@ -129,7 +142,10 @@ Result<ThawNeeds> needs_to_look(RepositoryView& view, const std::string& cluster
         const pb::BackupInfo* base = base_before(bases, Lsn{pack->start_lsn()});
         if (base == nullptr) return needs;
         WV_CHECK(add_base(view, *base, widest, needs));
-        WV_CHECK(add_wal(view, cluster, id, Lsn{base->start_lsn()}, Lsn{pack->end_lsn()}, needs));
+        WV_TRY(const std::uint64_t segment, segment_bytes_of(view, cluster));
+        const Lsn from = Lsn{base->start_lsn()}.round_down(segment);
+        WV_CHECK(
+            add_wal(view, cluster, id, from, segment_end(Lsn{pack->end_lsn()}, segment), needs));
     }
     return needs;
 }

@@ -31,6 +31,8 @@ class ArchiveTest(StageCase):
         make_table(self.primary, "first", 20000)
         self.moment = now_micros()
         make_table(self.primary, "second", 20000)
+        # Behind the packs that tell where that moment is, in the same segment.
+        make_table(self.primary, "third", 20000)
         self.agent.wait_until_flushed()
         self.assertEqual(self.agent.stop(), 0)
         self.agent.cli("repo", "copy", f"file://{self.agent.repo}", self.imposter.url())
@@ -99,7 +101,7 @@ class ArchiveTest(StageCase):
         self.imposter.say("thaw", 30)
         self.imposter.say("tick", 1)
         restored = self.run_restore("latest", "latest", "--yes").open()
-        self.check_tables(restored, "early", "first", "second")
+        self.check_tables(restored, "early", "first", "second", "third")
         restored.discard()
         objects, paid = self.imposter.retrievals()
         self.assertGreater(objects, 3)
@@ -107,7 +109,7 @@ class ArchiveTest(StageCase):
         self.assertFalse(pathlib.Path(f"{self.pgdata('latest')}.walvault-thaw").exists())
         # Thawed already: nothing to ask for.
         restored = self.run_restore("again", "latest").open()
-        self.check_tables(restored, "early", "first", "second")
+        self.check_tables(restored, "early", "first", "second", "third")
         restored.discard()
         self.assertEqual(self.imposter.retrievals(), (objects, paid))
 
@@ -137,7 +139,7 @@ class ArchiveTest(StageCase):
         self.assertFalse((pgdata / "global" / "pg_control").exists(), "nothing may look complete")
         self.imposter.say("advance", 3700)
         restored = self.run_restore("killed", "latest").open()
-        self.check_tables(restored, "early", "first", "second")
+        self.check_tables(restored, "early", "first", "second", "third")
         restored.discard()
         self.assertEqual(self.imposter.retrievals(), paid)
         self.assertFalse(record.exists())

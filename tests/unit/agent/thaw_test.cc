@@ -284,7 +284,7 @@ struct Stored {
     StopPoint stop;
 
     Stored() {
-        view.cluster_records = {{"main", 1, 16 << 20, 150000}};
+        view.cluster_records = {{"main", 1, 400, 150000}};
         storage::HistoryRecord history{.cluster = "main",
                                        .id = id16(1),
                                        .timeline = 1,
@@ -350,12 +350,14 @@ std::vector<std::string> with_wal(std::vector<std::string> names) {
 
 TEST_CASE("a restore needs the packs of its chunks, its manifest and the WAL between") {
     Stored at;
-    CHECK(Stored::names(needs_of_restore(at.view, at.stop, false).value()) ==
+    CHECK(Stored::names(needs_of_restore(at.view, at.stop, at.stop.wal_to_lsn, false).value()) ==
           with_wal({"main/base/20260101T000000Z.pack", "main/base/20260102T000000Z.manifest.pack",
                     "main/base/20260102T000000Z.pack"}));
+    CHECK(segment_end(Lsn{501}, 400) == Lsn{800});
+    CHECK(segment_end(Lsn{800}, 400) == Lsn{800});
     at.view.chunk_packs[id32(1)] = id16(102);
     CHECK(
-        Stored::names(needs_of_restore(at.view, at.stop, false).value()) ==
+        Stored::names(needs_of_restore(at.view, at.stop, at.stop.wal_to_lsn, false).value()) ==
         with_wal({"main/base/20260102T000000Z.manifest.pack", "main/base/20260102T000000Z.pack"}));
 }
 
@@ -365,21 +367,26 @@ TEST_CASE("where it cannot be told which packs those are, all that can be are ne
     const auto by_then =
         with_wal({"main/base/20260101T000000Z.pack", "main/base/20260102T000000Z.manifest.pack",
                   "main/base/20260102T000000Z.pack"});
-    CHECK(Stored::names(needs_of_restore(at.view, at.stop, false).value()) == by_then);
-    CHECK(needs_of_restore(at.view, at.stop, true)->size() == by_then.size() + 1);
+    CHECK(Stored::names(needs_of_restore(at.view, at.stop, at.stop.wal_to_lsn, false).value()) ==
+          by_then);
+    CHECK(needs_of_restore(at.view, at.stop, at.stop.wal_to_lsn, true)->size() ==
+          by_then.size() + 1);
     at.view.manifest_error = Error{Errc::archived, "archived"};
-    CHECK(Stored::names(needs_of_restore(at.view, at.stop, false).value()) == by_then);
+    CHECK(Stored::names(needs_of_restore(at.view, at.stop, at.stop.wal_to_lsn, false).value()) ==
+          by_then);
     at.view.manifest_error = Error{Errc::corrupt, "damaged"};
-    CHECK(needs_of_restore(at.view, at.stop, false).error().code == Errc::corrupt);
+    CHECK(needs_of_restore(at.view, at.stop, at.stop.wal_to_lsn, false).error().code ==
+          Errc::corrupt);
 }
 
 TEST_CASE("where the target lies in archived WAL, what leads there is needed at once") {
     Stored at;
     CHECK(Stored::names(needs_to_look(at.view, "main", "main/wal/5.pack", false).value()) ==
-          std::vector<std::string>{"main/base/20260101T000000Z.pack",
-                                   "main/base/20260102T000000Z.manifest.pack",
-                                   "main/base/20260102T000000Z.pack", "main/wal/3.pack",
-                                   "main/wal/4.pack", "main/wal/5.pack", "main/wal/5.pack"});
+          std::vector<std::string>{
+              "main/base/20260101T000000Z.pack", "main/base/20260102T000000Z.manifest.pack",
+              "main/base/20260102T000000Z.pack", "main/wal/0.pack", "main/wal/1.pack",
+              "main/wal/2.pack", "main/wal/3.pack", "main/wal/4.pack", "main/wal/5.pack",
+              "main/wal/5.pack", "main/wal/6.pack", "main/wal/7.pack"});
     CHECK(Stored::names(needs_to_look(at.view, "main", "ledger/1", false).value()) ==
           std::vector<std::string>{"ledger/1"});
 }
