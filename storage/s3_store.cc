@@ -96,6 +96,8 @@ public:
         WV_TRY(std::string key, key_of(name));
         const S3PartSource parts = [&source](std::uint64_t offset, std::uint64_t length,
                                              ByteBuffer& room) -> Result<ByteSpan> {
+            // The part before goes first: two of them would be twice the memory.
+            room = ByteBuffer();
             WV_TRY(room, read_source(source, offset, length));
             return ByteSpan(room);
         };

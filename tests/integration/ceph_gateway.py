@@ -31,7 +31,9 @@ class Gateway:
         self.buckets = 0
 
     def run(self, command):
-        subprocess.run([SCRIPT, command, self.directory], check=True, env=self.environment, capture_output=True)
+        done = subprocess.run([SCRIPT, command, self.directory], env=self.environment, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise AssertionError(f"ceph_rgw.sh {command}: {done.stderr}")
 
     def close(self):
         self.run("wipe")

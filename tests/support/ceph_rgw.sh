@@ -228,7 +228,7 @@ start_gateway() {
         : >"$dir/gateway/made"
     fi
     launch gateway radosgw -c "$dir/ceph.conf" -n client.rgw -f
-    wait_for gateway 300 gateway_answers
+    wait_for gateway 900 gateway_answers
 }
 
 # Whatever becomes of the owner, nothing is left running.
