@@ -382,7 +382,8 @@ Result<> check_from(const std::string& verb, const Globals& globals) {
             fmt::format("{} does not read from a copy", verb),
             "--from and --key-file are for info, log, resolve, restore, verify, repo and wal-get");
     if (globals.from.empty() && verb != "repo")
-        return usage("--key-file needs --from", "--from file:///mnt/backup/walvault or s3://bucket/prefix");
+        return usage("--key-file needs --from",
+                     "--from file:///mnt/backup/walvault or s3://bucket/prefix");
     if (globals.key_path.empty() && !globals.from_is_name())
         return usage("--from URL needs --key-file",
                      "the file of the master key, which is kept apart from every copy");

@@ -4,12 +4,10 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 
-#include "agent/config_archive.h"
+#include "agent/config_values.h"
 #include "agent/fetch_command.h"
 #include "agent/render.h"
-#include "storage/tier_store.h"
 
 namespace walvault::agent {
 namespace {
@@ -18,62 +16,34 @@ using std::chrono::hours;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-tl::unexpected<Error> wrong(std::string message, std::string hint = {}) {
-    return fail(Errc::invalid_argument, std::move(message), std::move(hint));
-}
-
-Result<int> parse_integer(const std::string& text, int least, int most) {
-    int number = 0;
-    auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-    if (error != std::errc{} || end != text.data() + text.size() || number < least || number > most)
-        return wrong(fmt::format("\"{}\" is not a whole number from {} to {}", text, least, most));
-    return number;
-}
-
-Result<milliseconds> duration_between(const std::string& text, milliseconds least,
-                                      milliseconds most) {
-    WV_TRY(milliseconds value, parse_duration(text));
-    if (value < least || value > most)
-        return wrong(fmt::format("\"{}\" is not between {} and {}", text, format_duration(least),
-                                 format_duration(most)));
-    return value;
-}
-
-Result<std::uint64_t> size_between(const std::string& text, std::uint64_t least,
-                                   std::uint64_t most) {
-    WV_TRY(std::uint64_t value, parse_size(text));
-    if (value < least || value > most)
-        return wrong(fmt::format("\"{}\" is not between {} and {}", text, format_size(least),
-                                 format_size(most)));
-    return value;
-}
-
 Result<> set_version(Config&, ServerConfig*, const std::string& text) {
     if (text == "1") return {};
-    return wrong(fmt::format("config_version {} is not known; this build reads version 1", text));
+    return wrong_value(
+        fmt::format("config_version {} is not known; this build reads version 1", text));
 }
 
 Result<> set_conninfo(Config&, ServerConfig* server, const std::string& text) {
     if (text.empty())
-        return wrong("the connection string is empty",
-                     "for example host=/run/postgresql user=postgres");
+        return wrong_value("the connection string is empty",
+                           "for example host=/run/postgresql user=postgres");
     if (holds_password(text))
-        return wrong("the connection string holds a password",
-                     "use peer authentication, passfile=/path, a .pgpass file or a service file");
+        return wrong_value(
+            "the connection string holds a password",
+            "use peer authentication, passfile=/path, a .pgpass file or a service file");
     server->conninfo = text;
     return {};
 }
 
 Result<> set_acknowledge(Config&, ServerConfig* server, const std::string& text) {
     if (text != "flushed" && text != "offloaded")
-        return wrong(fmt::format("\"{}\" is neither flushed nor offloaded", printable(text)));
+        return wrong_value(fmt::format("\"{}\" is neither flushed nor offloaded", printable(text)));
     server->acknowledge = text == "offloaded" ? Acknowledge::offloaded : Acknowledge::flushed;
     return {};
 }
 
 Result<> set_standby_slots(Config&, ServerConfig* server, const std::string& text) {
     if (text != "on" && text != "off")
-        return wrong(fmt::format("\"{}\" is neither on nor off", printable(text)));
+        return wrong_value(fmt::format("\"{}\" is neither on nor off", printable(text)));
     server->standby_slots = text == "on";
     return {};
 }
@@ -83,7 +53,7 @@ Result<> set_slot(Config&, ServerConfig* server, const std::string& text) {
         !text.empty() && text.size() <= 63 &&
         text.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_") == std::string::npos;
     if (!good)
-        return wrong(
+        return wrong_value(
             fmt::format("\"{}\" is not a slot name: 1 to 63 of a-z, 0-9 and _", printable(text)));
     server->slot = text;
     return {};
@@ -91,8 +61,9 @@ Result<> set_slot(Config&, ServerConfig* server, const std::string& text) {
 
 Result<> set_time_zone(Config&, ServerConfig* server, const std::string& text) {
     if (!text.empty() && !is_time_zone(text))
-        return wrong(fmt::format("\"{}\" is not a name of the time zone database", printable(text)),
-                     "for example Europe/Berlin; UTC is Etc/UTC");
+        return wrong_value(
+            fmt::format("\"{}\" is not a name of the time zone database", printable(text)),
+            "for example Europe/Berlin; UTC is Etc/UTC");
     server->time_zone = text;
     return {};
 }
@@ -143,7 +114,8 @@ Result<> set_every(Config&, ServerConfig* server, const std::string& text) {
 
 Result<> set_checkpoint(Config&, ServerConfig* server, const std::string& text) {
     if (text != "fast" && text != "spread")
-        return wrong(fmt::format("\"{}\" is neither \"fast\" nor \"spread\"", printable(text)));
+        return wrong_value(
+            fmt::format("\"{}\" is neither \"fast\" nor \"spread\"", printable(text)));
     server->backup.fast_checkpoint = text == "fast";
     return {};
 }
@@ -154,147 +126,10 @@ Result<> set_max_rate(Config&, ServerConfig* server, const std::string& text) {
         return {};
     }
     if (!text.ends_with("/s"))
-        return wrong(fmt::format("\"{}\" is not a rate like 200MiB/s", printable(text)));
+        return wrong_value(fmt::format("\"{}\" is not a rate like 200MiB/s", printable(text)));
     // PostgreSQL's own bounds for MAX_RATE.
     WV_TRY(server->backup.max_rate_bytes,
            size_between(text.substr(0, text.size() - 2), 32ull << 10, 1ull << 30));
-    return {};
-}
-
-Result<std::string> directory_in(const std::string& url) {
-    auto root = storage::directory_of_url(url);
-    if (root) return root;
-    return wrong(fmt::format("\"{}\": {}", printable(url), root.error().message),
-                 root.error().hint);
-}
-
-Result<> set_url(Config& config, ServerConfig*, const std::string& text) {
-    WV_TRY(config.repo.root, directory_in(text));
-    return {};
-}
-
-Result<> set_tier_url(TierConfig& tier, const std::string& text) {
-    tier.is_bucket = text.starts_with("s3://");
-    if (!tier.is_bucket && text.starts_with("file://")) {
-        WV_TRY(std::string root, directory_in(text));
-        tier.url = "file://" + root;
-        return {};
-    }
-    // What was written is not repeated: somebody may have put keys into it.
-    if (text.find('?') != std::string::npos)
-        return wrong("the options of a bucket are keys of their own here",
-                     "url = \"s3://bucket/prefix\", region = \"…\", endpoint = \"…\"");
-    WV_TRY(storage::TierPlace place, storage::parse_tier_url(text));
-    tier.url = place.url;
-    tier.bucket.bucket = place.bucket->bucket;
-    tier.bucket.prefix = place.bucket->prefix;
-    return {};
-}
-
-Result<> set_bucket_option(TierConfig& tier, std::string_view name, const std::string& text) {
-    // Empty is what nothing was said of.
-    if (text.empty()) return {};
-    return storage::set_s3_option(tier.bucket, name, text);
-}
-
-Result<> set_offload_interval(TierConfig& tier, const std::string& text) {
-    WV_TRY(tier.offload_interval, duration_between(text, seconds(1), hours(1)));
-    return {};
-}
-
-Result<> set_reserve(Config& config, ServerConfig*, const std::string& text) {
-    if (!text.ends_with("%"))
-        return wrong(fmt::format("\"{}\" is not a percentage like 10%", printable(text)));
-    WV_TRY(int percent, parse_integer(text.substr(0, text.size() - 1), 0, 90));
-    config.repo.reserve_ratio = percent / 100.0;
-    return {};
-}
-
-Result<> set_evict_below(Config& config, ServerConfig*, const std::string& text) {
-    config.repo.evict_below_ratio.reset();
-    if (text == "off") return {};
-    if (!text.ends_with("%"))
-        return wrong(
-            fmt::format("\"{}\" is neither off nor a percentage like 10%", printable(text)));
-    WV_TRY(int percent, parse_integer(text.substr(0, text.size() - 1), 1, 95));
-    config.repo.evict_below_ratio = percent / 100.0;
-    return {};
-}
-
-Result<> set_wal_level(Config& config, ServerConfig*, const std::string& text) {
-    WV_TRY(config.repo.wal_level, parse_integer(text, 1, 19));
-    return {};
-}
-
-Result<> set_base_level(Config& config, ServerConfig*, const std::string& text) {
-    WV_TRY(config.repo.base_level, parse_integer(text, 1, 19));
-    return {};
-}
-
-Result<> set_pack_size(Config& config, ServerConfig*, const std::string& text) {
-    WV_TRY(config.repo.pack_bytes, size_between(text, 1ull << 20, 1ull << 30));
-    return {};
-}
-
-Result<> parse_window(storage::RetentionRules& rules, const std::string& text) {
-    rules.window = seconds(0);
-    if (text == "off") return {};
-    WV_TRY(milliseconds value, duration_between(text, seconds(1), hours(24 * 3660)));
-    rules.window = std::chrono::duration_cast<seconds>(value);
-    return {};
-}
-
-// "daily x 30"
-Result<storage::RetentionPeriods> parse_periods(const std::string& text) {
-    using Unit = storage::RetentionPeriods::Unit;
-    constexpr std::array kUnits{std::pair("daily x ", Unit::day),
-                                std::pair("weekly x ", Unit::week),
-                                std::pair("monthly x ", Unit::month)};
-    for (const auto& [name, unit] : kUnits) {
-        if (!text.starts_with(name)) continue;
-        WV_TRY(int count, parse_integer(text.substr(std::string_view(name).size()), 1, 10'000));
-        return storage::RetentionPeriods{unit, static_cast<unsigned>(count)};
-    }
-    return wrong(
-        fmt::format("\"{}\" is none of daily, weekly and monthly x NUMBER", printable(text)),
-        "for example [\"daily x 30\", \"weekly x 12\", \"monthly x 84\"]");
-}
-
-Result<> parse_then(storage::RetentionRules& rules, const std::string& text) {
-    rules.then.clear();
-    for (std::size_t from = 0; from < text.size();) {
-        const std::size_t comma = std::min(text.find(", ", from), text.size());
-        WV_TRY(auto periods, parse_periods(text.substr(from, comma - from)));
-        rules.then.push_back(periods);
-        from = comma + 2;
-    }
-    return {};
-}
-
-Result<> parse_protect_min(storage::RetentionRules& rules, const std::string& text) {
-    WV_TRY(int count, parse_integer(text, 1, 10'000));
-    rules.protect_min = static_cast<unsigned>(count);
-    return {};
-}
-
-// Of [repo.primary], and of a tier.
-template <Result<> (*parse)(storage::RetentionRules&, const std::string&)>
-Result<> set_rule(Config& config, ServerConfig*, const std::string& text) {
-    return parse(config.repo.retention, text);
-}
-template <Result<> (*parse)(storage::RetentionRules&, const std::string&)>
-Result<> set_tier_rule(TierConfig& tier, const std::string& text) {
-    return parse(tier.retention, text);
-}
-
-Result<> set_expire_grace(Config& config, ServerConfig*, const std::string& text) {
-    WV_TRY(milliseconds value, duration_between(text, seconds(0), hours(24 * 366)));
-    config.repo.expire_grace = std::chrono::duration_cast<seconds>(value);
-    return {};
-}
-Result<> set_tier_expire_grace(TierConfig& tier, const std::string& text) {
-    WV_TRY(milliseconds value, duration_between(text, seconds(0), hours(24 * 366)));
-    tier.expire_grace = std::chrono::duration_cast<seconds>(value);
     return {};
 }
 
@@ -308,7 +143,7 @@ Result<> set_key(Config& config, ServerConfig*, const std::string& text) {
     bool absolute = name.size() > 1 && name.front() == '/';
     // What was written is not repeated: it may be the key itself.
     if (credential ? !plain_name : !absolute)
-        return wrong(
+        return wrong_value(
             "the key is not named by where it is; a key itself never stands in the configuration",
             "key = \"credential:repo.key\" or \"file:/etc/walvault/repo.key\"");
     config.key_path = credential ? text : name;
@@ -320,18 +155,19 @@ Result<> set_listener(Config& config, const std::string& item) {
         std::string path = item.substr(5);
         // sun_path has 108 bytes with its NUL.
         if (path.size() < 2 || path.front() != '/' || path.size() > 107)
-            return wrong(fmt::format("\"{}\" is not a socket's absolute path of at most 107 bytes",
-                                     printable(item)));
+            return wrong_value(fmt::format(
+                "\"{}\" is not a socket's absolute path of at most 107 bytes", printable(item)));
         config.web.socket = path;
         return {};
     }
     std::size_t colon = item.rfind(':');
     if (colon == std::string::npos)
-        return wrong(fmt::format("\"{}\" is neither unix:PATH nor ADDRESS:PORT", printable(item)));
+        return wrong_value(
+            fmt::format("\"{}\" is neither unix:PATH nor ADDRESS:PORT", printable(item)));
     WV_TRY(int port, parse_integer(item.substr(colon + 1), 1, 65535));
     std::string host = item.substr(0, colon);
     if (host != "127.0.0.1" && host != "[::1]" && host != "localhost")
-        return wrong(
+        return wrong_value(
             fmt::format(
                 "the agent listens on loopback only, not on \"{}\": its pages tell what is in "
                 "the database and ask for no password",
@@ -358,14 +194,14 @@ Result<> set_listen(Config& config, ServerConfig*, const std::string& text) {
 
 Result<> set_log_level(Config& config, ServerConfig*, const std::string& text) {
     if (!log::parse_level(text, config.log_level))
-        return wrong(fmt::format("\"{}\" is not a level: trace, debug, info, warn, error, off",
-                                 printable(text)));
+        return wrong_value(fmt::format(
+            "\"{}\" is not a level: trace, debug, info, warn, error, off", printable(text)));
     return {};
 }
 
 Result<> set_log_format(Config& config, ServerConfig*, const std::string& text) {
     if (text != "auto" && text != "text" && text != "json")
-        return wrong(fmt::format("\"{}\" is none of auto, text, json", printable(text)));
+        return wrong_value(fmt::format("\"{}\" is none of auto, text, json", printable(text)));
     config.log_format.reset();
     if (text == "text") config.log_format = log::Format::text;
     if (text == "json") config.log_format = log::Format::json;
@@ -376,7 +212,7 @@ constexpr auto kText = ConfigKey::Kind::text;
 constexpr auto kInteger = ConfigKey::Kind::integer;
 constexpr auto kList = ConfigKey::Kind::list;
 
-constexpr std::array kKeys{
+constexpr std::array kServerKeys{
     ConfigKey{"config_version", kInteger, "1", false, "", "1", "The form of this file.",
               set_version},
     ConfigKey{
@@ -429,163 +265,8 @@ constexpr std::array kKeys{
     ConfigKey{"server.*.backup.max_rate", kText, "off", false, "",
               "a rate, 32KiB/s to 1GiB/s, or off", "The most a base backup reads from the server.",
               set_max_rate},
-    ConfigKey{"repo.primary.url", kText, "", true, "file:///var/lib/walvault",
-              "file:///absolute/path", "Where the repository is.", set_url},
-    ConfigKey{"repo.primary.reserve", kText, "10%", false, "", "a percentage, 0% to 90%",
-              "The part of the disk that base backups leave to the stream: else none begins.",
-              set_reserve},
-    ConfigKey{"repo.primary.wal_level", kInteger, "2", false, "", "1 to 19",
-              "The zstd level of WAL.", set_wal_level},
-    ConfigKey{"repo.primary.base_level", kInteger, "1", false, "", "1 to 19",
-              "The zstd level of base backups.", set_base_level},
-    ConfigKey{"repo.primary.pack_size", kText, "64MiB", false, "", "a size, 1MiB to 1GiB",
-              "How much WAL one pack file holds.", set_pack_size},
-    ConfigKey{"repo.primary.window", kText, "off", false, "", "a duration, 1s to 3660d, or off",
-              "Every second of so long stays here; what is older goes, but for what then and "
-              "protect_min keep, and not before each copy that keeps it has it. off: everything "
-              "stays.",
-              set_rule<parse_window>},
-    ConfigKey{"repo.primary.then", kList, "", false, "",
-              "daily, weekly and monthly x NUMBER, as in [\"daily x 30\", \"monthly x 84\"]",
-              "Of each day (week, month; in UTC) before the window the newest base backup stays.",
-              set_rule<parse_then>},
-    ConfigKey{"repo.primary.protect_min", kInteger, "2", false, "", "1 to 10000",
-              "So many of the newest base backups stay, however old.", set_rule<parse_protect_min>},
-    ConfigKey{"repo.primary.expire_grace", kText, "24h", false, "", "a duration, 0s to 366d",
-              "How long what expired still lies there, out of sight, before it is deleted.",
-              set_expire_grace},
-    ConfigKey{
-        "repo.primary.evict_below", kText, "off", false, "",
-        "a percentage of the disk, 1% to 95%, or off",
-        "With less than this free: let go here, oldest first and before the window says so, what "
-        "a copy keeps and has.",
-        set_evict_below},
-    ConfigKey{
-        "repo.*.url", kText, "", true, "file:///mnt/backup/walvault",
-        "file:///absolute/path or s3://bucket/prefix",
-        "A second copy of the repository: a mounted disk, NFS, or a bucket. `walvault repo add "
-        "NAME` makes the empty place one.",
-        nullptr, set_tier_url},
-    ConfigKey{"repo.*.offload_interval", kText, "5s", false, "", "a duration, 1s to 1h",
-              "How often what is new goes there: what the loss of this host costs.", nullptr,
-              set_offload_interval},
-    ConfigKey{"repo.*.window", kText, "off", false, "", "a duration, 1s to 3660d, or off",
-              "As in [repo.primary], of what lies there. off: everything stays there.", nullptr,
-              set_tier_rule<parse_window>},
-    ConfigKey{"repo.*.then", kList, "", false, "",
-              "daily, weekly and monthly x NUMBER, as in [\"daily x 30\", \"monthly x 84\"]",
-              "As in [repo.primary].", nullptr, set_tier_rule<parse_then>},
-    ConfigKey{"repo.*.protect_min", kInteger, "2", false, "", "1 to 10000", "As in [repo.primary].",
-              nullptr, set_tier_rule<parse_protect_min>},
-    ConfigKey{"repo.*.expire_grace", kText, "24h", false, "", "a duration, 0s to 366d",
-              "As in [repo.primary].", nullptr, set_tier_expire_grace},
-    ConfigKey{"repo.*.region", kText, "us-east-1", false, "", "a region, such as eu-west-1",
-              "Of s3:// alone, as all that follow: where the bucket is.", nullptr,
-              [](TierConfig& tier, const std::string& text) {
-                  return set_bucket_option(tier, "region", text);
-              },
-              true},
-    ConfigKey{"repo.*.endpoint", kText, "", false, "",
-              "https://host:port; empty: Amazon's for the region",
-              "The store, where it is not Amazon.", nullptr,
-              [](TierConfig& tier, const std::string& text) {
-                  return set_bucket_option(tier, "endpoint", text);
-              },
-              true},
-    ConfigKey{
-        "repo.*.style", kText, "auto", false, "", "path, host or auto",
-        "Where the bucket's name goes. auto: into the host's name at Amazon, else into the path.",
-        nullptr,
-        [](TierConfig& tier, const std::string& text) {
-            return set_bucket_option(tier, "style", text);
-        },
-        true},
-    ConfigKey{"repo.*.ca_file", kText, "", false, "", "an absolute path; empty: the system's",
-              "Who vouches for the store's certificate.", nullptr,
-              [](TierConfig& tier, const std::string& text) {
-                  return set_bucket_option(tier, "ca_file", text);
-              },
-              true},
-    ConfigKey{"repo.*.credentials", kText, "environment", false, "",
-              "environment, file:/path, credential:NAME or imds:",
-              "Where the keys are: AWS_ACCESS_KEY_ID and so on; a file of lines access_key = …, "
-              "secret_key = … that only its owner reads; the role of this machine at Amazon.",
-              nullptr,
-              [](TierConfig& tier, const std::string& text) {
-                  return set_bucket_option(tier, "credentials", text);
-              },
-              true},
-    ConfigKey{"repo.*.storage_class", kText, "", false, "",
-              "a class, such as STANDARD_IA; empty: the bucket's",
-              "Of packs. Ledger, manifests and the newest WAL are always of the bucket's class.",
-              nullptr,
-              [](TierConfig& tier, const std::string& text) {
-                  return set_bucket_option(tier, "storage_class", text);
-              },
-              true},
-    ConfigKey{"repo.*.storage_class_wal", kText, "", false, "", "a class; empty: storage_class",
-              "Of packs of WAL.", nullptr,
-              [](TierConfig& tier, const std::string& text) {
-                  return set_bucket_option(tier, "storage_class_wal", text);
-              },
-              true},
-    ConfigKey{"repo.*.storage_class_base", kText, "", false, "", "a class; empty: storage_class",
-              "Of packs of base backups.", nullptr,
-              [](TierConfig& tier, const std::string& text) {
-                  return set_bucket_option(tier, "storage_class_base", text);
-              },
-              true},
-    ConfigKey{"repo.*.sse", kText, "", false, "",
-              "AES256, aws:kms or aws:kms:KEY; empty: the bucket's",
-              "Encryption by the store, of what is encrypted here already.", nullptr,
-              [](TierConfig& tier, const std::string& text) {
-                  return set_bucket_option(tier, "sse", text);
-              },
-              true},
-    ConfigKey{"repo.*.tags", kList, "", false, "", "at most 10 texts NAME=VALUE",
-              "Of every object.", nullptr,
-              [](TierConfig& tier, const std::string& text) {
-                  return set_bucket_option(tier, "tags", text);
-              },
-              true},
-    ConfigKey{"repo.*.object_lock", kText, "off", false, "",
-              "off, or governance or compliance and days: compliance 30d",
-              "How long nobody can remove what is put there; the bucket must have object lock.",
-              nullptr,
-              [](TierConfig& tier, const std::string& text) {
-                  return set_bucket_option(tier, "object_lock", text);
-              },
-              true},
-    ConfigKey{"repo.*.concurrency", kText, "4", false, "", "1 to 32",
-              "How many requests are sent at once.", nullptr,
-              [](TierConfig& tier, const std::string& text) {
-                  return set_bucket_option(tier, "concurrency", text);
-              },
-              true},
-    ConfigKey{"repo.*.bandwidth", kText, "off", false, "", "a rate, 64KiB/s to 1024GiB/s, or off",
-              "The most that is sent.", nullptr,
-              [](TierConfig& tier, const std::string& text) {
-                  return set_bucket_option(tier, "bandwidth", text);
-              },
-              true},
-    ConfigKey{"archive.speed", kText, "standard", false, "", "standard, bulk or expedited",
-              "How fast a restore has objects thawed that lie in an archive class of a bucket.",
-              set_thaw_speed},
-    ConfigKey{"archive.days", kInteger, "3", false, "", "1 to 365",
-              "How long the store keeps what was thawed; a restore that takes longer extends it.",
-              set_thaw_days},
-    ConfigKey{"archive.poll_interval", kText, "5m", false, "", "a duration, 1s to 24h",
-              "How often a restore asks whether what it waits for is thawed.", set_poll_interval},
-    ConfigKey{
-        "archive.prices", kList, "", false, "",
-        "CLASS SPEED PRICE/GB PRICE/1000 TIME, as in [\"GLACIER standard 0.01/GB 0.05/1000 "
-        "5h\"]",
-        "What thawing costs (a GB, 1000 requests) and how long it takes; for estimates alone.",
-        set_prices},
-    ConfigKey{"archive.egress", kText, "", false, "", "a price like 0.09/GB; empty: not counted",
-              "What a GB costs that leaves the store.", set_egress},
-    ConfigKey{"archive.currency", kText, "USD", false, "", "1 to 8 characters", "Of the prices.",
-              set_currency},
+};
+constexpr std::array kOtherKeys{
     ConfigKey{"encryption.key", kText, "", true, "credential:repo.key",
               "credential:NAME or file:/path",
               "Where the master key is. credential: $CREDENTIALS_DIRECTORY/NAME, else NAME beside "
@@ -625,10 +306,19 @@ bool holds_password(const std::string& conninfo) {
     return false;
 }
 
-std::span<const ConfigKey> config_keys() { return kKeys; }
+std::span<const ConfigKey> config_keys() {
+    static const std::vector<ConfigKey> kKeys = [] {
+        std::vector<ConfigKey> keys(kServerKeys.begin(), kServerKeys.end());
+        const auto repository = repository_keys();
+        keys.insert(keys.end(), repository.begin(), repository.end());
+        keys.insert(keys.end(), kOtherKeys.begin(), kOtherKeys.end());
+        return keys;
+    }();
+    return kKeys;
+}
 
 const ConfigKey* find_config_key(std::string_view key) {
-    for (const ConfigKey& row : kKeys) {
+    for (const ConfigKey& row : config_keys()) {
         std::size_t star = row.pattern.find('*');
         if (star == std::string_view::npos) {
             if (row.pattern == key) return &row;

@@ -28,6 +28,8 @@ struct ConfigKey {
 };
 
 std::span<const ConfigKey> config_keys();
+// Those of them that are of [repo.…] and [archive].
+std::span<const ConfigKey> repository_keys();
 // The row for "server.main.slot", or nullptr.
 const ConfigKey* find_config_key(std::string_view key);
 // True if a libpq connection string or URI carries a password in itself.

@@ -2,13 +2,15 @@
 
 #include <optional>
 
+#include "storage/archive_store.h"
+
 namespace walvault::storage {
 namespace {
 
 // Tails are packs before long, and are read where they grow.
 bool may_lie_elsewhere(const std::string& name) { return name.ends_with(".pack"); }
 
-class LayeredStore final : public ObjectStore {
+class LayeredStore final : public ObjectStore, public ArchiveStore {
 public:
     LayeredStore(std::unique_ptr<ObjectStore> first,
                  std::vector<std::unique_ptr<ObjectStore>> tiers)
@@ -37,6 +39,33 @@ public:
             sum.errors += tier->reads().errors;
         }
         return sum;
+    }
+
+    // Only tiers archive.
+    ArchiveStore* archive() override {
+        for (const auto& tier : tiers_)
+            if (tier->archive() != nullptr) return this;
+        return nullptr;
+    }
+    Result<ArchiveState> archive_state(const std::string& name) override {
+        return find<ArchiveState>(name, [&](ObjectStore& store) -> Result<ArchiveState> {
+            if (store.archive() != nullptr) return store.archive()->archive_state(name);
+            WV_TRY(ObjectInfo info, store.info(name));
+            return ArchiveState{.storage_class = "STANDARD", .size_bytes = info.size_bytes};
+        });
+    }
+    Result<ThawAnswer> request_thaw(const std::string& name, const ThawRequest& request) override {
+        return find<ThawAnswer>(name, [&](ObjectStore& store) -> Result<ThawAnswer> {
+            if (store.archive() != nullptr) return store.archive()->request_thaw(name, request);
+            WV_CHECK(store.info(name));
+            return ThawAnswer::ready;
+        });
+    }
+    std::string last_refused() const override {
+        for (const auto& tier : tiers_)
+            if (tier->archive() != nullptr && !tier->archive()->last_refused().empty())
+                return tier->archive()->last_refused();
+        return "";
     }
 
 private:

@@ -73,7 +73,7 @@ class BucketCase(TierCase):
         packs = {name: size for name, size in there.items() if name.startswith("main/")}
         self.assertEqual(packs, {name: (self.agent.repo / name).stat().st_size
                                  for name in self.names(self.agent.repo) if name.startswith("main/")})
-        known = ("main/", "ledger/", "keyring/", "repository")
+        known = ("main/", "ledger/", "keyring/", "repository", "tier")
         self.assertEqual([name for name in there if not name.startswith(known)], [])
         self.assertEqual(gateway.uploads(self.bucket), [])
 
