@@ -40,26 +40,29 @@ struct Unproved {
     std::vector<TierConfig> tiers;
 };
 
+// How far a tier that is reached has got.
+struct Reached {
+    TierConfig config;
+    std::uint64_t ledger_sequence = 0;
+};
+
 // The next few packs that tiers keep, of those that have got so far. Empty: none.
-Result<std::vector<Unproved>> next_unproved(AgentState& state, std::chrono::seconds grace,
+Result<std::vector<Unproved>> next_unproved(storage::Repository& repository, WallTime due,
+                                            const std::vector<Reached>& reached,
                                             const std::set<std::string>& seen) {
-    WV_TRY(auto condemned, state.repository->condemned(""));
     std::vector<Unproved> found;
-    for (storage::CondemnedThere& each : condemned) {
-        if (found.size() == kDeletedAtOnce) break;
-        if (each.kept_at.empty() || each.at + grace > state.clock.now() ||
-            seen.contains(each.pack.path()))
-            continue;
-        Unproved next{std::move(each), {}};
-        bool all = true;
-        for (const std::string& place : next.condemned.kept_at) {
-            const TierState* tier = tier_at(state, place);
-            all = all && tier != nullptr && tier->up &&
-                  tier->ledger_sequence >= next.condemned.sequence;
-            if (all) next.tiers.push_back(tier->config);
-        }
-        if (all) found.push_back(std::move(next));
-    }
+    WV_CHECK(repository.each_condemned("", [&](storage::CondemnedThere& each) {
+        if (each.kept_at.empty() || each.at > due || seen.contains(each.pack.path())) return true;
+        Unproved next;
+        for (const std::string& place : each.kept_at)
+            for (const Reached& tier : reached)
+                if (tier.config.name == place && tier.ledger_sequence >= each.sequence)
+                    next.tiers.push_back(tier.config);
+        if (next.tiers.size() < each.kept_at.size()) return true;
+        next.condemned = std::move(each);
+        found.push_back(std::move(next));
+        return found.size() < kDeletedAtOnce;
+    }));
     return found;
 }
 
@@ -76,7 +79,13 @@ Result<> prove(const Config& config, const Unproved& pack) {
 // looked at. False when there is no more.
 Task<Result<bool>> prove_some(AgentState& state, std::chrono::seconds grace,
                               std::set<std::string>& seen, std::set<std::string>& proved) {
-    WV_CO_TRY(const auto packs, next_unproved(state, grace, seen));
+    std::vector<Reached> reached;
+    for (const auto& tier : state.tiers)
+        if (tier->up) reached.push_back({tier->config, tier->ledger_sequence});
+    auto look = [&state, due = state.clock.now() - grace, reached, &seen] {
+        return next_unproved(*state.repository, due, reached, seen);
+    };
+    WV_CO_TRY(const auto packs, co_await run_on(state.pools.expire, std::move(look)));
     for (const Unproved& pack : packs) {
         if (state.stopping) co_return false;
         const std::string& path = pack.condemned.pack.path();

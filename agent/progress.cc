@@ -16,6 +16,8 @@ void Progress::reset(const storage::HistoryRecord& history, Lsn stored) {
     if (!history_ || history_->id != history.id) {
         upstream_ = stored;
         offloaded_ = {};
+        // Nothing of this one was acknowledged yet.
+        acknowledged_ = history.start_lsn;
     }
     history_ = history;
     received_ = written_ = flushed_ = closed_ = stored;

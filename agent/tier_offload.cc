@@ -1,4 +1,6 @@
 // The copies of the repository: what is durable here goes there, round by round.
+#include <algorithm>
+
 #include "agent/agent_state.h"
 #include "agent/open_view.h"
 #include "base/blocking.h"
@@ -87,7 +89,11 @@ storage::OffloadPlace place_of(AgentState& state, const std::string& name) {
         WV_TRY(auto entry, state.repository->condemned_by(path, name));
         return !entry;
     };
-    return {.name = name, .keeps = std::move(keeps)};
+    auto was_there = [&state, name]() -> Result<bool> {
+        WV_TRY(auto known, state.repository->tiers());
+        return std::ranges::find(known, name) != known.end();
+    };
+    return {.name = name, .keeps = std::move(keeps), .was_there = std::move(was_there)};
 }
 
 enum class Outcome { complete, more, waits, failed };
@@ -106,7 +112,7 @@ Task<Outcome> one_round(AgentState& state, TierState& tier) {
     note_round(tier, moment, *round);
     if (round->is_complete && moment.is_exact)
         state.capture.note_offloaded(moment.history, moment.flushed_lsn);
-    if (!tier.is_place) co_await add_place(state, tier);
+    if (!tier.is_place && round->ledger_sequence > 0) co_await add_place(state, tier);
     if (round->is_complete && moment.is_exact) co_return Outcome::complete;
     co_return round->put_bytes > 0 ? Outcome::more : Outcome::waits;
 }

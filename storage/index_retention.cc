@@ -123,26 +123,34 @@ Result<std::vector<std::string>> IndexRetention::places() const {
     return found;
 }
 
-Result<std::vector<CondemnedThere>> IndexRetention::condemned(const std::string& place) const {
+Result<> IndexRetention::each_condemned(const std::string& place,
+                                        const std::function<bool(CondemnedThere&)>& sink) const {
     WV_TRY(const auto everywhere, places());
-    std::vector<CondemnedThere> found;
     const std::string prefix = condemned_prefix(place);
     auto at = store_.iterate(Family::state);
     for (at->Seek(prefix); at->Valid() && at->key().starts_with(prefix); at->Next()) {
         const std::string path = at->key().ToString().substr(prefix.size());
         WV_TRY(auto value, store_.get(Family::state, kFate + path));
-        if (!value) return fail(Errc::corrupt, "index: " + path + " is condemned without a word");
+        // Deleted since the iterator began.
+        if (!value) continue;
         WV_TRY(pb::Fate fate, parse_fate(*value));
         const pb::PlaceFate* here = fate_at(fate, place);
-        if (here == nullptr)
-            return fail(Errc::corrupt, "index: " + path + " is condemned without a reason");
+        if (here == nullptr || here->deleted()) continue;
         CondemnedThere each{fate.pack(), here->reason(), WallTime(Micros(here->at_us())),
                             here->sequence()};
         for (const std::string& other : everywhere)
             if (fate_at(fate, other) == nullptr) each.kept_at.push_back(other);
-        found.push_back(std::move(each));
+        if (!sink(each)) return {};
     }
-    WV_CHECK(IndexStore::check(*at));
+    return IndexStore::check(*at);
+}
+
+Result<std::vector<CondemnedThere>> IndexRetention::condemned(const std::string& place) const {
+    std::vector<CondemnedThere> found;
+    WV_CHECK(each_condemned(place, [&](CondemnedThere& each) {
+        found.push_back(std::move(each));
+        return true;
+    }));
     return found;
 }
 

@@ -2,6 +2,7 @@
 // where.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -37,7 +38,9 @@ public:
                                    const std::string& place) const;
     // Tiers, in the order of their names; the repository's directory is none.
     Result<std::vector<std::string>> tiers() const;
-    // Not deleted there yet, by path.
+    // Not deleted there yet, by path, until `sink` says false.
+    Result<> each_condemned(const std::string& place,
+                            const std::function<bool(CondemnedThere&)>& sink) const;
     Result<std::vector<CondemnedThere>> condemned(const std::string& place) const;
     // The ledger entry that condemned the pack at `place`; nothing if it is kept there.
     Result<std::optional<std::uint64_t>> condemned_by(const std::string& path,

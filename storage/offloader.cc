@@ -211,6 +211,7 @@ private:
         WV_CHECK(require_own_tier());
         WV_CHECK(put_keyrings(repository_, tier_));
         WV_TRY(offloaded_, head_of_tier());
+        if (offloaded_.sequence == 0) WV_CHECK(require_new());
         read_ = offloaded_;
         WV_CHECK(replay_to(offloaded_));
         for (auto& [path, tail] : state_.tails) {
@@ -236,6 +237,18 @@ private:
                     tier_.url() + " is a tier of the repository " + to_hex(there) + ", not of " +
                         to_hex(id_),
                     "name another place in its [repo] table");
+    }
+
+    // What only the one of before had is missed by nobody, unless it is said here.
+    Result<> require_new() {
+        WV_TRY(const bool was_there, place_.was_there());
+        if (!was_there) return {};
+        return fail(Errc::refused,
+                    tier_.url() + " holds nothing, and the ledger says that packs lie on \"" +
+                        place_.name + "\"",
+                    "bring the right one back; or, if it is lost: take its table out of the "
+                    "configuration, walvault repo remove " +
+                        place_.name + ", and add it anew");
     }
 
     // What the ledger says of a place holds for one tier.

@@ -30,6 +30,8 @@ struct OffloadPlace {
     // Whether the tier is to keep a pack. Called from the offloader's thread.
     std::function<Result<bool>(const std::string& path)> keeps =
         [](const std::string&) -> Result<bool> { return true; };
+    // Whether the ledger speaks of it already: then it cannot be empty.
+    std::function<Result<bool>()> was_there = []() -> Result<bool> { return false; };
 };
 
 // One thread at a time; every call blocks for both stores.

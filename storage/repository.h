@@ -51,7 +51,8 @@ struct DeletionOrder {
 struct Deletions {
     std::uint64_t pack_count = 0;
     std::uint64_t bytes = 0;
-    std::uint64_t condemned_count = 0;  // still there
+    // Still there; unless there is more, of all.
+    std::uint64_t condemned_count = 0;
     std::uint64_t condemned_bytes = 0;
     bool more = false;      // due, but there were too many for one call
     std::string waits_for;  // who or what keeps something that is due; empty: nobody
@@ -171,8 +172,11 @@ public:
     Result<std::optional<std::uint64_t>> condemned_by(const std::string& path,
                                                       const std::string& place);
     Result<bool> is_base_condemned(const std::string& cluster, const std::string& backup_id,
-                                   const std::string& place);                 // from any thread
-    Result<std::vector<CondemnedThere>> condemned(const std::string& place);  // from any thread
+                                   const std::string& place);  // from any thread
+    // From any thread.
+    Result<> each_condemned(const std::string& place,
+                            const std::function<bool(CondemnedThere&)>& sink);
+    Result<std::vector<CondemnedThere>> condemned(const std::string& place);
 
     // Retention, first step: what expires by the survey is entered as condemned at its place, and
     // from then on neither listed nor chosen there, nor shared. Errors: busy if the repository is

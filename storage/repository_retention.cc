@@ -101,6 +101,11 @@ Result<bool> Repository::is_base_condemned(const std::string& cluster, const std
     return state_->index->retention().is_base_condemned(cluster, backup_id, place);
 }
 
+Result<> Repository::each_condemned(const std::string& place,
+                                    const std::function<bool(CondemnedThere&)>& sink) {
+    return state_->index->retention().each_condemned(place, sink);
+}
+
 Result<std::vector<CondemnedThere>> Repository::condemned(const std::string& place) {
     return state_->index->retention().condemned(place);
 }
@@ -140,23 +145,29 @@ Result<> Repository::State::finish_deletions() {
 Result<Deletions> Repository::delete_condemned(const DeletionOrder& order) {
     Deletions done;
     WV_CHECK(state_->catch_index_up());
-    WV_TRY(auto condemned, state_->index->retention().condemned(order.place));
     const WallTime now = state_->clock.now();
-    for (const CondemnedThere& each : condemned) {
-        const std::uint64_t bytes = each.pack.stored_bytes();
-        const bool due =
+    std::vector<CondemnedThere> due;
+    WV_CHECK(state_->index->retention().each_condemned(order.place, [&](CondemnedThere& each) {
+        const bool is_due =
             each.at + order.grace <= now && !(order.only_kept_elsewhere && each.kept_at.empty());
-        const std::string kept_by = due ? keeper(order, each) : "";
+        const std::string kept_by = is_due ? keeper(order, each) : "";
         if (!kept_by.empty()) done.waits_for = kept_by;
-        if (due && kept_by.empty() && done.pack_count < order.most) {
-            WV_CHECK(state_->delete_pack(each, order.place));
-            ++done.pack_count;
-            done.bytes += bytes;
-            continue;
+        if (is_due && kept_by.empty() && due.size() == order.most) {
+            done.more = true;
+            return false;
         }
-        if (due && kept_by.empty()) done.more = true;
+        if (is_due && kept_by.empty()) {
+            due.push_back(std::move(each));
+            return true;
+        }
         ++done.condemned_count;
-        done.condemned_bytes += bytes;
+        done.condemned_bytes += each.pack.stored_bytes();
+        return true;
+    }));
+    for (const CondemnedThere& each : due) {
+        WV_CHECK(state_->delete_pack(each, order.place));
+        ++done.pack_count;
+        done.bytes += each.pack.stored_bytes();
     }
     if (!done.more && order.place.empty()) WV_CHECK(state_->finish_deletions());
     return done;

@@ -300,6 +300,26 @@ TEST_CASE("a tier keeps its name") {
     CHECK(read_tier_name(*tier.objects).error().code == Errc::corrupt);
 }
 
+TEST_CASE("a tier that is empty again is not taken for the one that was lost") {
+    Places places;
+    auto repository = must(places.open());
+    const Tier& tier = places.add(*repository, "second");
+    places.offload(*repository, tier);
+    auto was_there = [&]() -> Result<bool> { return !must(repository->tiers()).empty(); };
+    for (const ObjectInfo& object : must(tier.objects->list("")))
+        must(tier.objects->remove(object.name));
+    must(initialize_tier(*places.repository_store, *tier.objects, places.master, "second"));
+    auto offloader = must(Offloader::open(*places.repository_store, *tier.objects, places.master,
+                                          {.name = "second", .was_there = was_there}));
+    const OffloadSnapshot snapshot{.ledger_sequence = repository->ledger_sequence(), .tails = {}};
+    auto refused = offloader->offload(snapshot, always);
+    REQUIRE(!refused);
+    CHECK(refused.error().code == Errc::refused);
+    CHECK(refused.error().hint.find("repo remove") != std::string::npos);
+    must(repository->remove_place("second"));
+    CHECK(must(offloader->offload(snapshot, always)).ledger_sequence == snapshot.ledger_sequence);
+}
+
 TEST_CASE("wherever the offloader of a tier that lets go is cut off, the next round ends it") {
     for (std::uint64_t at = 1;; ++at) {
         Places places;
