@@ -111,12 +111,13 @@ def executables(directory, pattern):
 
 # The longest first, so that none of them is left running alone at the end.
 LONGEST_FIRST = [
-    "simulation", "patroni", "failover_hosts", "oracle", "nth_fault", "damage", "wal_shapes",
-    "refusals", "power_cut", "missing_wal", "governor",
+    "simulation", "unit/storage", "patroni", "failover_hosts", "tiers_s3", "oracle", "nth_fault", "damage",
+    "wal_shapes", "refusals", "power_cut", "missing_wal", "governor",
     "lifecycle", "versions",
 ]
-# They wait for the clock and need no processor: beside the others, from the beginning on.
-IDLE = {"integration/idle"}
+# They wait for the clock most of the time: beside the others, from the beginning on.
+IDLE = {"integration/idle", "integration/retention", "integration/tier_retention", "integration/archive"}
+IDLE_AT_ONCE = 2
 
 
 def by_length(suite):
@@ -179,7 +180,7 @@ def select(suites, arguments):
 def run_all(suites, environment, jobs):
     outcomes = []
     with (concurrent.futures.ThreadPoolExecutor(jobs) as pool,
-          concurrent.futures.ThreadPoolExecutor(1) as beside):
+          concurrent.futures.ThreadPoolExecutor(IDLE_AT_ONCE) as beside):
         pending = [(beside if suite.name in IDLE else pool).submit(run_suite, suite, environment)
                    for suite in sorted(suites, key=by_length)]
         try:
