@@ -12,7 +12,8 @@ using namespace std::chrono_literals;
 
 constexpr std::chrono::seconds kFirstPass{60};
 constexpr std::chrono::hours kPassEvery{1};
-constexpr std::chrono::seconds kReliefEvery{10};
+constexpr std::chrono::seconds kReliefEvery{5};
+constexpr std::chrono::seconds kReliefInVain{600};
 
 Task<Result<ExpireReport>> pass(AgentState& state, const ExpirePlace& place, PlaceRetention& at) {
     const TierState* tier = tier_at(state, place.name);
@@ -71,6 +72,8 @@ Task<> run_retention(AgentState& state) {
 Task<> run_relief(AgentState& state) {
     PlaceRetention& at = state.retention.places.front();
     auto done = co_await relieve_disk(state, at);
+    const bool found = done && done->deleted_packs + done->waiting_packs > 0;
+    state.retention.next_relief = state.clock.steady_now() + (found ? kReliefEvery : kReliefInVain);
     if (done) {
         at.judged.clear();
         publish(at, *done);
@@ -105,16 +108,14 @@ Result<> start_retention(AgentState& state) {
 
 Task<> keep_retention(AgentState& state) {
     SteadyTime next = state.clock.steady_now() + kFirstPass;
-    SteadyTime next_relief = state.clock.steady_now();
     std::string newest;
     while (!state.stopping) {
         co_await wait_for(state.changed, 1s);
         publish_windows(state);
-        if (needed_room(state) > 0 && state.clock.steady_now() >= next_relief &&
+        if (needed_room(state) > 0 && state.clock.steady_now() >= state.retention.next_relief &&
             !state.backup.running && !state.retention.running) {
             state.retention.running = true;
             state.tasks.spawn(run_relief(state));
-            next_relief = state.clock.steady_now() + kReliefEvery;
             continue;
         }
         if (expire_places(state.config).empty() || state.backup.running) continue;

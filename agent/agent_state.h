@@ -75,6 +75,7 @@ struct PlaceRetention {
 struct RetentionState {
     bool running = false;
     std::vector<PlaceRetention> places;  // the directory first
+    SteadyTime next_relief{};            // when the disk is next looked at for evict_below
 };
 
 struct AgentState {

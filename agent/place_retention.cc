@@ -193,6 +193,12 @@ Result<std::optional<storage::RetentionSurvey>> choose_relief(AgentState& state,
 
 Task<Result<ExpireReport>> relieve_disk(AgentState& state, PlaceRetention& at) {
     if (state.backups.empty()) co_return fail(Errc::unavailable, "nothing is stored yet");
+    ExpireReport report;
+    report.at = state.clock.now();
+    // What is on its way already comes first: to look for more reads every manifest.
+    const DueDeletion due{.place = {"", {}, std::chrono::seconds(0)}, .only_kept_elsewhere = true};
+    WV_CO_CHECK(co_await delete_due(state, due, at, report));
+    if (report.deleted_packs > 0 || report.waiting_packs > 0) co_return report;
     const WallTime first(Micros(state.backups.front().stopped_at_us()));
     auto look = [&state, needed = needed_room(state),
                  stored = std::chrono::duration_cast<std::chrono::seconds>(
@@ -200,15 +206,12 @@ Task<Result<ExpireReport>> relieve_disk(AgentState& state, PlaceRetention& at) {
         return choose_relief(state, needed, stored);
     };
     WV_CO_TRY(auto survey, co_await run_on(state.pools.expire, std::move(look)));
-    ExpireReport report;
-    report.at = state.clock.now();
-    if (survey) {
-        report = report_of(*survey, state.clock.now());
-        auto condemn = [&state, &survey] { return state.repository->condemn(*survey); };
-        WV_CO_CHECK(co_await run_on(state.pools.store, std::move(condemn)));
-    }
-    const DueDeletion due{.place = {"", {}, std::chrono::seconds(0)}, .only_kept_elsewhere = true};
-    WV_CO_CHECK(co_await delete_due(state, due, at, report));
+    if (!survey) co_return report;
+    report = report_of(*survey, state.clock.now());
+    report.waiting_packs = report.condemned_packs;
+    report.waiting_bytes = report.condemned_bytes;
+    auto condemn = [&state, &survey] { return state.repository->condemn(*survey); };
+    WV_CO_CHECK(co_await run_on(state.pools.store, std::move(condemn)));
     co_return report;
 }
 

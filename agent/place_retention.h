@@ -27,8 +27,9 @@ std::uint64_t needed_room(const AgentState& state);
 std::vector<std::chrono::seconds> narrower_windows(std::chrono::seconds window,
                                                    std::chrono::seconds stored);
 inline constexpr std::chrono::seconds kNarrowestWindow{10};
-// Lets go in the directory, before its window says so, what one copy keeps: the window is narrowed
-// until enough goes. What nobody else keeps stays. Errors: as condemn() and delete_due().
+// One step of letting go in the directory, before its window says so, what one copy keeps: deletes
+// what is condemned, or, where nothing is, condemns by a window that is narrowed until enough goes.
+// What nobody else keeps stays. Errors: as condemn() and delete_due().
 Task<Result<ExpireReport>> relieve_disk(AgentState& state, PlaceRetention& at);
 
 }  // namespace walvault::agent
