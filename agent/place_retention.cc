@@ -28,6 +28,10 @@ Task<Result<std::vector<storage::Lease>>> leases_at(AgentState& state, const std
         WV_TRY(const TierConfig* tier, config.tier(place));
         WV_TRY(auto there, storage::open_tier_objects(posix_file_system(), tier->place()));
         WV_TRY(auto further, storage::valid_leases(*there, now));
+        // A reader of the tier knows as much of the ledger as the tier has: what was condemned
+        // before he began may be in his sight.
+        for (storage::Lease& lease : further)
+            lease.since = {};
         leases.insert(leases.end(), further.begin(), further.end());
         return leases;
     };

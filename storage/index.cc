@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 
+#include "storage/index_chunks.h"
 #include "storage/index_keys.h"
 #include "storage/index_retention.h"
 #include "storage/index_store.h"
@@ -27,7 +28,7 @@ constexpr const char* kWatermark = "watermark";
 constexpr const char* kGeneration = "generation";
 constexpr const char* kDamaged = "damaged";
 constexpr const char* kFormat = "format";
-constexpr const char* kFormatValue = "walvault index 5";
+constexpr const char* kFormatValue = "walvault index 6";
 
 class RocksIndex final : public Index {
 public:
@@ -81,7 +82,7 @@ public:
         if (pack.kind() == pb::PACK_KIND_WAL)
             put_marks(pack, footer);
         else
-            put_base_pack(pack, footer);
+            WV_CHECK(put_late_base_pack(*store_, pack, footer));
         store_->remove(Family::state, "unread/" + pack.path());
         return store_->commit();
     }
@@ -352,10 +353,10 @@ private:
     Result<> apply_event(const pb::LedgerEntry& entry, const Footers& footers);
     Result<> apply_retention(const pb::LedgerEntry& entry, const Footers& footers);
     Result<> apply_abandoned(const pb::TailAbandoned& abandoned);
-    Result<> apply_closed(const pb::PackClosed& closed, const Footers& footers);
+    Result<> apply_closed(const pb::PackClosed& closed, std::uint64_t sequence,
+                          const Footers& footers);
     void put_wal_pack(const pb::PackInfo& pack, std::int64_t largest_at_us);
     void put_marks(const pb::PackInfo& pack, const pb::PackFooter& footer);
-    void put_base_pack(const pb::PackInfo& pack, const pb::PackFooter& footer);
     // `sign`: 1 or -1.
     Result<> add_to_totals(const std::vector<const pb::PackInfo*>& packs, int sign);
     Result<> note_failed_backup(const std::string& cluster, std::int64_t at_us);
@@ -415,7 +416,7 @@ Result<> RocksIndex::apply_event(const pb::LedgerEntry& entry, const Footers& fo
         case Event::kTailAbandoned:
             return apply_abandoned(entry.tail_abandoned());
         case Event::kPackClosed:
-            return apply_closed(entry.pack_closed(), footers);
+            return apply_closed(entry.pack_closed(), entry.sequence(), footers);
         case Event::kBackupStarted:
             store_->put(Family::state,
                         "backup/" + entry.backup_started().cluster() + "/" +
@@ -468,7 +469,8 @@ Result<> RocksIndex::apply_abandoned(const pb::TailAbandoned& abandoned) {
     return {};
 }
 
-Result<> RocksIndex::apply_closed(const pb::PackClosed& closed, const Footers& footers) {
+Result<> RocksIndex::apply_closed(const pb::PackClosed& closed, std::uint64_t sequence,
+                                  const Footers& footers) {
     std::vector<const pb::PackInfo*> packs{&closed.pack()};
     for (const pb::PackInfo& pack : closed.further())
         packs.push_back(&pack);
@@ -484,7 +486,7 @@ Result<> RocksIndex::apply_closed(const pb::PackClosed& closed, const Footers& f
         if (footers[i]->frames_size() == 0 && packs[i]->frame_count() > 0)
             store_->put(Family::state, "unread/" + packs[i]->path(), packs[i]->SerializeAsString());
         if (packs[i]->kind() != pb::PACK_KIND_WAL) {
-            put_base_pack(*packs[i], *footers[i]);
+            put_base_pack(*store_, *packs[i], *footers[i], sequence);
             continue;
         }
         if (!largest) {
@@ -515,14 +517,6 @@ void RocksIndex::put_wal_pack(const pb::PackInfo& pack, std::int64_t largest_at_
 void RocksIndex::put_marks(const pb::PackInfo& pack, const pb::PackFooter& footer) {
     for (const pb::MarkEntry& mark : footer.marks())
         store_->put(Family::marks, mark_key(pack.history_id(), mark), mark.SerializeAsString());
-}
-
-void RocksIndex::put_base_pack(const pb::PackInfo& pack, const pb::PackFooter& footer) {
-    store_->put(Family::packs, pack.file_id(), pack.SerializeAsString());
-    const Id16 file_id = id_from<16>(pack.file_id());
-    for (const pb::FrameEntry& frame : footer.frames())
-        if (!frame.content_id().empty())
-            store_->put(Family::chunks, frame.content_id(), encode_place(file_id, frame));
 }
 
 Result<> RocksIndex::add_to_totals(const std::vector<const pb::PackInfo*>& packs, int sign) {

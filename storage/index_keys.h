@@ -35,6 +35,8 @@ inline std::string mark_key(const std::string& history, const pb::MarkEntry& mar
     key += static_cast<char>(mark.kind());
     return key;
 }
+// The ledger entry by which a pack of a base backup came; gone with the pack.
+inline std::string entered_key(const std::string& file_id) { return "entered/" + file_id; }
 inline std::string numbered_key(const std::string& prefix, std::uint64_t number) {
     std::string key = prefix;
     append_number(key, number);

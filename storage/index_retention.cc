@@ -389,6 +389,7 @@ Result<> IndexRetention::remove_marks(const pb::PackInfo& pack) {
 // A chunk that was stored anew since has another place by now.
 Result<> IndexRetention::remove_chunks(const pb::PackInfo& pack, const Footers& footers) {
     store_.remove(Family::packs, pack.file_id());
+    store_.remove(Family::state, entered_key(pack.file_id()));
     for (const pb::PackFooter* footer : footers)
         for (const pb::FrameEntry& frame : footer->frames()) {
             if (frame.content_id().empty()) continue;

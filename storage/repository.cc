@@ -196,6 +196,31 @@ Result<bool> Repository::State::is_leftover_tail(const ObjectInfo& object,
     return pack && pack->start_lsn() == cipher.header().start_lsn.value;
 }
 
+// Whole ones that no entry of the ledger names yet. Gone for good before the backup counts as
+// failed: nobody looks for them afterwards.
+Result<> Repository::State::remove_unentered_packs(const pb::BackupStarted& backup) {
+    const std::string directory = backup.cluster() + "/base";
+    auto entries = files.list(root + "/" + directory);
+    if (!entries && entries.error().code == Errc::not_found) return {};
+    if (!entries) return fail(entries.error());
+    WV_TRY(auto packs, index->base_packs(backup.cluster()));
+    bool removed = false;
+    for (const FileInfo& entry : *entries) {
+        const std::string path = directory + "/" + entry.name;
+        const bool is_of_it = entry.name.starts_with(backup.backup_id() + "_") ||
+                              entry.name.starts_with(backup.backup_id() + ".");
+        if (!is_of_it || !entry.name.ends_with(".pack")) continue;
+        WV_TRY(bool condemned, index->retention().is_condemned(path));
+        if (condemned || std::ranges::find(packs, path, [](const auto& pack) -> const std::string& {
+                             return pack.path();
+                         }) != packs.end())
+            continue;
+        WV_CHECK(files.remove(root + "/" + path));
+        removed = true;
+    }
+    return removed ? files.sync_directory(root + "/" + directory) : Result<>{};
+}
+
 Result<> Repository::State::remove_leftovers() {
     WV_TRY(auto clusters, index->clusters());
     WV_TRY(auto open, index->open_tails());
@@ -216,6 +241,7 @@ Result<> Repository::State::remove_leftovers() {
     }
     WV_TRY(auto unfinished, index->unfinished_backups());
     for (const pb::BackupStarted& backup : unfinished) {
+        WV_CHECK(remove_unentered_packs(backup));
         pb::LedgerEntry entry;
         entry.mutable_backup_failed()->set_backup_id(backup.backup_id());
         entry.mutable_backup_failed()->set_cluster(backup.cluster());

@@ -35,10 +35,30 @@ Result<std::vector<pb::BackupInfo>> backups_at(Index& index, const std::string& 
     return there;
 }
 
+template <class Sink>
+Result<> each_to_go(const RetentionSurvey& survey, Sink sink) {
+    for (std::size_t i = 0; i < survey.wal_packs.size(); ++i)
+        if (!survey.plan.wal_packs[i].keep) WV_CHECK(sink(survey.wal_packs[i]));
+    for (std::size_t i = 0; i < survey.base_packs.size(); ++i)
+        if (!survey.base_verdicts[i].keep) WV_CHECK(sink(survey.base_packs[i]));
+    return {};
+}
+
 }  // namespace
 
+Result<bool> Repository::State::is_kept(const pb::PackInfo& pack, const std::string& place) {
+    WV_TRY(auto condemned, index->retention().condemned_by(pack.path(), place));
+    if (condemned) return false;
+    if (pack.kind() != pb::PACK_KIND_WAL) {
+        WV_TRY(auto known, index->pack(id_from<16>(pack.file_id())));
+        return known.has_value();
+    }
+    WV_TRY(auto known, index->wal_pack_at(id_from<16>(pack.history_id()), Lsn{pack.start_lsn()}));
+    return known && known->path() == pack.path();
+}
+
 Result<> Repository::State::require_as_surveyed(const RetentionSurvey& survey) {
-    auto changed = [&] {
+    auto changed = [&]() -> Result<> {
         return fail(Errc::busy,
                     "nothing expires this time: \"" + survey.cluster +
                         "\" changed while retention looked at it",
@@ -52,6 +72,10 @@ Result<> Repository::State::require_as_surveyed(const RetentionSurvey& survey) {
         return changed();
     for (std::size_t i = 0; i < backups.size(); ++i)
         if (backups[i].backup_id() != survey.backups[i].backup_id()) return changed();
+    WV_CHECK(each_to_go(survey, [&](const pb::PackInfo& pack) -> Result<> {
+        WV_TRY(bool kept, is_kept(pack, survey.place));
+        return kept ? Result<>{} : changed();
+    }));
     const bool bases = std::any_of(survey.base_verdicts.begin(), survey.base_verdicts.end(),
                                    [](const RetentionVerdict& verdict) { return !verdict.keep; });
     if (!bases) return {};

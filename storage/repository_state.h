@@ -56,6 +56,7 @@ struct Repository::State {
     Result<> ensure_keys();
     Result<bool> is_leftover_tail(const ObjectInfo& object, const std::vector<OpenTail>& open);
     Result<> remove_leftovers();
+    Result<> remove_unentered_packs(const pb::BackupStarted& backup);
     Result<FileCipher> new_cipher(pb::KeyPurpose purpose, FileHeader header);
     FileHeader header_for(StreamKind stream, const ClusterRecord& cluster) const;
     // One pack with this path; where one footer would be too large, several with names of their
@@ -74,6 +75,7 @@ struct Repository::State {
     Result<Lsn> recover_tail(const OpenTail& tail);
     Result<std::optional<Lsn>> adopt_pack(const OpenTail& tail, Lsn tail_end);
     Result<> require_as_surveyed(const RetentionSurvey& survey);
+    Result<bool> is_kept(const pb::PackInfo& pack, const std::string& place);
     Result<> delete_pack(const CondemnedThere& condemned, const std::string& place);
     Result<> remove_object(const std::string& path);
     Result<> finish_deletions();

@@ -282,7 +282,10 @@ Result<> SimulatedFiles::rename(const std::string& from, const std::string& to) 
 Result<> SimulatedFiles::remove(const std::string& path) {
     std::string name;
     WV_TRY(auto parent, parent_of(path, name));
-    if (!parent->now.contains(name)) return absent(path);
+    auto found = parent->now.find(name);
+    if (found == parent->now.end()) return absent(path);
+    if (found->second.directory && !found->second.directory->now.empty())
+        return fail(Errc::io, "remove " + path + ": Directory not empty");
     // Destructors remove what they leave unfinished, and nothing may be thrown out of one.
     if (crash_in == 1) is_frozen = true;
     if (is_frozen) return fail(Errc::io, "remove " + path + ": the process has ended");

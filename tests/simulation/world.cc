@@ -1,7 +1,5 @@
 #include "tests/simulation/world.h"
 
-#include <sodium.h>
-
 #include <algorithm>
 
 #include "base/log.h"
@@ -10,23 +8,6 @@ namespace walvault::simulation {
 namespace {
 
 using namespace std::chrono_literals;
-
-// Ids, nonces and keys are of the seed too.
-Random* secrets = nullptr;
-
-std::uint32_t secret_number() { return static_cast<std::uint32_t>(secrets->number()); }
-void secret_bytes(void* into, std::size_t count) {
-    auto* bytes = static_cast<unsigned char*>(into);
-    for (std::size_t i = 0; i < count; ++i)
-        bytes[i] = static_cast<unsigned char>(secrets->number());
-}
-const char* name_of_generator() { return "seeded"; }
-randombytes_implementation generator{.implementation_name = name_of_generator,
-                                     .random = secret_number,
-                                     .stir = nullptr,
-                                     .uniform = nullptr,
-                                     .buf = secret_bytes,
-                                     .close = nullptr};
 
 constexpr std::uint64_t kStepsMax = 400'000;
 
@@ -42,7 +23,7 @@ World::World(std::uint64_t seed, bool keeps_log)
     : seed_(seed),
       keeps_log_(keeps_log),
       random_(seed),
-      secrets_(~seed),
+      secrets_(seed),
       network_{.time = time_,
                .random = random_,
                .target =
@@ -52,8 +33,6 @@ World::World(std::uint64_t seed, bool keeps_log)
                    },
                .on_status = [this](Session& s, Lsn flushed) { take_status(s, flushed); },
                .breaks = [this] { return loses_connections_ && random_.one_in(400); }} {
-    secrets = &secrets_;
-    randombytes_set_implementation(&generator);
     log::take_lines([this](const std::string& line) { note("    " + line); });
 }
 

@@ -9,6 +9,7 @@
 #include "tests/simulation/index_home.h"
 #include "tests/simulation/oracle.h"
 #include "tests/simulation/process.h"
+#include "tests/simulation/secrets.h"
 
 namespace walvault::simulation {
 
@@ -101,7 +102,7 @@ private:
     std::uint64_t seed_;
     bool keeps_log_;
     Random random_;
-    Random secrets_;
+    SeededSecrets secrets_;
     VirtualTime time_;
     SteadyTime began_ = time_.steady_now();
     SimulatedFiles files_;

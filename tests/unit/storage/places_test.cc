@@ -155,6 +155,32 @@ TEST_CASE("what the directory lets go is read from the tier that keeps it") {
     require_whole(*places.anywhere(false), history.start_lsn);
 }
 
+TEST_CASE("an index that is made anew finds a chunk where it was stored last") {
+    Places places;
+    auto repository = must(places.open());
+    const Tier& tier = places.add(*repository, "second");
+    must(repository->condemn(places.survey_of("", places.rules(3))));
+    places.offload(*repository, tier);
+    DeletionOrder order = delete_now();
+    order.proved = places.proved(*repository);
+    REQUIRE(must(repository->delete_condemned(order)).waits_for.empty());
+    // What the tier alone has of it is read behind everything that lies here.
+    const HistoryRecord history = *must(repository->current_history("main"));
+    const std::size_t last = places.wal.commits.size() - 10;
+    must(make_base(*repository, history, places.wal.commits[last], places.wal.commits[last + 1],
+                   {"common", "only 1"}));
+    repository.reset();
+    RepositoryOptions options;
+    options.rebuild_index = true;
+    options.packs_store = places.layered();
+    repository = must(
+        Repository::open(posix_file_system(), places.root, places.master, system_clock(), options));
+    auto alone = places.open_view(make_directory_store(posix_file_system(), places.root), "");
+    require_whole(*alone, std::nullopt);
+    for (const RetentionVerdict& verdict : places.survey_of("", places.rules(3)).base_verdicts)
+        CHECK(verdict.keep);
+}
+
 TEST_CASE("a pack that the tier has lost, or has otherwise, stays here") {
     Places places;
     auto repository = must(places.open());
