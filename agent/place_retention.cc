@@ -1,6 +1,7 @@
 #include "agent/place_retention.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include "base/blocking.h"
@@ -82,7 +83,8 @@ Result<> prove(const Config& config, const Unproved& pack) {
 // Adds to `proved` what is due here and lies on every tier that keeps it; to `seen` all that was
 // looked at. False when there is no more.
 Task<Result<bool>> prove_some(AgentState& state, std::chrono::seconds grace,
-                              std::set<std::string>& seen, std::set<std::string>& proved) {
+                              std::set<std::string>& seen,
+                              std::map<std::string, std::vector<std::string>>& proved) {
     std::vector<Reached> reached;
     for (const auto& tier : state.tiers)
         if (tier->up) reached.push_back({tier->config, tier->ledger_sequence});
@@ -96,7 +98,7 @@ Task<Result<bool>> prove_some(AgentState& state, std::chrono::seconds grace,
         seen.insert(path);
         auto work = [config = state.config, pack] { return prove(config, pack); };
         auto done = co_await run_on(state.pools.expire, std::move(work));
-        if (done) proved.insert(path);
+        if (done) proved[path] = pack.condemned.kept_at;
         if (!done)
             log::error("retention.not_proved", done.error().message,
                        {{"pack", path}, {"hint", done.error().hint}});
@@ -115,6 +117,8 @@ Task<Result<>> delete_due(AgentState& state, const DueDeletion& due, PlaceRetent
                                  .most = kDeletedAtOnce,
                                  .only_kept_elsewhere = due.only_kept_elsewhere};
     WV_CO_TRY(order.leases, co_await leases_at(state, place.name));
+    if (const TierState* tier = tier_at(state, place.name))
+        order.through_sequence = tier->ledger_sequence;
     std::set<std::string> seen;
     for (bool more = true; more && !state.stopping;) {
         bool proves = false;
@@ -151,23 +155,21 @@ std::uint64_t needed_room(const AgentState& state) {
 
 namespace {
 
-// Whether one copy that is reached keeps everything that would go.
-Result<bool> is_kept_by_a_tier(AgentState& state, const storage::RetentionSurvey& survey) {
-    for (const auto& tier : state.tiers) {
-        if (!tier->up || !tier->is_place) continue;
+// Whether one of the copies keeps everything that would go.
+Result<bool> is_kept_by_one(storage::Repository& repository, const storage::RetentionSurvey& survey,
+                            const std::vector<std::string>& tiers) {
+    for (const std::string& tier : tiers) {
         bool all = true;
         for (const pb::Condemned& entry : survey.condemned()) {
             for (const pb::CondemnedBackup& base : entry.backups()) {
                 if (!all) break;
-                WV_TRY(bool gone, state.repository->is_base_condemned(
-                                      survey.cluster, base.backup_id(), tier->config.name));
+                WV_TRY(bool gone,
+                       repository.is_base_condemned(survey.cluster, base.backup_id(), tier));
                 all = !gone;
             }
             for (const pb::CondemnedPack& pack : entry.packs()) {
                 if (!all) break;
-                WV_TRY(auto gone,
-                       state.repository->condemned_by(pack.pack().path(), tier->config.name));
-                all = !gone;
+                WV_TRY(all, repository.keeps(pack.pack(), tier));
             }
         }
         if (all) return true;
@@ -175,20 +177,28 @@ Result<bool> is_kept_by_a_tier(AgentState& state, const storage::RetentionSurvey
     return false;
 }
 
+// What a look for relief needs, apart from the loop.
+struct ReliefWanted {
+    Config config;
+    std::string cluster;
+    std::uint64_t needed = 0;
+    std::chrono::seconds stored{0};
+    std::vector<std::string> tiers;  // that are reached
+};
+
 // By the widest window under which enough goes, else the narrowest that a copy covers.
-Result<std::optional<storage::RetentionSurvey>> choose_relief(AgentState& state,
-                                                              std::uint64_t needed,
-                                                              std::chrono::seconds stored) {
+Result<std::optional<storage::RetentionSurvey>> choose_relief(storage::Repository& repository,
+                                                              const ReliefWanted& wanted) {
     std::optional<storage::RetentionSurvey> chosen;
-    ExpirePlace place{"", state.config.repo.retention, std::chrono::seconds(0)};
-    for (auto window : narrower_windows(place.rules.window, stored)) {
+    ExpirePlace place{"", wanted.config.repo.retention, std::chrono::seconds(0)};
+    for (auto window : narrower_windows(place.rules.window, wanted.stored)) {
         place.rules.window = window;
-        WV_TRY(auto survey, survey_repository(state.config, state.server.name, place));
-        WV_TRY(bool kept, is_kept_by_a_tier(state, survey));
+        WV_TRY(auto survey, survey_repository(wanted.config, wanted.cluster, place));
+        WV_TRY(bool kept, is_kept_by_one(repository, survey, wanted.tiers));
         if (!kept) break;
-        const std::uint64_t frees = report_of(survey, state.clock.now()).condemned_bytes;
+        const std::uint64_t frees = report_of(survey, system_clock().now()).condemned_bytes;
         if (frees > 0) chosen = std::move(survey);
-        if (frees >= needed) break;
+        if (frees >= wanted.needed) break;
     }
     return chosen;
 }
@@ -204,10 +214,16 @@ Task<Result<ExpireReport>> relieve_disk(AgentState& state, PlaceRetention& at) {
     WV_CO_CHECK(co_await delete_due(state, due, at, report));
     if (report.deleted_packs > 0 || report.waiting_packs > 0) co_return report;
     const WallTime first(Micros(state.backups.front().stopped_at_us()));
-    auto look = [&state, needed = needed_room(state),
-                 stored = std::chrono::duration_cast<std::chrono::seconds>(
-                     state.progress.recoverable_until() - first)] {
-        return choose_relief(state, needed, stored);
+    ReliefWanted wanted{.config = state.config,
+                        .cluster = state.server.name,
+                        .needed = needed_room(state),
+                        .stored = std::chrono::duration_cast<std::chrono::seconds>(
+                            state.progress.recoverable_until() - first),
+                        .tiers = {}};
+    for (const auto& tier : state.tiers)
+        if (tier->up && tier->is_place) wanted.tiers.push_back(tier->config.name);
+    auto look = [&repository = *state.repository, wanted = std::move(wanted)] {
+        return choose_relief(repository, wanted);
     };
     WV_CO_TRY(auto survey, co_await run_on(state.pools.expire, std::move(look)));
     if (!survey) co_return report;

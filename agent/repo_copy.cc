@@ -103,8 +103,8 @@ public:
           place_(std::move(place)) {}
 
     Result<RepoCopied> run(const storage::MasterKey& master, ProgressLine& progress) {
-        auto keeps = [this](const std::string& path) -> Result<bool> {
-            return !let_go_.contains(path);
+        auto keeps = [this](const pb::PackInfo& pack) -> Result<bool> {
+            return !let_go_.contains(pack.path());
         };
         WV_TRY(auto offloader,
                storage::Offloader::open(from_, to_, master, {.name = place_, .keeps = keeps}));

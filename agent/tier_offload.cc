@@ -75,30 +75,34 @@ void note_round(TierState& tier, const Moment& moment, const storage::Offloader:
 }
 
 // From here on nothing goes in the directory that is not there yet, unless it is not to be kept.
-Task<> add_place(AgentState& state, TierState& tier) {
-    auto add = [&state, &tier] { return state.repository->add_place(tier.config.name); };
-    auto added = co_await run_on(state.pools.store, std::move(add));
-    if (added)
-        tier.is_place = true;
-    else
-        log::warn("offload.place_not_entered", added.error().message, {{"repo", tier.config.name}});
+Task<Result<>> add_place(AgentState& state, TierState& tier) {
+    auto look = [&tier] { return tier.offloader->is_empty(); };
+    WV_CO_TRY(const bool is_empty, co_await run_on(tier.pool, std::move(look)));
+    auto add = [&state, &tier, is_empty] {
+        return state.repository->add_place(tier.config.name, is_empty);
+    };
+    WV_CO_CHECK(co_await run_on(state.pools.store, std::move(add)));
+    tier.is_place = true;
+    co_return Result<>{};
 }
 
 storage::OffloadPlace place_of(AgentState& state, const std::string& name) {
-    auto keeps = [&state, name](const std::string& path) -> Result<bool> {
-        WV_TRY(auto entry, state.repository->condemned_by(path, name));
-        return !entry;
+    auto keeps = [&state, name](const pb::PackInfo& pack) {
+        return state.repository->keeps(pack, name);
     };
-    auto was_there = [&state, name]() -> Result<bool> {
-        WV_TRY(auto known, state.repository->tiers());
-        return std::ranges::find(known, name) != known.end();
-    };
-    return {.name = name, .keeps = std::move(keeps), .was_there = std::move(was_there)};
+    return {.name = name, .keeps = std::move(keeps)};
 }
 
 enum class Outcome { complete, more, waits, failed };
 
 Task<Outcome> one_round(AgentState& state, TierState& tier) {
+    if (!tier.is_place) {
+        auto added = co_await add_place(state, tier);
+        if (!added) {
+            note_failure(tier, added.error());
+            co_return Outcome::failed;
+        }
+    }
     const Moment moment = co_await take_moment(state, tier);
     auto work = [&tier, &clock = state.clock, snapshot = moment.snapshot] {
         const SteadyTime until = clock.steady_now() + kRoundMax;
@@ -110,9 +114,7 @@ Task<Outcome> one_round(AgentState& state, TierState& tier) {
         co_return Outcome::failed;
     }
     note_round(tier, moment, *round);
-    if (round->is_complete && moment.is_exact)
-        state.capture.note_offloaded(moment.history, moment.flushed_lsn);
-    if (!tier.is_place && round->ledger_sequence > 0) co_await add_place(state, tier);
+    if (round->has_wal) state.capture.note_offloaded(moment.history, moment.flushed_lsn);
     if (round->is_complete && moment.is_exact) co_return Outcome::complete;
     co_return round->put_bytes > 0 ? Outcome::more : Outcome::waits;
 }

@@ -15,6 +15,7 @@ using namespace index_keys;
 constexpr const char* kFate = "fate/";
 constexpr const char* kBaseFate = "basefate/";
 constexpr const char* kPlace = "place/";
+constexpr const char* kFormerPlace = "formerplace/";
 
 std::string condemned_prefix(const std::string& place) { return "condemned/" + place + "/"; }
 std::string deleted_prefix(const std::string& place) { return "deleted/" + place + "/"; }
@@ -115,6 +116,11 @@ Result<std::vector<std::string>> IndexRetention::tiers() const {
         found.push_back(at->key().ToString().substr(prefix.size()));
     WV_CHECK(IndexStore::check(*at));
     return found;
+}
+
+Result<bool> IndexRetention::was_removed(const std::string& place) const {
+    WV_TRY(auto value, store_.get(Family::state, kFormerPlace + place));
+    return value.has_value();
 }
 
 Result<std::vector<std::string>> IndexRetention::places() const {
@@ -278,6 +284,7 @@ Result<std::vector<pb::PackInfo>> IndexRetention::apply_place_removed(
     WV_TRY(auto left, places());
     std::erase(left, place);
     store_.remove(Family::state, kPlace + place);
+    store_.put(Family::state, kFormerPlace + place, "");
     std::vector<pb::PackInfo> gone;
     auto at = store_.iterate(Family::state);
     for (const std::string prefix : {kFate, kBaseFate}) {

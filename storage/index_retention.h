@@ -13,7 +13,9 @@ namespace walvault::storage {
 
 bool is_of_retention(const pb::LedgerEntry& entry);
 
-// Keys of the state family: place/<place> -> sequence of the entry that added it; fate/<path> and
+// Keys of the state family: place/<place> -> sequence of the entry that added it;
+// formerplace/<place>
+// -> ""; fate/<path> and
 // basefate/<cluster>/<id> -> Fate; condemned/<place>/<path> -> ""; deleted/<place>/<path> ->
 // sequence of the entry; expired/<place>/<history> -> LSN. Reads may be called from any thread.
 //
@@ -38,6 +40,8 @@ public:
                                    const std::string& place) const;
     // Tiers, in the order of their names; the repository's directory is none.
     Result<std::vector<std::string>> tiers() const;
+    // A name that was a tier's and is none any more: what the ledger says of it was of that one.
+    Result<bool> was_removed(const std::string& place) const;
     // Not deleted there yet, by path, until `sink` says false.
     Result<> each_condemned(const std::string& place,
                             const std::function<bool(CondemnedThere&)>& sink) const;

@@ -13,6 +13,7 @@ namespace walvault::storage {
 namespace {
 
 constexpr std::uint64_t kTailPieceBytes = 8 << 20;
+constexpr std::uint64_t kRoundsBetweenLooks = 16;
 constexpr std::uint64_t kPendingRecordBytes = 4 << 20;
 constexpr std::uint64_t kCompareBytes = 4 << 20;
 constexpr std::uint64_t kSmallFileBytesMax = 64 << 20;
@@ -104,16 +105,11 @@ std::size_t whole_frames(ByteSpan bytes, std::uint64_t offset) {
     return std::min(end, bytes.size());
 }
 
+// Without the packs that it needs.
 PendingEntry pending_of(const LedgerRecord& record, const std::string& place) {
     const pb::LedgerEntry& entry = record.entry;
     PendingEntry pending{.sequence = record.head.sequence, .record_bytes = record.bytes.size()};
-    if (entry.has_pack_closed()) {
-        pending.needs.push_back(
-            {entry.pack_closed().pack().path(), entry.pack_closed().pack().stored_bytes()});
-        for (const pb::PackInfo& pack : entry.pack_closed().further())
-            pending.needs.push_back({pack.path(), pack.stored_bytes()});
-        pending.ends_tail = entry.pack_closed().replaces_tail();
-    }
+    if (entry.has_pack_closed()) pending.ends_tail = entry.pack_closed().replaces_tail();
     if (entry.has_key_made())
         pending.needs.push_back({keyring_name(entry.key_made().keyring_generation()), 0});
     if (entry.has_tail_opened()) {
@@ -149,13 +145,20 @@ public:
         }
         round_.pending_bytes = pending_bytes(state_, snapshot_);
         round_.ledger_sequence = offloaded_.sequence;
+        round_.has_wal = round_.is_complete || has_all_wal();
         if (round_.is_complete) sweep();
         return round_;
+    }
+
+    Result<bool> is_empty() override {
+        if (!knows_the_tier_) WV_CHECK(take_stock());
+        return offloaded_.sequence == 0;
     }
 
 private:
     Result<> run(const std::function<bool()>& goes_on) {
         if (!knows_the_tier_) WV_CHECK(take_stock());
+        if (++rounds_ % kRoundsBetweenLooks == 0) WV_CHECK(require_last_piece());
         WV_CHECK(read_pending());
         for (;;) {
             const OffloadStep step = next_offload_step(state_, snapshot_);
@@ -163,6 +166,27 @@ private:
             if (step.kind == Kind::nothing || step.kind == Kind::wait || !goes_on()) return {};
             WV_CHECK(take(step));
         }
+    }
+
+    // A tail is opened there after all WAL before it.
+    bool has_all_wal() const {
+        return !snapshot_.tails.empty() &&
+               std::ranges::all_of(snapshot_.tails, [&](const auto& synced) {
+                   auto there = state_.tails.find(synced.first);
+                   return there != state_.tails.end() && there->second.end_offset >= synced.second;
+               });
+    }
+
+    // It may have been emptied, or put back to an older state, since stock was taken.
+    Result<> require_last_piece() {
+        if (last_piece_.name.empty()) return {};
+        auto there = tier_.info(last_piece_.name);
+        if (there && there->size_bytes == last_piece_.size_bytes) return {};
+        if (!there && there.error().code != Errc::not_found) return fail(std::move(there).error());
+        return fail(Errc::refused,
+                    tier_.url() + "/" + last_piece_.name +
+                        " is not there as it was put: the copy was emptied or put back",
+                    "it is looked at anew; if it stays so, bring the right one back");
     }
 
     // What is left there costs its owner something, and harms nobody.
@@ -211,7 +235,10 @@ private:
         WV_CHECK(require_own_tier());
         WV_CHECK(put_keyrings(repository_, tier_));
         WV_TRY(offloaded_, head_of_tier());
-        if (offloaded_.sequence == 0) WV_CHECK(require_new());
+        if (offloaded_.sequence == 0 && had_entries_)
+            return fail(Errc::refused, tier_.url() + " holds nothing any more",
+                        "bring the right copy back, or start the agent again to be told more");
+        had_entries_ = had_entries_ || offloaded_.sequence > 0;
         read_ = offloaded_;
         WV_CHECK(replay_to(offloaded_));
         for (auto& [path, tail] : state_.tails) {
@@ -239,25 +266,15 @@ private:
                     "name another place in its [repo] table");
     }
 
-    // What only the one of before had is missed by nobody, unless it is said here.
-    Result<> require_new() {
-        WV_TRY(const bool was_there, place_.was_there());
-        if (!was_there) return {};
-        return fail(Errc::refused,
-                    tier_.url() + " holds nothing, and the ledger says that packs lie on \"" +
-                        place_.name + "\"",
-                    "bring the right one back; or, if it is lost: take its table out of the "
-                    "configuration, walvault repo remove " +
-                        place_.name + ", and add it anew");
-    }
-
     // What the ledger says of a place holds for one tier.
     Result<> require_own_name() { return put_name(tier_, place_.name); }
 
     // Signed, so that everything before it is the repository's as well.
     Result<LedgerHead> head_of_tier() {
         WV_TRY(auto pieces, list_ledger_files(tier_));
+        last_piece_ = {};
         if (pieces.empty()) return LedgerHead{};
+        WV_TRY(last_piece_, tier_.info(pieces.back().name));
         WV_TRY(ByteBuffer bytes, read_ledger_file(tier_, pieces.back()));
         LedgerWalk walk(id_, keys_);
         WV_TRY(std::uint64_t end,
@@ -319,6 +336,7 @@ private:
             held += record.size();
         state_.pending_is_all = true;
         if (read_.sequence >= snapshot_.ledger_sequence) return {};
+        Result<> asked;
         auto take = [&](const LedgerRecord& record) {
             if (record.head.sequence > snapshot_.ledger_sequence) return false;
             if (held >= pending_bytes_max_) {
@@ -328,24 +346,27 @@ private:
             held += record.bytes.size();
             read_ = record.head;
             state_.pending.push_back(pending_of(record, place_.name));
+            asked = add_needed_packs(record.entry, state_.pending.back());
+            if (!asked) return false;
             records_.emplace_back(record.bytes.begin(), record.bytes.end());
             return true;
         };
-        const std::size_t before = state_.pending.size();
         WV_TRY(auto head, read_ledger_records(repository_, id_, keys_, read_, 0, take));
         (void)head;
-        for (std::size_t i = before; i < state_.pending.size(); ++i)
-            WV_CHECK(leave_out_condemned(state_.pending[i]));
-        return {};
+        return asked;
     }
 
-    Result<> leave_out_condemned(PendingEntry& entry) {
-        std::vector<NeededObject> kept;
-        for (NeededObject& object : entry.needs) {
-            WV_TRY(const bool keeps, place_.keeps(object.name));
-            if (keeps) kept.push_back(std::move(object));
-        }
-        entry.needs = std::move(kept);
+    // But those that were let go there before they came.
+    Result<> add_needed_packs(const pb::LedgerEntry& entry, PendingEntry& pending) {
+        if (!entry.has_pack_closed()) return {};
+        auto add = [&](const pb::PackInfo& pack) -> Result<> {
+            WV_TRY(const bool keeps, place_.keeps(pack));
+            if (keeps) pending.needs.push_back({pack.path(), pack.stored_bytes()});
+            return {};
+        };
+        WV_CHECK(add(entry.pack_closed().pack()));
+        for (const pb::PackInfo& pack : entry.pack_closed().further())
+            WV_CHECK(add(pack));
         return {};
     }
 
@@ -392,11 +413,14 @@ private:
     }
 
     Result<> put_ledger(std::size_t count) {
+        WV_CHECK(require_last_piece());
         const std::uint64_t first = state_.pending.front().sequence;
         ByteBuffer bytes = encode_ledger_header(id_, first, offloaded_.hash);
         for (std::size_t i = 0; i < count; ++i)
             append(bytes, records_[i]);
         WV_CHECK(put(ledger_file_name(first), bytes));
+        last_piece_ = {.name = ledger_file_name(first), .size_bytes = bytes.size()};
+        had_entries_ = true;
         offloaded_ = {state_.pending[count - 1].sequence, ledger_record_hash(records_[count - 1])};
         for (std::size_t i = 0; i < count; ++i) {
             for (const NeededObject& object : state_.pending.front().needs)
@@ -468,6 +492,9 @@ private:
     LedgerKeys keys_;
     OffloadPlace place_;
     bool knows_the_tier_ = false;
+    bool had_entries_ = false;  // of the ledger, whenever stock was taken
+    std::uint64_t rounds_ = 0;
+    ObjectInfo last_piece_;  // of the ledger there; no name: none
     std::string not_swept_;  // the error that was told of last
     OffloadState state_;
     std::deque<ByteBuffer> records_;  // of state_.pending

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 
+#include "proto/repository.pb.h"
 #include "storage/keyring.h"
 #include "storage/object_store.h"
 #include "storage/offload_plan.h"
@@ -28,10 +29,8 @@ Result<> initialize_tier(ObjectStore& repository, ObjectStore& tier, const Maste
 struct OffloadPlace {
     std::string name;  // as the ledger calls it; empty: a copy of the repository's directory
     // Whether the tier is to keep a pack. Called from the offloader's thread.
-    std::function<Result<bool>(const std::string& path)> keeps =
-        [](const std::string&) -> Result<bool> { return true; };
-    // Whether the ledger speaks of it already: then it cannot be empty.
-    std::function<Result<bool>()> was_there = []() -> Result<bool> { return false; };
+    std::function<Result<bool>(const pb::PackInfo& pack)> keeps =
+        [](const pb::PackInfo&) -> Result<bool> { return true; };
 };
 
 // One thread at a time; every call blocks for both stores.
@@ -48,7 +47,12 @@ public:
         std::uint64_t put_bytes = 0;
         std::uint64_t pending_bytes = 0;    // as far as the ledger was read
         std::uint64_t ledger_sequence = 0;  // the last entry that is on the tier
+        // All WAL of the snapshot is on the tier, whatever else is still to come.
+        bool has_wal = false;
     };
+    // Asks what the tier has, and puts nothing but keyrings. True: no entry of the ledger yet.
+    // Errors: as offload().
+    virtual Result<bool> is_empty() = 0;
     // Puts what the snapshot has and the tier does not, but packs that it is not to keep, and
     // removes what the ledger calls deleted there, until all is done or `goes_on` says no; asked
     // before each object. Errors: not_found (no repository there yet), refused (another's, or

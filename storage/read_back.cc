@@ -29,8 +29,11 @@ Result<> read_back(ObjectStore& directory, ObjectStore& tier, const pb::PackInfo
     std::uint64_t at = whole ? 0 : draw % (here.size_bytes - kSampleBytes + 1);
     do {
         WV_TRY(ByteBuffer mine, directory.get(path, at, step));
-        WV_TRY(ByteBuffer its, tier.get(path, at, step));
-        if (!std::ranges::equal(mine, its))
+        auto its = tier.get(path, at, step);
+        // Nobody reads what is archived: its size, and the digest with which it was put, must do.
+        if (!its && its.error().code == Errc::archived) return {};
+        if (!its) return fail(std::move(its).error());
+        if (!std::ranges::equal(mine, *its))
             return fail(
                 not_as_here(tier, path, "is not as here from byte " + std::to_string(at) + " on"));
         at += step;

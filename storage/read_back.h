@@ -11,7 +11,8 @@ namespace walvault::storage {
 // Reads the pack's size on the tier, and compares bytes: all of a manifest; of other packs
 // 64 KiB from `draw` on, counted around its size. That each byte arrived, the tier proved by
 // a digest when it was put. Success says that the tier has it. Errors: corrupt, naming both, if it
-// is not there or is another; as the stores'. Two requests.
+// is not there or is another; as the stores'. Of what is
+// archived the size alone. Two requests.
 Result<> read_back(ObjectStore& directory, ObjectStore& tier, const pb::PackInfo& pack,
                    std::uint64_t draw);
 

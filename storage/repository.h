@@ -5,6 +5,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -42,8 +43,10 @@ struct DeletionOrder {
     std::vector<Lease> leases = {};  // that are held there
     std::chrono::seconds grace{0};   // so long it has been condemned
     std::size_t most = 32;           // packs in one call
-    // Packs that were read back from each tier that keeps them: needed where one does.
-    std::set<std::string> proved = {};
+    // From which tiers packs were read back: needed from each that keeps what goes here.
+    std::map<std::string, std::vector<std::string>> proved = {};
+    // Only what was condemned by entries up to this one: a tier's readers see no later ones.
+    std::uint64_t through_sequence = ~0ull;
     bool only_kept_elsewhere = false;  // what no tier keeps stays
 };
 
@@ -163,7 +166,9 @@ public:
     const DataKey& content_key() const;              // from any thread
 
     // From here on the ledger speaks of the tier `place`; nothing happens where it does already.
-    Result<> add_place(const std::string& place);
+    // `is_empty`: it has nothing of the ledger yet. Errors: refused if the ledger says that packs
+    // lie on an empty one, or if the name was that of a tier that was removed.
+    Result<> add_place(const std::string& place, bool is_empty);
     Result<std::vector<std::string>> tiers();  // that it speaks of, by name
     // What lies there does not count any more. Errors: not_found.
     Result<> remove_place(const std::string& place);
@@ -171,6 +176,8 @@ public:
     // thread.
     Result<std::optional<std::uint64_t>> condemned_by(const std::string& path,
                                                       const std::string& place);
+    // Whether the pack is known, and kept at `place`. From any thread.
+    Result<bool> keeps(const pb::PackInfo& pack, const std::string& place);
     Result<bool> is_base_condemned(const std::string& cluster, const std::string& backup_id,
                                    const std::string& place);  // from any thread
     // From any thread.

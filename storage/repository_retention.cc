@@ -16,10 +16,15 @@ constexpr std::chrono::minutes kClocksDiffer{5};
 std::string keeper(const DeletionOrder& order, const CondemnedThere& condemned) {
     for (const Lease& lease : order.leases)
         if (lease.since <= condemned.at + kClocksDiffer) return lease.who;
-    if (!order.place.empty() || condemned.kept_at.empty() ||
-        order.proved.contains(condemned.pack.path()))
-        return "";
-    return "the copy on " + condemned.kept_at.front() + ", which is not proved yet";
+    if (condemned.sequence > order.through_sequence)
+        return "the copy on " + order.place + ", which does not know of it yet";
+    if (!order.place.empty()) return "";
+    const auto proved = order.proved.find(condemned.pack.path());
+    for (const std::string& place : condemned.kept_at)
+        if (proved == order.proved.end() ||
+            std::ranges::find(proved->second, place) == proved->second.end())
+            return "the copy on " + place + ", which is not proved yet";
+    return "";
 }
 
 // As a reader of `place` sees them.
@@ -94,13 +99,29 @@ Result<> Repository::condemn(const RetentionSurvey& survey) {
     return {};
 }
 
-Result<> Repository::add_place(const std::string& place) {
+Result<> Repository::add_place(const std::string& place, bool is_empty) {
     WV_CHECK(state_->catch_index_up());
+    WV_TRY(const bool was_removed, state_->index->retention().was_removed(place));
+    if (was_removed)
+        return fail(Errc::refused, "the ledger says that the copy \"" + place + "\" is no more",
+                    "what it says of that one must not be taken for this one: give it another "
+                    "name, and an empty place");
     WV_TRY(auto known, state_->index->retention().tiers());
-    if (std::ranges::find(known, place) != known.end()) return {};
+    const bool is_known = std::ranges::find(known, place) != known.end();
+    if (is_known && is_empty)
+        return fail(Errc::refused,
+                    "the copy \"" + place + "\" is empty, and the ledger says that packs lie there",
+                    "bring the right one back; or, if it is lost: take its table out of the "
+                    "configuration, walvault repo remove " +
+                        place + ", and add the empty place under another name");
+    if (is_known) return {};
     pb::LedgerEntry entry;
     entry.mutable_place_added()->set_place(place);
     return state_->enter(std::move(entry));
+}
+
+Result<bool> Repository::keeps(const pb::PackInfo& pack, const std::string& place) {
+    return state_->is_kept(pack, place);
 }
 
 Result<std::vector<std::string>> Repository::tiers() { return state_->index->retention().tiers(); }

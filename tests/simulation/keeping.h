@@ -141,7 +141,7 @@ private:
     storage::Deletions delete_at(const std::string& place, std::chrono::seconds grace,
                                  std::size_t most);
     std::vector<storage::Lease> leases_at(const std::string& place);
-    std::set<std::string> proved();
+    std::map<std::string, std::vector<std::string>> proved();
 
     // keeping_checks.cc
     void check_base(storage::RepositoryView& view, const Base& base, bool reads);

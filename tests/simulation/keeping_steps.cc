@@ -211,12 +211,14 @@ std::vector<Lease> Keeping::leases_at(const std::string& place) {
     auto leases = must_hold(valid_leases(*directory_store(), clock_.at), "leases here");
     if (place.empty()) return leases;
     auto there = must_hold(valid_leases(*tier(place).objects, clock_.at), "leases there");
+    for (Lease& lease : there)
+        lease.since = {};  // as the agent does
     leases.insert(leases.end(), there.begin(), there.end());
     return leases;
 }
 
-std::set<std::string> Keeping::proved() {
-    std::set<std::string> paths;
+std::map<std::string, std::vector<std::string>> Keeping::proved() {
+    std::map<std::string, std::vector<std::string>> paths;
     auto here = directory_store();
     for (const CondemnedThere& each : must_hold(repository_->condemned(""), "condemned")) {
         bool all = true;
@@ -225,7 +227,7 @@ std::set<std::string> Keeping::proved() {
             all = all && there.ledger_sequence >= each.sequence &&
                   read_back(*here, *there.objects, each.pack, random_.number());
         }
-        if (all) paths.insert(each.pack.path());
+        if (all) paths[each.pack.path()] = each.kept_at;
     }
     return paths;
 }
@@ -234,7 +236,10 @@ Deletions Keeping::delete_at(const std::string& place, std::chrono::seconds grac
                              std::size_t most) {
     DeletionOrder order{
         .place = place, .leases = leases_at(place), .grace = grace, .most = most, .proved = {}};
-    if (place.empty()) order.proved = proved();
+    if (place.empty())
+        order.proved = proved();
+    else
+        order.through_sequence = tier(place).ledger_sequence;
     Deletions done = must_hold(repository_->delete_condemned(order), "delete");
     outcome_.counts["deleted packs"] += done.pack_count;
     if (!done.waits_for.empty()) ++outcome_.counts["deletions that wait"];
@@ -253,15 +258,13 @@ bool Keeping::let_go() {
 
 void Keeping::offload_to(Tier& to, bool may_be_cut) {
     if (!to.offloader)
-        to.offloader = must_hold(
-            Offloader::open(*to.repository, *to.cut, *master_,
-                            {.name = to.name,
-                             .keeps =
-                                 [this, &to](const std::string& path) {
-                                     auto entry = repository_->condemned_by(path, to.name);
-                                     return entry ? Result<bool>(!*entry) : fail(entry.error());
-                                 }}),
-            "open an offloader");
+        to.offloader = must_hold(Offloader::open(*to.repository, *to.cut, *master_,
+                                                 {.name = to.name,
+                                                  .keeps =
+                                                      [this, &to](const pb::PackInfo& pack) {
+                                                          return repository_->keeps(pack, to.name);
+                                                      }}),
+                                 "open an offloader");
     std::uint64_t rounds = 0;
     to.cut->cut_at(may_be_cut && random_.one_in(2) ? random_.between(1, 24) : 0, random_.one_in(2));
     std::uint64_t objects = may_be_cut && random_.one_in(3) ? random_.below(8) : ~0ull;
@@ -312,7 +315,7 @@ bool Keeping::add_tier() {
         promise.never_there.erase(base.backup_id());
     promises_[made->name] = std::move(promise);
     tiers_.push_back(std::move(made));
-    must_hold(repository_->add_place(tiers_.back()->name), "add a tier");
+    must_hold(repository_->add_place(tiers_.back()->name, true), "add a tier");
     return true;
 }
 

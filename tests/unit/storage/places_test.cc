@@ -36,16 +36,15 @@ struct Places : Life {
     Tier& add(Repository& repository, const std::string& name) {
         tiers.push_back(std::make_unique<Tier>(name));
         must(initialize_tier(*repository_store, *tiers.back()->objects, master, name));
-        must(repository.add_place(name));
+        must(repository.add_place(name, true));
         return *tiers.back();
     }
     std::unique_ptr<Offloader> offloader(Repository& repository, const Tier& tier,
                                          ObjectStore& to) {
         return must(Offloader::open(
             *repository_store, to, master,
-            {.name = tier.name, .keeps = [&repository, &tier](const std::string& path) {
-                 auto entry = repository.condemned_by(path, tier.name);
-                 return entry ? Result<bool>(!*entry) : fail(entry.error());
+            {.name = tier.name, .keeps = [&repository, &tier](const pb::PackInfo& pack) {
+                 return repository.keeps(pack, tier.name);
              }}));
     }
     void offload(Repository& repository, const Tier& tier) {
@@ -86,14 +85,14 @@ struct Places : Life {
         return must(survey_retention(*view, "main", chosen, wal.commits.back().at, {}, place));
     }
     // Of what is condemned here and kept by tiers, what each of them has.
-    std::set<std::string> proved(Repository& repository) {
-        std::set<std::string> paths;
+    std::map<std::string, std::vector<std::string>> proved(Repository& repository) {
+        std::map<std::string, std::vector<std::string>> paths;
         for (const CondemnedThere& each : must(repository.condemned(""))) {
             bool all = true;
             for (const auto& tier : tiers)
                 if (std::ranges::find(each.kept_at, tier->name) != each.kept_at.end())
                     all = all && read_back(*repository_store, *tier->objects, each.pack, 12'345);
-            if (all) paths.insert(each.pack.path());
+            if (all) paths[each.pack.path()] = each.kept_at;
         }
         return paths;
     }
@@ -326,24 +325,62 @@ TEST_CASE("a tier keeps its name") {
     CHECK(read_tier_name(*tier.objects).error().code == Errc::corrupt);
 }
 
-TEST_CASE("a tier that is empty again is not taken for the one that was lost") {
+TEST_CASE("a tier that is empty again, or has the name of one that is no more, is refused") {
     Places places;
     auto repository = must(places.open());
     const Tier& tier = places.add(*repository, "second");
     places.offload(*repository, tier);
-    auto was_there = [&]() -> Result<bool> { return !must(repository->tiers()).empty(); };
-    for (const ObjectInfo& object : must(tier.objects->list("")))
-        must(tier.objects->remove(object.name));
-    must(initialize_tier(*places.repository_store, *tier.objects, places.master, "second"));
-    auto offloader = must(Offloader::open(*places.repository_store, *tier.objects, places.master,
-                                          {.name = "second", .was_there = was_there}));
-    const OffloadSnapshot snapshot{.ledger_sequence = repository->ledger_sequence(), .tails = {}};
-    auto refused = offloader->offload(snapshot, always);
-    REQUIRE(!refused);
-    CHECK(refused.error().code == Errc::refused);
-    CHECK(refused.error().hint.find("repo remove") != std::string::npos);
+    must(repository->add_place("second", false));
+    auto emptied = repository->add_place("second", true);
+    REQUIRE(!emptied);
+    CHECK(emptied.error().code == Errc::refused);
+    CHECK(emptied.error().hint.find("repo remove second") != std::string::npos);
     must(repository->remove_place("second"));
-    CHECK(must(offloader->offload(snapshot, always)).ledger_sequence == snapshot.ledger_sequence);
+    auto again = repository->add_place("second", true);
+    REQUIRE(!again);
+    CHECK(again.error().code == Errc::refused);
+    must(repository->add_place("third", true));
+    CHECK(must(repository->tiers()) == std::vector<std::string>{"third"});
+}
+
+TEST_CASE("an offloader notices that its tier was emptied or put back, and goes no further") {
+    Places places;
+    auto repository = must(places.open());
+    const Tier& tier = places.add(*repository, "second");
+    auto offloader = places.offloader(*repository, tier, *tier.objects);
+    CHECK(must(offloader->is_empty()));
+    auto snapshot = [&] {
+        return OffloadSnapshot{.ledger_sequence = repository->ledger_sequence(), .tails = {}};
+    };
+    CHECK(must(offloader->offload(snapshot(), always)).is_complete);
+    CHECK_FALSE(must(offloader->is_empty()));
+    for (const ObjectInfo& object : must(tier.objects->list("ledger/")))
+        must(tier.objects->remove(object.name));
+    must(repository->add_place("third", true));
+    auto noticed = offloader->offload(snapshot(), always);
+    REQUIRE(!noticed);
+    CHECK(noticed.error().code == Errc::refused);
+    auto still = offloader->offload(snapshot(), always);
+    REQUIRE(!still);
+    CHECK(still.error().message.find("holds nothing any more") != std::string::npos);
+    CHECK(must(tier.objects->list("ledger/")).empty());
+}
+
+TEST_CASE("a tier's pack is deleted when the tier knows that it is condemned") {
+    Places places;
+    auto repository = must(places.open());
+    const Tier& tier = places.add(*repository, "second");
+    places.offload(*repository, tier);
+    const std::uint64_t before = repository->ledger_sequence();
+    must(repository->condemn(places.survey_of("second", places.rules(2))));
+    DeletionOrder order = delete_now();
+    order.place = "second";
+    order.through_sequence = before;
+    Deletions done = must(repository->delete_condemned(order));
+    CHECK(done.pack_count == 0);
+    CHECK(done.waits_for.find("second") != std::string::npos);
+    order.through_sequence = repository->ledger_sequence();
+    CHECK(must(repository->delete_condemned(order)).pack_count > 5);
 }
 
 TEST_CASE("wherever the offloader of a tier that lets go is cut off, the next round ends it") {
