@@ -83,6 +83,7 @@ Result<> put_keyrings(ObjectStore& repository, ObjectStore& tier) {
 
 Result<> put_name(ObjectStore& tier, const std::string& name) {
     WV_TRY(auto there, read_tier_name(tier));
+    if (!there && name.empty()) return {};
     if (!there)
         return put_once(tier, std::string(kTierNameObject), as_bytes(encode_tier_name(name)));
     if (*there == name) return {};

@@ -308,6 +308,22 @@ TEST_CASE("what only a removed tier had does not count any more") {
     require_whole(*places.anywhere(false), places.anchor(3));
 }
 
+TEST_CASE("a copy of the directory has no name") {
+    Places places;
+    auto repository = must(places.open());
+    ScratchDirectory scratch;
+    auto copy = make_directory_store(posix_file_system(), scratch.path());
+    must(initialize_tier(*places.repository_store, *copy, places.master, ""));
+    auto offloader = must(Offloader::open(*places.repository_store, *copy, places.master, {}));
+    const OffloadSnapshot snapshot{.ledger_sequence = repository->ledger_sequence(), .tails = {}};
+    CHECK(must(offloader->offload(snapshot, always)).is_complete);
+    CHECK(!must(read_tier_name(*copy)));
+    auto named = initialize_tier(*places.repository_store, *copy, places.master, "second");
+    must(std::move(named));
+    CHECK(initialize_tier(*places.repository_store, *copy, places.master, "").error().code ==
+          Errc::refused);
+}
+
 TEST_CASE("a tier keeps its name") {
     Places places;
     auto repository = must(places.open());
