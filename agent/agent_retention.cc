@@ -29,7 +29,8 @@ Task<Result<ExpireReport>> pass(AgentState& state, const ExpirePlace& place, Pla
     auto condemn = [&state, &survey] { return state.repository->condemn(survey); };
     WV_CO_CHECK(co_await run_on(state.pools.store, std::move(condemn)));
     at.judged = survey.judged;
-    WV_CO_CHECK(co_await delete_due(state, {.place = place}, at, report));
+    const DueDeletion due{.place = place};
+    WV_CO_CHECK(co_await delete_due(state, due, at, report));
     co_return report;
 }
 
