@@ -116,17 +116,19 @@ Result<pid_t> spawn(const std::vector<std::string>& arguments, int output) {
                 fmt::format("{} cannot be run: {}", printable(arguments[0]), std::strerror(code)));
 }
 
-// Waits a moment for output and keeps its end; false once there will be no more.
-bool read_some(int output, int wait_milliseconds, std::string& text) {
+enum class Heard { some, none_now, ended };
+
+// Waits a moment for output and keeps its end.
+Heard read_some(int output, int wait_milliseconds, std::string& text) {
     pollfd wait{output, POLLIN, 0};
-    if (::poll(&wait, 1, wait_milliseconds) <= 0) return true;
+    if (::poll(&wait, 1, wait_milliseconds) <= 0) return Heard::none_now;
     char buffer[4096];
     const ssize_t count = ::read(output, buffer, sizeof buffer);
-    if (count < 0) return errno == EINTR || errno == EAGAIN;
-    if (count == 0) return false;
+    if (count < 0) return errno == EINTR || errno == EAGAIN ? Heard::none_now : Heard::ended;
+    if (count == 0) return Heard::ended;
     text.append(buffer, static_cast<std::size_t>(count));
     if (text.size() > kOutputBytesMax) text.erase(0, text.size() - kOutputBytesMax);
-    return true;
+    return Heard::some;
 }
 
 // The status it ended with; nothing while it runs.
@@ -208,14 +210,12 @@ Result<> run_fetch(const std::vector<std::string>& arguments, std::chrono::milli
     std::string output;
     for (bool more = true;;) {
         if (more)
-            more = read_some(pipe.ends[0], kPollMilliseconds, output);
+            more = read_some(pipe.ends[0], kPollMilliseconds, output) != Heard::ended;
         else
             (void)::poll(nullptr, 0, kPollMilliseconds);
         if (const auto status = ended_with(child, WNOHANG)) {
-            while (more && pipe.ends[0] >= 0) {
-                const std::size_t before = output.size();
-                more = read_some(pipe.ends[0], 0, output) && output.size() != before;
-            }
+            while (more)
+                more = read_some(pipe.ends[0], 0, output) == Heard::some;
             return judge(*status, arguments[0], std::move(output));
         }
         const bool late = SteadyClock::now() >= deadline;
