@@ -166,6 +166,8 @@ def report(outcome):
     if outcome.skipped:
         counts += f", {outcome.skipped} skipped"
     print(f"{outcome.suite.name:32} {counts:32} {outcome.seconds:7.1f} s", flush=True)
+    if outcome.failed:
+        print(f"\n==== {outcome.suite.name} ====\n{outcome.output}", flush=True)
     for line in outcome.output.splitlines():
         if line.startswith(("SKIPPED ", "NOTE ")):
             print("    " + line, flush=True)
@@ -231,7 +233,7 @@ def main():
 
     for outcome in outcomes:
         if outcome.failed:
-            print(f"\n==== {outcome.suite.name} ====\n{outcome.output}", flush=True)
+            print(f"FAILED {outcome.suite.name}: its output stands above")
     passed = sum(outcome.passed for outcome in outcomes)
     failed = sum(outcome.failed for outcome in outcomes)
     skipped = sum(outcome.skipped for outcome in outcomes)
