@@ -42,16 +42,18 @@ const std::vector<Keeping::Action>& Keeping::actions() {
         {"store chunks", 10, &Keeping::store_chunks},
         {"complete a backup", 14, &Keeping::complete_backup},
         {"fail a backup", 2, &Keeping::fail_backup},
-        {"survey", 12, &Keeping::survey},
-        {"condemn", 12, &Keeping::condemn},
-        {"let go", 12, &Keeping::let_go},
+        {"take a backup", 14, &Keeping::take_backup},
+        {"survey", 6, &Keeping::survey},
+        {"condemn", 6, &Keeping::condemn},
+        {"survey and condemn", 16, &Keeping::survey_and_condemn},
+        {"let go", 16, &Keeping::let_go},
         {"offload", 14, &Keeping::offload},
         {"add a tier", 4, &Keeping::add_tier},
         {"remove a tier", 1, &Keeping::remove_tier},
-        {"begin a restore", 4, &Keeping::begin_restore},
-        {"begin a restore from a tier", 4, &Keeping::begin_restore_from_tier},
+        {"begin a restore", 7, &Keeping::begin_restore},
+        {"begin a restore from a tier", 7, &Keeping::begin_restore_from_tier},
         {"end a restore", 4, &Keeping::end_restore},
-        {"look", 3, &Keeping::look},
+        {"look", 5, &Keeping::look},
         {"kill", 4, &Keeping::kill},
     };
     return all;
@@ -77,7 +79,7 @@ void Keeping::note(const std::string& what) {
 KeepingOutcome Keeping::run() {
     try {
         set_up();
-        const std::uint64_t steps = random_.between(8, 24);
+        const std::uint64_t steps = random_.between(12, 28);
         for (std::uint64_t i = 0; i < steps; ++i)
             act();
         note("settle");
@@ -100,15 +102,15 @@ void Keeping::set_up() {
     open_repository(false);
     write_wal();
     // Some past, so that there is something to let go of soon.
-    const std::uint64_t bases = random_.between(1, 4);
+    if (random_.one_in(2)) add_tier();
+    const std::uint64_t bases = random_.between(3, 6);
     for (std::uint64_t i = 0; i < bases; ++i) {
         pass_time();
-        begin_backup();
-        store_chunks();
-        complete_backup();
+        take_backup();
         if (random_.one_in(2)) close_tail();
     }
-    if (random_.one_in(2)) add_tier();
+    for (const auto& each : tiers_)
+        offload_to(*each, false);
 }
 
 void Keeping::act() {

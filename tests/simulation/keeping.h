@@ -123,8 +123,11 @@ private:
     bool store_chunks();
     bool complete_backup();
     bool fail_backup();
+    bool take_backup();
     bool survey();
     bool condemn();
+    bool survey_and_condemn();
+    bool condemn_by(std::size_t number);
     bool let_go();
     bool offload();
     bool add_tier();

@@ -153,6 +153,13 @@ bool Keeping::fail_backup() {
     return true;
 }
 
+bool Keeping::take_backup() {
+    if (!backup_) begin_backup();
+    for (std::uint64_t n = random_.between(1, 2); n > 0; --n)
+        store_chunks();
+    return complete_backup();
+}
+
 // --- what is let go
 // --------------------------------------------------------------------------------------
 
@@ -181,9 +188,20 @@ bool Keeping::survey() {
     return true;
 }
 
+// As the agent does, with nothing between.
+bool Keeping::survey_and_condemn() {
+    const std::size_t before = surveys_.size();
+    if (!survey() || surveys_.size() == before) return false;
+    std::swap(surveys_.front(), surveys_.back());
+    return condemn_by(0);
+}
+
 bool Keeping::condemn() {
-    if (surveys_.empty()) return false;
-    const auto at = surveys_.begin() + static_cast<std::ptrdiff_t>(random_.below(surveys_.size()));
+    return !surveys_.empty() && condemn_by(random_.below(surveys_.size()));
+}
+
+bool Keeping::condemn_by(std::size_t number) {
+    const auto at = surveys_.begin() + static_cast<std::ptrdiff_t>(number);
     const RetentionSurvey survey = std::move(*at);
     surveys_.erase(at);
     if (!survey.place.empty() && tier(survey.place).is_removed) return true;
