@@ -161,8 +161,11 @@ Result<Lsn> WalStore::end_lsn(const Id16& history, Lsn none) {
     WV_TRY(auto pack, index_.last_wal_pack(history));
     const std::vector<WalSource>& tails = tails_of(history);
     Lsn end = pack ? Lsn{pack->end_lsn()} : tails.empty() ? none : tails.front().start_lsn;
+    // Packs between may have expired: what is still being written goes on behind them.
+    WV_TRY(const Lsn expired, index_.retention().expired_until(history));
     for (const WalSource& tail : tails)
-        if (tail.start_lsn == end) end = tail.end_lsn;
+        if (tail.start_lsn == end || (end < tail.start_lsn && tail.start_lsn <= expired))
+            end = tail.end_lsn;
     return end;
 }
 

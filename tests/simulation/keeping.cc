@@ -48,6 +48,7 @@ const std::vector<Keeping::Action>& Keeping::actions() {
         {"survey and condemn", 16, &Keeping::survey_and_condemn},
         {"let go", 16, &Keeping::let_go},
         {"offload", 14, &Keeping::offload},
+        {"a tier goes away or comes back", 6, &Keeping::tier_goes_or_comes},
         {"add a tier", 4, &Keeping::add_tier},
         {"remove a tier", 1, &Keeping::remove_tier},
         {"begin a restore", 7, &Keeping::begin_restore},

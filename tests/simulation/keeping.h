@@ -69,6 +69,7 @@ private:
         std::uint64_t ledger_sequence = 0;  // that the agent knows of
         bool is_readable = false;           // has had a ledger
         bool is_removed = false;
+        bool is_away = false;  // to its offloader, for a while
     };
     struct Base {
         pb::BackupInfo info;
@@ -130,6 +131,7 @@ private:
     bool condemn_by(std::size_t number);
     bool let_go();
     bool offload();
+    bool tier_goes_or_comes();
     bool add_tier();
     bool remove_tier();
     bool begin_restore();

@@ -196,9 +196,7 @@ bool Keeping::survey_and_condemn() {
     return condemn_by(0);
 }
 
-bool Keeping::condemn() {
-    return !surveys_.empty() && condemn_by(random_.below(surveys_.size()));
-}
+bool Keeping::condemn() { return !surveys_.empty() && condemn_by(random_.below(surveys_.size())); }
 
 bool Keeping::condemn_by(std::size_t number) {
     const auto at = surveys_.begin() + static_cast<std::ptrdiff_t>(number);
@@ -307,7 +305,16 @@ bool Keeping::offload() {
     Tier* to = some_tier();
     if (to == nullptr) return false;
     note("  to " + to->name);
+    if (to->is_away) return true;
     offload_to(*to, true);
+    return true;
+}
+
+// What is written and let go meanwhile has to wait for it.
+bool Keeping::tier_goes_or_comes() {
+    Tier* at = some_tier();
+    if (at == nullptr) return false;
+    at->is_away = !at->is_away;
     return true;
 }
 

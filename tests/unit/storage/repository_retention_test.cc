@@ -94,6 +94,29 @@ TEST_CASE("what expires is condemned at first, out of sight, and deleted when it
     CHECK(answers_of(*life.view()) == before);
 }
 
+TEST_CASE("a history goes on in its open tail when all packs just before it have expired") {
+    Life life;
+    auto repository = must(life.open());
+    auto writer = std::make_unique<HistoryWriter>(*repository, life.wal);
+    must(writer->begin());
+    life.wal.grow(78, 200'000);
+    must(writer->store(50'000, 1'000'000));
+    RetentionSurvey survey = life.survey(life.rules(0));
+    REQUIRE(survey.wal_packs.size() > 4);
+    for (std::size_t i = 0; i < survey.wal_packs.size(); ++i)
+        survey.plan.wal_packs[i] = {i < 2, "as for a single base"};
+    must(repository->condemn(survey));
+    for (bool with_index : {true, false}) {
+        const HistoryRecord history = must(life.view(with_index)->histories("main")).back();
+        CHECK(history.end_lsn == life.wal.builder.end());
+    }
+    // As the agent finds it after a crash.
+    writer.reset();
+    repository.reset();
+    repository = must(life.open());
+    CHECK(must(repository->current_history("main"))->end_lsn == life.wal.builder.end());
+}
+
 TEST_CASE("a chunk whose pack is condemned is stored anew, and stays when the old pack goes") {
     Life life;
     auto repository = must(life.open());
