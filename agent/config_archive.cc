@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "agent/config_values.h"
 #include "agent/render.h"
 
 namespace walvault::agent {
@@ -13,16 +14,6 @@ namespace {
 using std::chrono::hours;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
-
-tl::unexpected<Error> wrong(std::string message, std::string hint = {}) {
-    return fail(Errc::invalid_argument, std::move(message), std::move(hint));
-}
-
-Result<milliseconds> duration_up_to(const std::string& text, milliseconds most) {
-    WV_TRY(milliseconds value, parse_duration(text));
-    if (value >= seconds(1) && value <= most) return value;
-    return wrong(fmt::format("\"{}\" is not between 1 s and {}", text, format_duration(most)));
-}
 
 // "0.01/GB"
 Result<double> parse_price(const std::string& text, std::string_view unit) {
@@ -34,7 +25,7 @@ Result<double> parse_price(const std::string& text, std::string_view unit) {
     const bool good = number.size() < text.size() && error == std::errc{} &&
                       end == number.data() + number.size() && price >= 0 && price < 1e6;
     if (good) return price;
-    return wrong(fmt::format("\"{}\" is not a price like 0.01{}", printable(text), unit));
+    return wrong_value(fmt::format("\"{}\" is not a price like 0.01{}", printable(text), unit));
 }
 
 // "GLACIER standard 0.01/GB 0.05/1000 5h"
@@ -46,15 +37,16 @@ Result<> take_thaw_price(storage::ThawPrices& prices, const std::string& text) {
         from = end;
     }
     if (words.size() != 5)
-        return wrong(
+        return wrong_value(
             fmt::format("\"{}\" is not CLASS SPEED PRICE/GB PRICE/1000 TIME", printable(text)),
             "for example \"GLACIER standard 0.01/GB 0.05/1000 5h\"");
     auto speed = storage::parse_thaw_speed(words[1]);
-    if (!speed) return wrong(fmt::format("\"{}\": {}", printable(words[1]), speed.error().message));
+    if (!speed)
+        return wrong_value(fmt::format("\"{}\": {}", printable(words[1]), speed.error().message));
     storage::ThawPrice price;
     WV_TRY(price.per_gb, parse_price(words[2], "/GB"));
     WV_TRY(price.per_1000_requests, parse_price(words[3], "/1000"));
-    WV_TRY(milliseconds time, duration_up_to(words[4], hours(24 * 30)));
+    WV_TRY(milliseconds time, duration_between(words[4], seconds(1), hours(24 * 30)));
     price.ready_after = std::chrono::duration_cast<seconds>(time);
     prices.thaws[{words[0], *speed}] = price;
     return {};
@@ -64,29 +56,27 @@ Result<> take_thaw_price(storage::ThawPrices& prices, const std::string& text) {
 
 Result<> set_thaw_speed(Config& config, ServerConfig*, const std::string& text) {
     auto speed = storage::parse_thaw_speed(text);
-    if (!speed) return wrong(fmt::format("\"{}\": {}", printable(text), speed.error().message));
+    if (!speed)
+        return wrong_value(fmt::format("\"{}\": {}", printable(text), speed.error().message));
     config.archive.thaw.speed = *speed;
     return {};
 }
 
 Result<> set_thaw_days(Config& config, ServerConfig*, const std::string& text) {
-    unsigned days = 0;
-    auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), days);
-    if (error != std::errc{} || end != text.data() + text.size() || days < 1 || days > 365)
-        return wrong(fmt::format("\"{}\" is not a whole number from 1 to 365", printable(text)));
-    config.archive.thaw.days = days;
+    WV_TRY(const int days, parse_integer(text, 1, 365));
+    config.archive.thaw.days = static_cast<unsigned>(days);
     return {};
 }
 
 Result<> set_poll_interval(Config& config, ServerConfig*, const std::string& text) {
-    WV_TRY(config.archive.poll_interval, duration_up_to(text, hours(24)));
+    WV_TRY(config.archive.poll_interval, duration_between(text, seconds(1), hours(24)));
     return {};
 }
 
 Result<> set_currency(Config& config, ServerConfig*, const std::string& text) {
     const bool good =
         !text.empty() && text.size() <= 8 && text.find_first_of(" \t\n\r\x1b") == std::string::npos;
-    if (!good) return wrong("a currency has 1 to 8 characters", "for example USD");
+    if (!good) return wrong_value("a currency has 1 to 8 characters", "for example USD");
     config.archive.prices.currency = text;
     return {};
 }

@@ -208,10 +208,6 @@ Result<> set_log_format(Config& config, ServerConfig*, const std::string& text) 
     return {};
 }
 
-constexpr auto kText = ConfigKey::Kind::text;
-constexpr auto kInteger = ConfigKey::Kind::integer;
-constexpr auto kList = ConfigKey::Kind::list;
-
 constexpr std::array kServerKeys{
     ConfigKey{"config_version", kInteger, "1", false, "", "1", "The form of this file.",
               set_version},

@@ -27,6 +27,11 @@ struct ConfigKey {
     bool of_bucket = false;  // it says something of s3:// alone
 };
 
+// For the tables.
+inline constexpr auto kText = ConfigKey::Kind::text;
+inline constexpr auto kInteger = ConfigKey::Kind::integer;
+inline constexpr auto kList = ConfigKey::Kind::list;
+
 std::span<const ConfigKey> config_keys();
 // Those of them that are of [repo.…] and [archive].
 std::span<const ConfigKey> repository_keys();

@@ -154,10 +154,6 @@ Result<> set_tier_expire_grace(TierConfig& tier, const std::string& text) {
     return {};
 }
 
-constexpr auto kText = ConfigKey::Kind::text;
-constexpr auto kInteger = ConfigKey::Kind::integer;
-constexpr auto kList = ConfigKey::Kind::list;
-
 constexpr std::array kKeys{
     ConfigKey{"repo.primary.url", kText, "", true, "file:///var/lib/walvault",
               "file:///absolute/path", "Where the repository is.", set_url},

@@ -24,6 +24,7 @@ import urllib.parse
 
 import measure
 import server as servers
+import tools
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 GATEWAY = ROOT / "tests" / "support" / "ceph_rgw.sh"
@@ -172,8 +173,7 @@ class PgBackRest:
         facts = gateway.facts
         host, _, port = facts["TLS_URL"].removeprefix("https://").partition(":")
         self.config = f"{self.directory}/pgbackrest.conf"
-        servers.write_text(self.config, f"""[global]
-repo1-type=s3
+        repository = f"""repo1-type=s3
 repo1-path=/main
 repo1-s3-bucket=pgbackrest
 repo1-s3-endpoint=s3.localhost
@@ -184,26 +184,8 @@ repo1-s3-key-secret={facts['SECRET_KEY']}
 repo1-storage-host={host}
 repo1-storage-port={port}
 repo1-storage-verify-tls=n
-repo1-bundle={"y" if bundle else "n"}
-repo1-cipher-type=aes-256-cbc
-repo1-cipher-pass=benchmark-only-passphrase-of-a-fair-length
-compress-type=zst
-compress-level=3
-process-max=2
-archive-async=y
-spool-path={self.directory}/spool
-log-path={self.directory}/log
-lock-path={self.directory}/lock
-log-level-console=warn
-log-level-file=off
-start-fast=y
-
-[main]
-pg1-path={server.data}
-pg1-socket-path={server.socket}
-pg1-port={server.port}
-pg1-user=postgres
-""")
+repo1-bundle={"y" if bundle else "n"}"""
+        servers.write_text(self.config, tools.pgbackrest_config(repository, self.directory, server))
 
     def command(self, *arguments):
         return ["/usr/bin/pgbackrest", f"--config={self.config}", "--stanza=main", *arguments]

@@ -15,6 +15,31 @@ from measure import Run, Started
 FLUSH_INTERVAL_SECONDS = 0.2
 
 
+def pgbackrest_config(repository, scratch, server):
+    """Its configuration in every comparison; `repository` are the lines that say where it stores."""
+    return f"""[global]
+{repository}
+repo1-cipher-type=aes-256-cbc
+repo1-cipher-pass=benchmark-only-passphrase-of-a-fair-length
+compress-type=zst
+compress-level=3
+process-max=2
+archive-async=y
+spool-path={scratch}/spool
+log-path={scratch}/log
+lock-path={scratch}/lock
+log-level-console=warn
+log-level-file=off
+start-fast=y
+
+[main]
+pg1-path={server.data}
+pg1-socket-path={server.socket}
+pg1-port={server.port}
+pg1-user=postgres
+"""
+
+
 class PgReceivewal:
     """pg_receivewal with a slot of its own; plain, lz4, or flushing and answering at once."""
 
@@ -87,27 +112,7 @@ class PgBackRest:
         self.clean()
         for part in ("", "/repo", "/spool", "/log", "/lock"):
             servers.make_directory(self.scratch + part)
-        servers.write_text(self.config, f"""[global]
-repo1-path={self.repo}
-repo1-cipher-type=aes-256-cbc
-repo1-cipher-pass=benchmark-only-passphrase-of-a-fair-length
-compress-type=zst
-compress-level=3
-process-max=2
-archive-async=y
-spool-path={self.scratch}/spool
-log-path={self.scratch}/log
-lock-path={self.scratch}/lock
-log-level-console=warn
-log-level-file=off
-start-fast=y
-
-[main]
-pg1-path={self.server.data}
-pg1-socket-path={self.server.socket}
-pg1-port={self.server.port}
-pg1-user=postgres
-""")
+        servers.write_text(self.config, pgbackrest_config(f"repo1-path={self.repo}", self.scratch, self.server))
         measure.as_user(self._command("stanza-create"))
 
     def _command(self, *arguments):

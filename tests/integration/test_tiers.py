@@ -71,6 +71,16 @@ class TierCase(StageCase):
     def pieces(self):
         return self.names(self.tier, PIECE)
 
+    def check_nothing_is_lost(self):
+        """The newest restore from the tier holds all; afterwards the agent is stopped, and the tier a whole copy."""
+        restored = self.restore("latest")
+        self.assertIsNone(difference(Rule(read_transactions(self.primary, self.stage)).latest(),
+                                     rows_by_xid(self.primary), rows_by_xid(restored)))
+        restored.discard()
+        self.assertEqual(self.agent.stop(), 0)
+        self.check_is_whole_copy()
+        self.agent.check_log()
+
     def check_is_whole_copy(self):
         """With the agent stopped: the packs of both are the same, and nothing else was left behind."""
         self.assertEqual(self.pieces(), [])
@@ -221,13 +231,7 @@ class TierFaultsTest(TierCase):
         self.cli("verify")
         # Of the tail that is open, and of none before.
         self.assertLessEqual(len({name.rsplit("/", 1)[0] for name in self.pieces()}), 1)
-        restored = self.restore("latest")
-        self.assertIsNone(difference(Rule(read_transactions(self.primary, self.stage)).latest(),
-                                     rows_by_xid(self.primary), rows_by_xid(restored)))
-        restored.discard()
-        self.assertEqual(self.agent.stop(), 0)
-        self.check_is_whole_copy()
-        self.agent.check_log()
+        self.check_nothing_is_lost()
 
     def test_a_tier_that_is_away_for_a_while_holds_up_nothing_and_catches_up(self):
         self.start()

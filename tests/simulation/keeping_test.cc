@@ -4,40 +4,23 @@
 //   test_keeping                       keeping_seeds.txt, and 1,000 new seeds
 //   test_keeping --first=N --seeds=M   M seeds from N on
 //   test_keeping --seed=N              one, with its log
-#define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
-#include <fstream>
-#include <sstream>
 
 #include "base/secret.h"
 #include "tests/simulation/keeping.h"
+#include "tests/simulation/seeds.h"
 
 namespace walvault::simulation {
 namespace {
 
-std::uint64_t first_seed = 0;
-std::uint64_t seed_count = 1'000;
+SeedArguments seeds;
 
 KeepingOutcome run_seed(std::uint64_t seed, bool keeps_log) {
     Keeping keeping(seed, keeps_log);
     return keeping.run();
-}
-
-// "17  # what it found": the number counts.
-std::vector<std::uint64_t> fixture_seeds() {
-    std::vector<std::uint64_t> seeds;
-    std::ifstream file(WALVAULT_KEEPING_SEEDS);
-    for (std::string line; std::getline(file, line);) {
-        std::istringstream words(line.substr(0, line.find('#')));
-        std::uint64_t seed = 0;
-        if (words >> seed) seeds.push_back(seed);
-    }
-    return seeds;
 }
 
 int show_one(std::uint64_t seed) {
@@ -48,14 +31,14 @@ int show_one(std::uint64_t seed) {
 }
 
 TEST_CASE("what earlier seeds found stays found") {
-    for (std::uint64_t seed : fixture_seeds()) {
+    for (std::uint64_t seed : seeds_in(WALVAULT_KEEPING_SEEDS)) {
         INFO("seed ", seed);
         CHECK_EQ(run_seed(seed, false).broken, "");
     }
 }
 
 TEST_CASE("one seed is one run") {
-    for (std::uint64_t seed = first_seed; seed < first_seed + 3; ++seed) {
+    for (std::uint64_t seed = seeds.first; seed < seeds.first + 3; ++seed) {
         INFO("seed ", seed);
         CHECK(run_seed(seed, true).log == run_seed(seed, true).log);
     }
@@ -65,7 +48,7 @@ TEST_CASE("in no interleaving of collector, backup, restore and offload a chunk 
     const auto began = std::chrono::steady_clock::now();
     std::map<std::string, std::uint64_t> counts;
     std::uint64_t failed = 0;
-    for (std::uint64_t seed = first_seed; seed < first_seed + seed_count; ++seed) {
+    for (std::uint64_t seed = seeds.first; seed < seeds.first + seeds.count; ++seed) {
         const KeepingOutcome outcome = run_seed(seed, false);
         for (const auto& [name, count] : outcome.counts)
             counts[name] += count;
@@ -76,8 +59,8 @@ TEST_CASE("in no interleaving of collector, backup, restore and offload a chunk 
     CHECK_EQ(failed, 0);
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
     std::printf("NOTE %llu interleavings from seed %llu in %.1f s, %llu broken:",
-                static_cast<unsigned long long>(seed_count),
-                static_cast<unsigned long long>(first_seed), took.count(),
+                static_cast<unsigned long long>(seeds.count),
+                static_cast<unsigned long long>(seeds.first), took.count(),
                 static_cast<unsigned long long>(failed));
     for (const auto& [name, count] : counts)
         std::printf(" %s %llu;", name.c_str(), static_cast<unsigned long long>(count));
@@ -87,31 +70,10 @@ TEST_CASE("in no interleaving of collector, backup, restore and offload a chunk 
 }  // namespace
 }  // namespace walvault::simulation
 
-// The ledger names the process: where the number has another length, so has every entry behind it.
-extern "C" pid_t getpid() noexcept { return 4242; }
-
 int main(int count, char** arguments) {
     using namespace walvault::simulation;
-    first_seed = static_cast<std::uint64_t>(std::chrono::system_clock::now().time_since_epoch() /
-                                            std::chrono::seconds(1) * 100'000);
-    // Where a failure is to be the change's own, the seeds are the same each time.
-    if (const char* fixed = std::getenv("WALVAULT_TEST_SEED"))
-        first_seed = std::strtoull(fixed, nullptr, 10);
+    seeds = parse_seed_arguments(count, arguments, 100'000, 1'000);
     walvault::require_sodium();  // what it draws for itself is not of a seed
-    for (int i = 1; i < count; ++i) {
-        const std::string argument = arguments[i];
-        const std::size_t equals = std::min(argument.find('='), argument.size());
-        const std::string name = argument.substr(0, equals);
-        const std::uint64_t value =
-            std::strtoull(argument.c_str() + std::min(equals + 1, argument.size()), nullptr, 10);
-        if (name == "--seed") return show_one(value);
-        if (name == "--first") first_seed = value;
-        if (name == "--seeds") seed_count = value;
-    }
-    std::printf("NOTE seeds from %llu on; repeat one with test_keeping --seed=N\n",
-                static_cast<unsigned long long>(first_seed));
-    std::fflush(stdout);
-    doctest::Context context;
-    context.applyCommandLine(1, arguments);
-    return context.run();
+    if (seeds.one) return show_one(*seeds.one);
+    return run_test_cases(seeds, "test_keeping", arguments);
 }
