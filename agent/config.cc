@@ -156,10 +156,13 @@ std::string example_config() {
     std::string table;
     for (const ConfigKey& key : config_keys()) {
         std::string name(key.pattern);
-        // Nobody has a second copy without asking for it.
-        const std::string off = key.set_tier != nullptr ? "# " : "";
+        // Nobody has a second copy, or a class, without asking for it.
+        const std::string off = key.set_tier != nullptr || key.set_class != nullptr ? "# " : "";
         if (std::size_t star = name.find('*'); star != std::string::npos)
-            name.replace(star, 1, off.empty() ? "main" : "second");
+            name.replace(star, 1,
+                         off.empty()                ? "main"
+                         : key.set_class != nullptr ? "sensitive"
+                                                    : "second");
         std::size_t dot = name.rfind('.');
         std::string in = dot == std::string::npos ? "" : name.substr(0, dot);
         if (in != table)

@@ -27,6 +27,27 @@ struct BackupConfig {
 // What a commit that waits for this agent waits for: its disk, or a copy of the repository as well.
 enum class Acknowledge { flushed, offloaded };
 
+// [server.X.journal]: which rows' changes are kept, and for whom. Off without databases.
+struct JournalConfig {
+    std::vector<std::string> databases;
+    std::vector<std::string> tables{"*.*"};           // patterns; the last one that fits decides
+    std::vector<std::string> masked_columns;          // "schema.table.column"
+    std::vector<std::string> dropped_columns;         // the same, "=drop"
+    std::string slot = "walvault_journal";            // how the slots' names begin
+    std::optional<std::uint64_t> slot_give_up_bytes;  // nothing: never
+    std::chrono::milliseconds flush_interval{500};    // 10ms..60s
+    std::uint64_t staging_bytes = 20ull << 30;        // of transactions in progress
+    bool snapshots = true;                            // the rows that a table has when it joins
+
+    bool enabled() const { return !databases.empty(); }
+};
+
+// [class.NAME]: tables whose changes have packs and keys of their own.
+struct ClassConfig {
+    std::string name;
+    std::vector<std::string> tables;
+};
+
 struct ServerConfig {
     std::string name;
     std::string conninfo;
@@ -41,6 +62,7 @@ struct ServerConfig {
     std::chrono::milliseconds flush_interval{200};  // 10ms..10s
     Acknowledge acknowledge = Acknowledge::flushed;
     BackupConfig backup;
+    JournalConfig journal;
 };
 
 struct RepoConfig {
@@ -88,6 +110,7 @@ struct Config {
     RepoConfig repo;  // [repo.primary]
     std::vector<TierConfig> tiers;
     ArchiveConfig archive;
+    std::vector<ClassConfig> classes;
     // [encryption] key as a path: "file:/X" is /X, "credential:X" is $CREDENTIALS_DIRECTORY/X, and
     // X beside the configuration outside of a service.
     std::string key_path;

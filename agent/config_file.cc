@@ -86,6 +86,13 @@ Result<> check_server_name(const std::string& name, const std::string& where) {
                             where, printable(name)));
 }
 
+Result<> check_class_name(const std::string& name, const std::string& where) {
+    if (is_plain_name(name)) return {};
+    return fail(Errc::invalid_argument,
+                fmt::format("{}: \"{}\" is not a class's name: 1 to 63 of a-z, 0-9, _ and -", where,
+                            printable(name)));
+}
+
 tl::unexpected<Error> unknown_key(const std::string& table, const std::string& name,
                                   const std::string& where) {
     std::string in = table.empty() ? "" : fmt::format(" in [{}]", printable(table));
@@ -152,6 +159,7 @@ Result<> walk(const std::string& path, const std::string& table, const toml::tab
         std::string where = place(path, toml_key.source());
         if (table == "server") WV_CHECK(check_server_name(name, where));
         if (table == "repo") WV_CHECK(check_repo_name(name, where));
+        if (table == "class") WV_CHECK(check_class_name(name, where));
         // No table of the configuration is deeper than [server.NAME.backup].
         if (depth > 3 || name.find('.') != std::string::npos || !is_table_name(below))
             return unknown_key(table, name, where);
@@ -220,6 +228,8 @@ Result<> read_environment(const std::map<std::string, std::string>& environment,
             WV_CHECK(check_server_name(key.substr(7, key.find('.', 7) - 7), name));
         if (key.starts_with("repo."))
             WV_CHECK(check_repo_name(key.substr(5, key.find('.', 5) - 5), name));
+        if (key.starts_with("class."))
+            WV_CHECK(check_class_name(key.substr(6, key.find('.', 6) - 6), name));
         settings[key] = Setting{value, name};
     }
     return {};
@@ -242,12 +252,24 @@ TierConfig& tier_of(Config& config, const std::string& key) {
     return config.tiers.back();
 }
 
+ClassConfig& class_of(Config& config, const std::string& key) {
+    std::string name = key.substr(6, key.find('.', 6) - 6);
+    for (ClassConfig& each : config.classes)
+        if (each.name == name) return each;
+    config.classes.push_back(ClassConfig{.name = name});
+    return config.classes.back();
+}
+
+Result<> apply_setting(const ConfigKey& row, const std::string& key, const std::string& value,
+                       Config& config) {
+    if (row.set_tier != nullptr) return row.set_tier(tier_of(config, key), value);
+    if (row.set_class != nullptr) return row.set_class(class_of(config, key), value);
+    return row.set(config, server_of(config, key), value);
+}
+
 Result<> apply_settings(const Settings& settings, Config& config) {
     for (const auto& [key, setting] : settings) {
-        const ConfigKey* row = find_config_key(key);
-        auto set = row->set_tier != nullptr
-                       ? row->set_tier(tier_of(config, key), setting.value)
-                       : row->set(config, server_of(config, key), setting.value);
+        auto set = apply_setting(*find_config_key(key), key, setting.value, config);
         if (set) continue;
         Error error = std::move(set).error();
         error.message = fmt::format("{}: {}: {}", setting.origin, key, error.message);
@@ -357,6 +379,11 @@ Result<> fill_origins(const Settings& settings, const std::string& path, Config&
         if (row.set_tier != nullptr) {
             for (const TierConfig& tier : config.tiers)
                 WV_CHECK(add(row, std::string(row.pattern).replace(star, 1, tier.name)));
+            continue;
+        }
+        if (row.set_class != nullptr) {
+            for (const ClassConfig& each : config.classes)
+                WV_CHECK(add(row, std::string(row.pattern).replace(star, 1, each.name)));
             continue;
         }
         for (const ServerConfig& server : config.servers)

@@ -305,6 +305,8 @@ bool holds_password(const std::string& conninfo) {
 std::span<const ConfigKey> config_keys() {
     static const std::vector<ConfigKey> kKeys = [] {
         std::vector<ConfigKey> keys(kServerKeys.begin(), kServerKeys.end());
+        const auto journal = journal_keys();
+        keys.insert(keys.end(), journal.begin(), journal.end());
         const auto repository = repository_keys();
         keys.insert(keys.end(), repository.begin(), repository.end());
         keys.insert(keys.end(), kOtherKeys.begin(), kOtherKeys.end());

@@ -12,7 +12,8 @@ namespace walvault::agent {
 
 struct ConfigKey {
     enum class Kind { text, integer, list };  // list: of texts; here they are joined by ", "
-    // "server.*.slot"; the star is the server's name, or in "repo.*.url" the tier's.
+    // "server.*.slot"; the star is the server's name, in "repo.*.url" the tier's, in
+    // "class.*.tables" the class's.
     std::string_view pattern;
     Kind kind = Kind::text;
     std::string_view fallback;  // as it would be written; empty: none
@@ -25,6 +26,8 @@ struct ConfigKey {
     // In its place where the key is a tier's.
     Result<> (*set_tier)(TierConfig& tier, const std::string& text) = nullptr;
     bool of_bucket = false;  // it says something of s3:// alone
+    // In its place where the key is a class's.
+    Result<> (*set_class)(ClassConfig& data_class, const std::string& text) = nullptr;
 };
 
 // For the tables.
@@ -35,6 +38,8 @@ inline constexpr auto kList = ConfigKey::Kind::list;
 std::span<const ConfigKey> config_keys();
 // Those of them that are of [repo.…] and [archive].
 std::span<const ConfigKey> repository_keys();
+// Those of [server.….journal] and [class.…].
+std::span<const ConfigKey> journal_keys();
 // The row for "server.main.slot", or nullptr.
 const ConfigKey* find_config_key(std::string_view key);
 // True if a libpq connection string or URI carries a password in itself.

@@ -408,6 +408,40 @@ TEST_CASE("Sizes and durations are read exactly or refused") {
         CHECK_MESSAGE(!parse_duration(text), text);
 }
 
+TEST_CASE("A journal is off until a database is named; its patterns are checked") {
+    CHECK_FALSE(load(kLeast)->servers.at(0).journal.enabled());
+    auto with = [&](const std::string& lines) {
+        return kLeast + "[server.main.journal]\ndatabases = [\"app\"]\n" + lines;
+    };
+    auto config =
+        load(with("tables = [\"public.*\", \"!public.sessions\"]\n"
+                  "mask = [\"public.users.email\", \"public.users.note=drop\"]\n"
+                  "slot_give_up = \"1GiB\"\nstaging = \"64MiB\"\nsnapshots = \"off\"\n"
+                  "[class.sensitive]\ntables = [\"*.users\"]\n"));
+    REQUIRE(config);
+    const JournalConfig& journal = config->servers.at(0).journal;
+    CHECK(journal.databases == std::vector<std::string>{"app"});
+    CHECK(journal.tables == std::vector<std::string>{"public.*", "!public.sessions"});
+    CHECK(journal.masked_columns == std::vector<std::string>{"public.users.email"});
+    CHECK(journal.dropped_columns == std::vector<std::string>{"public.users.note"});
+    CHECK(journal.slot_give_up_bytes == 1ull << 30);
+    CHECK(journal.staging_bytes == 64ull << 20);
+    CHECK_FALSE(journal.snapshots);
+    REQUIRE(config->classes.size() == 1);
+    CHECK(config->classes[0].name == "sensitive");
+    CHECK(config->classes[0].tables == std::vector<std::string>{"*.users"});
+
+    CHECK(contains(message_of(with("tables = [\"orders\"]\n")), "\"orders\" is not a pattern"));
+    CHECK(contains(message_of(with("tables = [\"!.x\"]\n")), "is not a pattern"));
+    CHECK(contains(message_of(with("mask = [\"users.email\"]\n")), "is not a column"));
+    CHECK(contains(message_of(with("mask = [\"public.users.email=hash\"]\n")), "is not a column"));
+    CHECK(contains(message_of(with("slot = \"Journal\"\n")), "is not how a slot's name begins"));
+    CHECK(contains(message_of(with("[class.Upper]\ntables = [\"*.users\"]\n")),
+                   "is not a class's name"));
+    CHECK(contains(message_of(with("[class.sensitive]\n[class.other]\ntable = [\"*.x\"]\n")),
+                   "did you mean \"tables\""));
+}
+
 TEST_CASE("A server is found by name, or alone without one") {
     auto one = load(kLeast);
     REQUIRE(one);
