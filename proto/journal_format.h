@@ -28,6 +28,7 @@ namespace walvault {
 inline constexpr std::size_t kJournalBatchBytes = 1 << 20;
 // A record with more is cut into parts of so much.
 inline constexpr std::size_t kJournalPartBytes = 1 << 20;
+inline constexpr std::size_t kJournalBeginBytes = 22;
 
 // A relation version and its serialized bytes; made once for each Relation message and shared by
 // its changes.
@@ -85,8 +86,8 @@ public:
     // One that is not transactional may also stand between transactions.
     void message(bool transactional, Lsn lsn, std::string_view prefix, ByteSpan content);
     void commit(Lsn commit_lsn, Lsn end_lsn, WallTime at);
-    // Gives up a transaction that was begun, where the connection ended inside it: what of it was
-    // taken already does not count, and what was not is dropped.
+    // Gives up a transaction that was begun, where the connection ended inside it. Pieces of it in
+    // batches that were cut do not count for a reader; what is left is dropped.
     void abandon();
 
     // A row of a snapshot: one tuple.
@@ -105,10 +106,10 @@ public:
 
 private:
     std::uint32_t place_of(const RelationRef& relation);
-    void open_batch();
-    void append_record(JournalRecordKind kind, const RelationRef* relation, ByteSpan body);
+    void append_tuples(JournalRecordKind kind, const RelationRef& relation, ByteSpan tuples);
     void append_parts(JournalRecordKind kind, const RelationRef* relation, ByteSpan body);
     void cut_if_full();
+    void forget_relations();
     JournalBatch cut();
 
     std::deque<JournalBatch> full_;
@@ -119,9 +120,8 @@ private:
     ByteBuffer records_;
     Lsn end_lsn_;
     std::optional<JournalBegin> inside_;
-    bool is_begun_here_ = false;    // the B of inside_ is in records_
-    std::size_t begin_offset_ = 0;  // of that B, where it is the transaction's first
-    bool goes_on_ = false;          // a part of inside_ is in a batch that was cut before
+    std::size_t begin_offset_ = 0;  // of the B of inside_ in records_
+    bool goes_on_ = false;          // a piece of inside_ is in a batch that was cut before
 };
 
 // A record as it stands in the batch; views are valid as long as the batch's bytes are.
@@ -165,25 +165,30 @@ public:
     const std::vector<pb::JournalRelation>& relations() const { return relations_; }
     // False at the end. Errors: corrupt, with the offset; the reader is then at its end.
     Result<bool> next(JournalRecordView& record);
+    // As they stand in the batch, serialized.
+    const std::vector<std::string_view>& relation_bytes() const { return relation_bytes_; }
+    // Of the record that next() reads next.
+    std::size_t offset() const { return at_; }
     // Goes on at a record, whose offset next() has told, as one that stands inside of a transaction
     // or not.
     void seek(std::size_t offset, bool inside_transaction);
     bool is_inside_transaction() const { return inside_; }
 
-    // Reads the tuples of a change whose parts were joined. `kind` and `relation` as in the part.
-    // Errors: corrupt.
-    Result<> read_joined(JournalRecordKind kind, std::uint32_t relation, ByteSpan body,
-                         JournalRecordView& record) const;
+    // The record of which `part` was the last part and `body` is all; views into both. Errors:
+    // corrupt.
+    Result<JournalRecordView> read_joined(const JournalRecordView& part, ByteSpan body) const;
 
 private:
     explicit BatchReader(ByteSpan batch) : batch_(batch) {}
-    Result<> read_record(ByteReader& reader, JournalRecordView& record);
+    Result<> read_record(ByteReader& reader, JournalRecordView& record) const;
+    Result<> read_message(ByteReader& reader, JournalRecordView& record) const;
+    Result<> read_part(ByteReader& reader, JournalRecordView& record) const;
     Result<> read_tuples(ByteSpan body, JournalRecordView& record) const;
     Result<> require_place(const JournalRecordView& record) const;
 
     ByteSpan batch_;
     std::vector<pb::JournalRelation> relations_;
-    std::size_t records_offset_ = 0;
+    std::vector<std::string_view> relation_bytes_;
     std::size_t at_ = 0;
     bool inside_ = false;
 };
@@ -195,10 +200,15 @@ public:
     // for parts that do not follow.
     Result<bool> add(const JournalRecordView& part);
     ByteSpan body() const { return body_; }
-    void clear() { body_.clear(); }
+    // Parts are missing.
+    bool is_waiting() const { return !is_whole_ && !body_.empty(); }
+    void clear() { *this = PartJoiner(); }
 
 private:
     ByteBuffer body_;
+    std::uint64_t total_bytes_ = 0;
+    JournalRecordKind part_of_{};
+    bool is_whole_ = false;
 };
 
 struct TupleValue {
@@ -270,6 +280,8 @@ public:
 
 private:
     std::uint32_t place_of(const std::string& relation);
+    void move_places(const JournalRecordView& record, const std::vector<std::uint32_t>& places,
+                     std::size_t at);
     std::vector<std::string> relations_;
     std::map<std::string, std::uint32_t> places_;
     std::size_t relation_bytes_ = 4;
