@@ -16,6 +16,7 @@
 #include "base/file_system.h"
 #include "storage/index.h"
 #include "storage/index_retention.h"
+#include "storage/journal_writer.h"
 #include "storage/lease.h"
 #include "storage/ledger.h"
 #include "storage/pack_writer.h"
@@ -30,6 +31,7 @@ struct RepositoryOptions {
     std::string version;
     int wal_level = 2;  // zstd
     int base_level = 1;
+    int journal_level = 6;       // of packs; tails are sealed as their writer chooses
     bool rebuild_index = false;  // even if it looks whole
     IndexHome* index_home = &rocksdb_home();
     // Where packs are read that the directory does not have any more: a LayeredStore over it. Null:
@@ -164,6 +166,39 @@ public:
                          const std::string& reason);
     Result<bool> has_chunk(const Id32& content_id);  // from any thread
     const DataKey& content_key() const;              // from any thread
+
+    // Journals. All that are known of a cluster, in the order in which they were opened.
+    Result<std::vector<JournalRecord>> journals(const std::string& cluster);
+    // A new one; `id` is made here. The keyring has a key of its class from then on.
+    Result<Id16> open_journal(pb::JournalOpened journal);
+    // The transactions between the edges are not in the journal and will not be; it ends at the
+    // farther edge from then on. Not while a tail of it is held (asserted).
+    Result<> enter_journal_gap(pb::JournalGap gap);
+    Result<std::vector<pb::JournalGap>> journal_gaps(const Id16& journal);
+    // A new tail at the journal's end; file, directory entry and ledger entry, all synced. `start`:
+    // the end of its tail before, where that is being closed; else journal.end_lsn. Errors: corrupt
+    // where an earlier tail of it cannot be read (it is not known where the journal ends); io,
+    // no_space.
+    Result<std::unique_ptr<JournalTail>> open_journal_tail(const JournalRecord& journal,
+                                                           const ClusterRecord& cluster,
+                                                           TimelineId timeline, Lsn start);
+    // Closing, first step: the tail takes no more frames, and what was not synced does not count.
+    // Then run(), in any thread, then finish_closing(): ledger, index, and the tail is gone. The
+    // next tail may be opened in between.
+    Result<std::unique_ptr<JournalRewrite>> begin_closing(std::unique_ptr<JournalTail> tail);
+    Result<> finish_closing(std::unique_ptr<JournalRewrite> rewrite);
+    // Lets go of a tail after a write or sync error; recover_tails() then sees to what it holds.
+    void drop_journal_tail(std::unique_ptr<JournalTail> tail);
+    // The rows of table `table_oid` as of `lsn`, by the server's clock at `at`.
+    Result<std::unique_ptr<SnapshotWriter>> begin_snapshot(const JournalRecord& journal,
+                                                           const ClusterRecord& cluster,
+                                                           TimelineId timeline,
+                                                           std::uint32_t table_oid, Lsn lsn,
+                                                           WallTime at);
+    // Finishes its packs and enters them: from then on the snapshot counts.
+    Result<> take_snapshot(std::unique_ptr<SnapshotWriter> snapshot);
+    // The newest snapshot of each table of a journal.
+    Result<std::vector<pb::SnapshotTaken>> last_snapshots(const Id16& journal);
 
     // From here on the ledger speaks of the tier `place`; nothing happens where it does already.
     // `is_empty`: it has nothing of the ledger yet. Errors: refused if the ledger says that packs

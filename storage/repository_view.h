@@ -57,10 +57,32 @@ struct GapRecord {
     std::optional<Id16> next = {};  // the history that begins at to_lsn; none: replay cannot pass
 };
 
+// What the index knows of a journal.
+struct JournalRecord {
+    Id16 id{};
+    std::string cluster;
+    std::string database;
+    std::string data_class;  // empty: the main journal of its database
+    std::string slot;
+    std::string publication;
+    Lsn start_lsn;  // transactions that end behind it are in it
+    // Every transaction of its tables that ends at or before this is stored, and none behind it.
+    Lsn end_lsn;
+    // Up to where it counts for a reader: of the main journal its end, of another the main
+    // journal's, which says that the others have no more up to there.
+    Lsn whole_until_lsn;
+    WallTime
+        covered_until;  // every commit at or before this moment is before end_lsn; zero: not known
+    // Set where bytes of it cannot be read: what, and from where on.
+    std::optional<Error> damage = {};
+};
+
 struct MarkRecord {
     Id16 history_id{};
     pb::MarkEntry mark;
 };
+
+class JournalSource;
 
 // The bytes [from, to) of a lineage are those stored for `history`.
 struct Stretch {
@@ -181,6 +203,12 @@ public:
     // How many commits have their record in [from, to): exact up to 16 MiB of WAL, beyond that from
     // summaries, rounded to frames.
     virtual Result<std::uint64_t> count_commits(const Id16& history_id, Lsn from, Lsn to) = 0;
+
+    // Journals, in the order in which they were opened; what of them lies where is for
+    // JournalReader.
+    virtual Result<std::vector<JournalRecord>> journals(const std::string& cluster) = 0;
+    // Nullptr: there is none of this id.
+    virtual Result<std::unique_ptr<JournalSource>> journal_source(const Id16& journal) = 0;
 
     // Calls `on_head` once, then `on_file` for each entry in manifest order. Reads frame by frame.
     virtual Result<> read_manifest(const pb::BackupInfo& backup,
