@@ -31,8 +31,8 @@ struct Value {
     ValueKind kind = ValueKind::null;
     std::string_view bytes;  // of text and binary
 };
-// The columns of the Relation, in its order. The Relation in force is the latest one with that oid;
-// a difference in the number of columns is for the caller to refuse.
+// The columns of the Relation in force, in its order; a difference in their number is for the
+// caller to refuse.
 using Tuple = std::span<const Value>;
 
 struct Begin {
@@ -58,8 +58,9 @@ struct Column {
     std::int32_t type_modifier = -1;
 };
 enum class ReplicaIdentity : char { by_default = 'd', nothing = 'n', full = 'f', index = 'i' };
-// Comes before the first change of the relation in a session and again after it, or its
-// publication, changed.
+// Comes before the first change of the relation in a session, and again after it, or its
+// publication, changed. Inside of stream blocks, where it comes again, it is in force for that
+// transaction alone, and for all once that is committed: it may have altered the table.
 struct Relation {
     Xid xid = 0;
     Oid oid = 0;

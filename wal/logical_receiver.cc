@@ -116,8 +116,7 @@ Task<Error> PqLogicalReceiver::explain_unsuitable(Error error) {
     }
     auto slot = co_await connection_->query_one(
         "SELECT slot_type = 'logical' AND plugin = 'pgoutput' AND database = "
-        "pg_catalog.current_database(), "
-        "coalesce(wal_status, '') FROM pg_catalog.pg_replication_slots WHERE slot_name = " +
+        "pg_catalog.current_database() FROM pg_catalog.pg_replication_slots WHERE slot_name = " +
         quote_literal(options_.slot));
     if (!slot || slot->rows.size() != 1) co_return error;
     const auto& row = slot->rows.front();

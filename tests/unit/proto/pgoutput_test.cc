@@ -2,7 +2,10 @@
 
 #include <doctest/doctest.h>
 
+#include <fstream>
+#include <iterator>
 #include <list>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -133,6 +136,29 @@ Result<AnyMessage> decode_behind(const std::vector<Bytes>& lead, ByteSpan messag
     for (const Bytes& before : lead)
         REQUIRE(decoder.decode(before));
     return decoder.decode(message);
+}
+
+// What a server sent for one session, as tests/fuzz/pgoutput_fuzz.cc takes it; rows of bulk inserts
+// are left out.
+ByteBuffer session_of(const std::string& name) {
+    std::ifstream file(WALVAULT_PGOUTPUT_SESSIONS "/" + name, std::ios::binary);
+    const std::string bytes{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+    REQUIRE_MESSAGE(!bytes.empty(), name);
+    return {as_bytes(bytes).begin(), as_bytes(bytes).end()};
+}
+
+// Calls `see(message)` for each message of a session.
+template <class See>
+void read_session(ByteSpan session, See see) {
+    ByteReader in(session);
+    Decoder decoder;
+    while (in.remaining() > 0) {
+        const ByteSpan bytes = in.bytes(in.be<std::uint16_t>());
+        auto message = decoder.decode(bytes);
+        if (!message) FAIL(message.error().message);
+        see(as_text(bytes)[0], *message);
+    }
+    CHECK_FALSE(decoder.in_transaction());
 }
 
 }  // namespace
@@ -439,4 +465,105 @@ TEST_CASE("what no server sends is refused with what is wrong with it") {
     CHECK(refused(outside, Bytes("B").u64(1).u64(2).u32(0)) ==
           "a pgoutput message 'B' of 21 bytes holds a transaction with the number 0");
     CHECK(outside.decode(Bytes("B").u64(1).u64(INT64_MAX).u32(1)));
+}
+
+TEST_CASE(
+    "sessions of PostgreSQL 14 to 18 are read to their end, and hold every message there is") {
+    for (const int major : {14, 15, 16, 17, 18}) {
+        for (const bool streamed : {false, true}) {
+            CAPTURE(major);
+            CAPTURE(streamed);
+            std::map<char, int> seen;
+            const auto count = [&](char type, const AnyMessage&) { ++seen[type]; };
+            read_session(session_of("postgres-" + std::to_string(major) +
+                                    (streamed ? "-streamed" : "-whole")),
+                         count);
+            std::string types;
+            for (const auto& [type, number] : seen)
+                types += type;
+            std::string expected = "BCDIMORTUY";
+            if (major >= 15)
+                expected = streamed ? "ABCDEIKMOPRSTUYbcpr" : "BCDIKMOPRTUYbr";
+            else if (streamed)
+                expected = "ABCDEIMORSTUYc";
+            CHECK(types == expected);
+            CHECK(seen['B'] == seen['C']);
+            CHECK(seen['S'] == seen['E']);
+        }
+    }
+}
+
+TEST_CASE(
+    "of a real session: unchanged TOAST, the old key, the whole old row, added columns, options of "
+    "a truncate") {
+    for (const int major : {14, 15, 16, 17, 18}) {
+        CAPTURE(major);
+        std::vector<Update> updates;
+        std::map<Oid, std::string> names;
+        std::vector<std::size_t> widths;
+        bool restarted = false;
+        const ByteBuffer session = session_of("postgres-" + std::to_string(major) + "-whole");
+        read_session(session, [&](char, const AnyMessage& any) {
+            if (const auto* relation = std::get_if<Relation>(&any)) {
+                names[relation->oid] = relation->name;
+                if (relation->name == "t") widths.push_back(relation->columns.size());
+            }
+            if (const auto* truncate = std::get_if<Truncate>(&any);
+                truncate && truncate->relations.size() == 2)
+                restarted = truncate->restart_identity && truncate->cascade;
+            const auto* update = std::get_if<Update>(&any);
+            if (update == nullptr) return;
+            switch (updates.size()) {
+                case 0:
+                    CHECK(update->old_kind == OldRow::none);
+                    CHECK(update->row[1].bytes == "uno");
+                    CHECK(update->row[4].kind == ValueKind::unchanged);
+                    break;
+                case 1:
+                    CHECK(update->old_kind == OldRow::key);
+                    CHECK(update->old_row[0].bytes == "2");
+                    CHECK(update->row[0].bytes == "3");
+                    CHECK(update->row[1].kind == ValueKind::null);
+                    break;
+                case 2:
+                    CHECK(update->old_kind == OldRow::full);
+                    CHECK(update->old_row[1].kind == ValueKind::null);
+                    break;
+                default:
+                    CHECK(update->row.size() == 6);
+                    CHECK(update->row[5].bytes == "8");
+            }
+            updates.push_back(*update);
+        });
+        CHECK(updates.size() == 4);
+        CHECK(widths.front() == 5);
+        CHECK(widths.back() == 6);
+        CHECK(restarted);
+    }
+}
+
+TEST_CASE(
+    "of a real session: aborts of savepoints, and a message that outlives the savepoint it was "
+    "in") {
+    for (const int major : {15, 16, 17, 18}) {
+        CAPTURE(major);
+        std::vector<StreamAbort> aborts;
+        std::map<std::string, Xid> messages;
+        Xid streamed = 0;
+        const ByteBuffer session = session_of("postgres-" + std::to_string(major) + "-streamed");
+        read_session(session, [&](char, const AnyMessage& any) {
+            if (const auto* start = std::get_if<StreamStart>(&any); start && streamed == 0)
+                streamed = start->xid;
+            if (const auto* abort = std::get_if<StreamAbort>(&any)) aborts.push_back(*abort);
+            if (const auto* message = std::get_if<Message>(&any))
+                messages[std::string(message->content)] = message->xid;
+        });
+        REQUIRE(aborts.size() >= 2);
+        CHECK(aborts[0].xid == streamed);
+        CHECK(aborts[0].subxid > streamed);
+        for (const StreamAbort& abort : aborts)
+            CHECK(abort.abort_lsn.has_value() == (major >= 16));
+        CHECK(messages.at("sub") == streamed);
+        CHECK(messages.at("inside") == 0);
+    }
 }
