@@ -31,6 +31,10 @@ struct ServerVersion {
     unsigned manifest_version = 0;     // from 2 on it names the system
 
     bool has_read_slot_command = false;  // READ_REPLICATION_SLOT
+
+    // Logical decoding. 2: large transactions are streamed; 3: two-phase; 4: aborts say where and
+    // when, and changes can be told by their origin.
+    unsigned pgoutput_protocol = 0;
 };
 
 // In ascending order of the majors.

@@ -44,10 +44,11 @@ struct ServerAddress {
 
 class Connection {
 public:
-    enum class Mode { sql, physical_replication };
+    enum class Mode { sql, physical_replication, database_replication };
     struct Options {
         std::string conninfo;  // libpq's; passwords come from where libpq finds them
         Mode mode = Mode::sql;
+        std::string database = {};  // instead of the conninfo's
         std::string application_name = "walvault";
         std::chrono::seconds connect_timeout{10};  // for each server that is tried
         // Of the conninfo's servers this one alone, whatever its role.

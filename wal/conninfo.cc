@@ -117,6 +117,8 @@ Result<ConnectSettings> connect_settings(const Connection::Options& options) {
         if (option->val != nullptr) settings.emplace_back(option->keyword, option->val);
     std::erase_if(settings, [](const auto& setting) { return setting.first == "replication"; });
     if (options.mode == Connection::Mode::physical_replication) set(settings, "replication", "true");
+    if (options.mode == Connection::Mode::database_replication) set(settings, "replication", "database");
+    if (!options.database.empty()) set(settings, "dbname", options.database);
     if (options.only) {
         set_servers(settings, {*options.only});
         set(settings, "target_session_attrs", "any");

@@ -40,6 +40,11 @@ void StreamState::on_keepalive(const Keepalive& keepalive, SteadyTime now) {
     reply_now_ = reply_now_ || keepalive.reply_requested;
 }
 
+void StreamState::on_decoded(Lsn lsn, SteadyTime now) {
+    received_ = std::max(received_, lsn);
+    arrived(lsn, now);
+}
+
 void StreamState::acknowledge(Lsn flushed_lsn, bool urgent) {
     if (flushed_lsn <= flushed_) return;
     flushed_ = flushed_lsn;

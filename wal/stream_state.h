@@ -1,4 +1,4 @@
-// StreamState: the rules of one physical stream as values; `now` in, what is due out; no I/O.
+// StreamState: the rules of one replication stream as values; `now` in, what is due out; no I/O.
 #pragma once
 
 #include <algorithm>
@@ -21,6 +21,9 @@ public:
     // Errors: corrupt unless the bytes continue exactly at received_lsn().
     Result<> on_wal(const XLogData& data, SteadyTime now);
     void on_keepalive(const Keepalive& keepalive, SteadyTime now);
+    // Of a stream of decoded changes, whose positions may repeat, jump and be 0: the server has named
+    // `lsn`, and what is at or before it may be acknowledged.
+    void on_decoded(Lsn lsn, SteadyTime now);
     // `flushed_lsn` may be ahead of what this connection received: bytes streamed again. What is
     // acknowledged is then the lesser of both. A lower one than before changes nothing.
     void acknowledge(Lsn flushed_lsn, bool urgent);
