@@ -7,6 +7,7 @@
 #include "agent/config_keys.h"
 #include "agent/config_values.h"
 #include "agent/render.h"
+#include "wal/table_pattern.h"
 
 namespace walvault::agent {
 namespace {
@@ -24,14 +25,13 @@ std::vector<std::string> items_of(const std::string& text) {
     return items;
 }
 
-// "schema.table", with * and ?, perhaps after "!". Its names are matched as the catalogue has them.
-Result<> check_pattern(const std::string& item) {
-    const std::string_view pattern = std::string_view(item).substr(item.starts_with("!") ? 1 : 0);
-    const std::size_t dot = pattern.find('.');
-    if (dot != std::string_view::npos && dot > 0 && dot + 1 < pattern.size()) return {};
-    return wrong_value(
-        fmt::format("\"{}\" is not a pattern for tables like public.orders", printable(item)),
-        "schema.table with * and ?, and ! before what is left out: the last one that fits decides");
+Result<> check_patterns(const std::vector<std::string>& items) {
+    if (auto parsed = wal::TablePatterns::parse(items); !parsed)
+        return wrong_value(
+            parsed.error().message,
+            "schema.table with * and ?, and ! before what is left out: the last one that fits "
+            "decides");
+    return {};
 }
 
 Result<> set_databases(Config&, ServerConfig* server, const std::string& text) {
@@ -47,9 +47,7 @@ Result<> set_tables(Config&, ServerConfig* server, const std::string& text) {
     server->journal.tables = items_of(text);
     if (server->journal.tables.empty())
         return wrong_value("no table is named", "for example [\"public.*\", \"!public.sessions\"]");
-    for (const std::string& item : server->journal.tables)
-        WV_CHECK(check_pattern(item));
-    return {};
+    return check_patterns(server->journal.tables);
 }
 
 Result<> set_mask(Config&, ServerConfig* server, const std::string& text) {
@@ -110,9 +108,7 @@ Result<> set_snapshots(Config&, ServerConfig* server, const std::string& text) {
 
 Result<> set_class_tables(ClassConfig& data_class, const std::string& text) {
     data_class.tables = items_of(text);
-    for (const std::string& item : data_class.tables)
-        WV_CHECK(check_pattern(item));
-    return {};
+    return check_patterns(data_class.tables);
 }
 
 constexpr std::array kKeys{

@@ -414,6 +414,47 @@ AgentMetrics::Tier AgentMetrics::tier(const std::string& name) {
     return made;
 }
 
+AgentMetrics::Journal AgentMetrics::journal(const std::string& database) {
+    const Labels labels = with(server_, "database", database);
+    auto gauge = [&](const std::string& what, const std::string& help) {
+        return metrics_->gauge("walvault_journal_" + what, help, labels);
+    };
+    auto counter = [&](const std::string& what, const std::string& help) {
+        return metrics_->counter("walvault_journal_" + what, help, labels);
+    };
+    auto tables = [&](const std::string& changes) {
+        return metrics_->gauge("walvault_journal_tables",
+                               "Tables that the patterns select, by which of their changes are "
+                               "journaled: all, inserts (they have no identity), none.",
+                               with(labels, "changes", changes));
+    };
+    Journal made;
+    made.up = gauge("up", "1 while row changes are being received.");
+    made.stored_lsn_bytes =
+        gauge("stored_lsn_bytes", "Every transaction that ends at or before this is stored.");
+    made.last_commit_timestamp_seconds =
+        gauge("last_commit_timestamp_seconds",
+              "Commit time of the newest transaction stored, Unix time; 0: none since the start.");
+    made.staged_bytes =
+        gauge("staged_bytes", "On the disk for large transactions that are in progress.");
+    made.slot_retained_bytes =
+        gauge("slot_retained_bytes", "WAL that the server keeps for the journal's slot.");
+    made.slot_catalog_xmin_age =
+        gauge("slot_catalog_xmin_age",
+              "Transactions since the oldest one whose catalogue rows VACUUM keeps for the slot.");
+    made.tables = tables("all");
+    made.tables_inserts_only = tables("inserts");
+    made.tables_left_out = tables("none");
+    made.snapshots_waiting =
+        gauge("snapshots_waiting", "Tables whose rows are still to be read once.");
+    made.transactions_total = counter("transactions_total", "Transactions received.");
+    made.changes_total = counter("changes_total", "Row changes and truncations received.");
+    made.stored_bytes_total = counter("stored_bytes_total", "Written to the journal's tails.");
+    made.gaps_total = counter("gaps_total", "Gaps entered: transactions that are missing.");
+    made.errors_total = counter("errors_total", "Sessions that ended by an error.");
+    return made;
+}
+
 AgentMetrics::Retention AgentMetrics::retention(const std::string& repo) {
     const Labels labels = with(server_, "repo", repo);
     Retention made;

@@ -78,6 +78,25 @@ struct AgentMetrics {
         Counter freed_bytes_total;
     };
     Retention retention(const std::string& repo);
+    // Of a database whose row changes are journaled.
+    struct Journal {
+        Gauge up;
+        Gauge stored_lsn_bytes;
+        Gauge last_commit_timestamp_seconds;
+        Gauge staged_bytes;
+        Gauge slot_retained_bytes;
+        Gauge slot_catalog_xmin_age;
+        Gauge tables;
+        Gauge tables_inserts_only;
+        Gauge tables_left_out;
+        Gauge snapshots_waiting;
+        Counter transactions_total;
+        Counter changes_total;
+        Counter stored_bytes_total;
+        Counter gaps_total;
+        Counter errors_total;
+    };
+    Journal journal(const std::string& database);
     // Adds the lines written since the last call; call before each scrape.
     void sync_log_counts();
 

@@ -1,0 +1,34 @@
+// What one session of JournalCapture holds: from attaching to the loss of the connection.
+#pragma once
+
+#include "agent/journal_capture.h"
+
+namespace walvault::agent {
+
+struct JournalCapture::Session {
+    Session(JournalCapture& capture);
+
+    std::unique_ptr<wal::LogicalReceiver> receiver;
+    pgoutput::Decoder decoder;
+    std::optional<JournalRouter> router;
+    JournalStaging staging;
+    TaskGroup tasks;
+    Event changed;  // something is to be flushed, or it is over
+    bool over = false;
+    bool server_ended = false;
+    SteadyTime pending_since{};  // of what the router holds
+    SteadyTime last_quiet_at{};
+    Lsn quiet_lsn;     // nothing happened between the last transaction and this
+    Lsn taken_lsn;     // end of the last transaction taken
+    Lsn flushing_lsn;  // given to the pipeline
+    WallTime last_commit_at{};
+    std::uint64_t counted_transactions = 0;
+    std::uint64_t counted_changes = 0;
+
+    // Of the catalogue: an ordinary connection while it is needed, types as they are asked for.
+    std::unique_ptr<wal::Connection> sql;
+    std::map<std::uint32_t, std::string> type_names;
+    void forget_sql() { sql.reset(); }
+};
+
+}  // namespace walvault::agent
