@@ -43,6 +43,8 @@ std::string keys_for_a_restart(const AgentState& state, const Config& loaded,
     note(server.slot != state.server.slot, prefix + ".slot");
     note(loaded.repo.root != state.config.repo.root, "repo.primary.url");
     note(loaded.key_path != state.config.key_path, "encryption.key");
+    note(!(server.journal == state.server.journal), prefix + ".journal");
+    note(!(loaded.classes == state.config.classes), "class");
     bool same_tiers = loaded.tiers.size() == state.tiers.size();
     for (std::size_t i = 0; same_tiers && i < state.tiers.size(); ++i)
         same_tiers = loaded.tiers[i].name == state.tiers[i]->config.name &&
@@ -120,6 +122,8 @@ void stop(AgentState& state) {
     state.watch_hangup.hang_up();
     state.standby_hangup.hang_up();
     state.capture.stop();
+    for (const auto& journal : state.journals)
+        journal->stop();
     state.changed.notify();
 }
 
@@ -209,7 +213,12 @@ Task<> serve(AgentState& state, AgentRequest request, asio::signal_set& signals,
     if (request.mode == AgentMode::catch_up) state.tasks.spawn(reach_the_server(state, result));
     if (request.mode == AgentMode::backup)
         state.tasks.spawn(one_backup(state, request, result, ended_by));
+    TaskGroup journals(state.executor);
+    if (request.mode == AgentMode::serve)
+        for (const auto& journal : state.journals)
+            journals.spawn(journal->run());
     co_await capture_until_done(state, request.mode, result);
+    co_await journals.join();
     state.drained = true;
     state.changed.notify();
     co_await state.tasks.join();
@@ -300,6 +309,7 @@ Result<int> run_agent(const Globals& globals, const AgentRequest& request) {
     state.retention.places.push_back(
         {.place = "", .metrics = state.metrics.retention(state.config.repo.name)});
     WV_CHECK(make_tiers(state));
+    make_journals(state);
     WV_CHECK(listen(state));
     log::info("agent.started", "walvault runs",
               {{"server", state.server.name},

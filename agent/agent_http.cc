@@ -252,6 +252,8 @@ json status_json(const AgentState& state) {
         body["hosts"].push_back(json_of(standby));
     for (const auto& tier : state.tiers)
         body["tiers"].push_back(tier_json(state, *tier));
+    for (const auto& journal : state.journals)
+        body["journals"].push_back(journal_json(journal->status()));
     if (state.slot) {
         body["slot_active"] = state.slot->active;
         body["slot_retained_bytes"] = state.slot->retained_bytes;

@@ -9,6 +9,7 @@
 #include "agent/capture.h"
 #include "agent/control.h"
 #include "agent/expire.h"
+#include "agent/journal_capture.h"
 #include "agent/slot_governor.h"
 #include "base/secret.h"
 #include "storage/offloader.h"
@@ -108,6 +109,7 @@ struct AgentState {
     std::uint64_t store_available_bytes = 0;  // of its file system, as of the last look
     std::uint64_t store_size_bytes = 0;
     std::vector<std::unique_ptr<TierState>> tiers;
+    std::vector<std::unique_ptr<JournalCapture>> journals;  // by database
     bool stopping = false;
     bool drained = false;  // nothing new is stored any more
     Event changed;         // stopping, or a backup was asked for or ended
@@ -153,6 +155,12 @@ Result<> make_tiers(AgentState& state);
 Task<> keep_tier(AgentState& state, TierState& tier);
 // Ends what still waits for the copy some time after all is stored.
 Task<> cut_tier_short(AgentState& state, TierState& tier);
+// Makes state.journals of the configuration.
+void make_journals(AgentState& state);
+nlohmann::json journal_json(const JournalStatus& status);
+// Of WAL and journals, what the ledger opens and does not end yet: path, and end of the last synced
+// frame.
+std::map<std::string, std::uint64_t> synced_tails(const AgentState& state);
 // How far a copy is behind the server.
 struct TierLag {
     std::uint64_t bytes = 0;

@@ -40,12 +40,15 @@ struct JournalConfig {
     bool snapshots = true;                            // the rows that a table has when it joins
 
     bool enabled() const { return !databases.empty(); }
+    bool operator==(const JournalConfig&) const = default;
 };
 
 // [class.NAME]: tables whose changes have packs and keys of their own.
 struct ClassConfig {
     std::string name;
     std::vector<std::string> tables;
+
+    bool operator==(const ClassConfig&) const = default;
 };
 
 struct ServerConfig {

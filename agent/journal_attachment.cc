@@ -9,9 +9,10 @@ JournalAttachment choose_journal_attachment(const std::optional<Lsn>& end_lsn,
     if (!slot.unusable.empty()) return MakeJournalSlot{true, slot.unusable};
     if (!end_lsn) return AdoptJournalSlot{slot.confirmed_flush_lsn};
     if (slot.confirmed_flush_lsn > *end_lsn)
-        return JournalBehind{slot.confirmed_flush_lsn,
-                             "the slot was told of more than is stored: the repository was put back, "
-                             "or somebody else read from the slot"};
+        return JournalBehind{
+            slot.confirmed_flush_lsn,
+            "the slot was told of more than is stored: the repository was put back, "
+            "or somebody else read from the slot"};
     return ContinueJournal{*end_lsn};
 }
 

@@ -12,7 +12,7 @@ namespace walvault::agent {
 
 struct JournalSlotSide {
     bool exists = false;
-    std::string unusable;  // why it gives nothing any more; empty: it does
+    std::string unusable;     // why it gives nothing any more; empty: it does
     Lsn confirmed_flush_lsn;  // transactions at or before it are not sent any more
 };
 

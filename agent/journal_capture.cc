@@ -41,7 +41,8 @@ std::string journal_slot_name(const std::string& prefix, const std::string& data
     std::string name = prefix + "_";
     bool is_plain = true;
     for (const char each : database) {
-        const bool good = (each >= 'a' && each <= 'z') || (each >= '0' && each <= '9') || each == '_';
+        const bool good =
+            (each >= 'a' && each <= 'z') || (each >= '0' && each <= '9') || each == '_';
         const bool upper = each >= 'A' && each <= 'Z';
         name += good ? each : upper ? static_cast<char>(each - 'A' + 'a') : '_';
         is_plain = is_plain && good;
@@ -185,11 +186,13 @@ void JournalCapture::note_trouble(const Session& session, const Error& error) {
         default:
             break;
     }
-    if (error.code != Errc::no_space || session.staging.transaction_count() == 0 || !streams_) return;
+    if (error.code != Errc::no_space || session.staging.transaction_count() == 0 || !streams_)
+        return;
     streams_ = false;
-    log::warn("journal.staging_full",
-              "large transactions are kept by the server until they are committed: " + error.message,
-              {{"database", database_}});
+    log::warn(
+        "journal.staging_full",
+        "large transactions are kept by the server until they are committed: " + error.message,
+        {{"database", database_}});
 }
 
 Task<Result<>> JournalCapture::stream(Session& session) {
@@ -297,7 +300,8 @@ void JournalCapture::take_position(Session& session, const wal::DecodedPosition&
     const bool is_open =
         session.router->is_inside_transaction() || session.staging.transaction_count() > 0;
     const SteadyTime now = services_.clock.steady_now();
-    if (is_open || position.decoded_lsn <= std::max(session.flushing_lsn, session.taken_lsn)) return;
+    if (is_open || position.decoded_lsn <= std::max(session.flushing_lsn, session.taken_lsn))
+        return;
     const std::uint64_t bytes = position.decoded_lsn - pipeline_.stored_lsn();
     const bool is_due = position.reply_requested || bytes >= kQuietBytes ||
                         now - session.last_quiet_at >= kQuietEvery;
@@ -374,8 +378,8 @@ JournalRouter::Options JournalCapture::router_options() const {
     const auto& journal = server_.journal;
     options.rule_of = [masked = std::set<std::string, std::less<>>(journal.masked_columns.begin(),
                                                                    journal.masked_columns.end()),
-                       dropped = std::set<std::string, std::less<>>(
-                           journal.dropped_columns.begin(), journal.dropped_columns.end())](
+                       dropped = std::set<std::string, std::less<>>(journal.dropped_columns.begin(),
+                                                                    journal.dropped_columns.end())](
                           std::string_view schema, std::string_view table,
                           std::string_view column) {
         if (masked.empty() && dropped.empty()) return ColumnRule::keep;
@@ -385,7 +389,8 @@ JournalRouter::Options JournalCapture::router_options() const {
     };
     options.mask = [key = &services_.repository.content_key()](std::string_view column,
                                                                std::string_view value) {
-        const std::string text = fmt::format("walvault mask 1 {}", column) + '\0' + std::string(value);
+        const std::string text =
+            fmt::format("walvault mask 1 {}", column) + '\0' + std::string(value);
         return to_hex(storage::content_id(*key, as_bytes(text))).substr(0, 32);
     };
     return options;

@@ -101,8 +101,7 @@ private:
     Task<Result<>> read_table(Session& session, wal::TableSnapshot& rows, JournalRouter& router,
                               std::uint32_t table_oid, Lsn lsn);
     Task<Result<>> keep_rows(Session& session, wal::TableSnapshot& rows, JournalRouter& router,
-                             std::uint32_t table_oid,
-                             SharedSnapshot writer);
+                             std::uint32_t table_oid, SharedSnapshot writer);
     Task<> stop_loop(Session& session);
     Task<> end_session(Session& session);
     Task<> recover();
@@ -127,7 +126,7 @@ private:
     bool stopping_ = false;
     // The server would stream what does not fit: it keeps large transactions on its own disk then.
     bool streams_ = true;
-    std::string slot_unusable_;  // found while streaming
+    std::string slot_unusable_;                     // found while streaming
     std::vector<storage::JournalRecord> journals_;  // the main one first
     storage::ClusterRecord cluster_;
     TimelineId timeline_ = 0;

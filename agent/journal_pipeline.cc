@@ -132,8 +132,7 @@ Task<Result<>> JournalPipeline::write_quiet(Journal& journal, Lsn end_lsn) {
     co_return co_await append_frame(journal, std::move(frame));
 }
 
-Task<Result<>> JournalPipeline::append_frame(Journal& journal,
-                                             storage::SealedJournalFrame frame) {
+Task<Result<>> JournalPipeline::append_frame(Journal& journal, storage::SealedJournalFrame frame) {
     stored_bytes_ += frame.bytes.size();
     auto append = [tail = journal.tail.get(), frame = std::move(frame)]() mutable {
         return tail->append(std::move(frame));
@@ -216,8 +215,8 @@ Task<Result<>> JournalPipeline::finish() {
 Task<> JournalPipeline::drop_tails() {
     for (Journal& journal : journals_) {
         if (!journal.tail) continue;
-        auto shared = std::make_shared<std::unique_ptr<storage::JournalTail>>(
-            std::move(journal.tail));
+        auto shared =
+            std::make_shared<std::unique_ptr<storage::JournalTail>>(std::move(journal.tail));
         auto drop = [this, shared] {
             repository_.drop_journal_tail(std::move(*shared));
             return 0;

@@ -28,10 +28,10 @@ JournalSlotSide side_of(const wal::LogicalSlot* slot, const std::string& unusabl
 }
 
 std::string what_is_missing(const wal::TableVerdict& verdict) {
-    return fmt::format("{} {}: {}{}{}", verdict.table,
-                       verdict.journaled == wal::Journaled::left_out ? "is left out"
-                                                                     : "has its inserts only",
-                       verdict.reason, verdict.mend.empty() ? "" : "; ", verdict.mend);
+    return fmt::format(
+        "{} {}: {}{}{}", verdict.table,
+        verdict.journaled == wal::Journaled::left_out ? "is left out" : "has its inserts only",
+        verdict.reason, verdict.mend.empty() ? "" : "; ", verdict.mend);
 }
 
 }  // namespace
@@ -73,8 +73,8 @@ Task<Result<>> JournalCapture::begin_session(Session& session) {
 
 Task<Result<>> JournalCapture::prepare() {
     wal::DatabaseOptions options = database_options("walvault journal set-up");
-    WV_CO_TRY(wal::LogicalSession sql, co_await wal::connect_to_database(
-                                           std::move(options), wal::Connection::Mode::sql));
+    WV_CO_TRY(wal::LogicalSession sql,
+              co_await wal::connect_to_database(std::move(options), wal::Connection::Mode::sql));
     WV_CO_TRY(const wal::DatabaseFacts facts, co_await wal::database_facts(*sql.connection));
     WV_CO_CHECK(wal::check_journal_possible(facts));
     WV_CO_CHECK(co_await look_at_catalogue(*sql.connection));
@@ -142,9 +142,9 @@ Task<Result<>> JournalCapture::open_missing(Lsn start) {
         names.push_back(each.name);
     bool opened = false;
     for (const std::string& name : names) {
-        const bool known =
-            std::any_of(journals_.begin(), journals_.end(),
-                        [&](const storage::JournalRecord& each) { return each.data_class == name; });
+        const bool known = std::any_of(
+            journals_.begin(), journals_.end(),
+            [&](const storage::JournalRecord& each) { return each.data_class == name; });
         if (known) continue;
         pb::JournalOpened journal;
         journal.set_cluster(cluster_.name);

@@ -277,7 +277,8 @@ Result<> JournalRouter::take(const pgoutput::AnyMessage& message, ByteSpan tuple
         return {};
     }
     if (std::holds_alternative<pgoutput::Type>(message)) return {};
-    return fail(Errc::corrupt, "the server sent a message that has no place in a whole transaction");
+    return fail(Errc::corrupt,
+                "the server sent a message that has no place in a whole transaction");
 }
 
 bool JournalRouter::is_empty() const {

@@ -21,7 +21,7 @@ enum class ColumnRule { keep, mask, drop };
 
 // What the catalogue says of a table and pgoutput does not.
 struct TableFacts {
-    std::set<std::string> primary_key;              // names of columns
+    std::set<std::string> primary_key;                // names of columns
     std::map<std::uint32_t, std::string> type_names;  // by oid, as format_type() writes them
 };
 
@@ -58,8 +58,8 @@ public:
     // that was not told of, or one that does not fit to it, and for others than these messages.
     Result<> take(const pgoutput::AnyMessage& message, ByteSpan tuples);
 
-    // A row of a table that was told of, as a tuple of its journal; good until the next call. Errors:
-    // corrupt, as take().
+    // A row of a table that was told of, as a tuple of its journal; good until the next call.
+    // Errors: corrupt, as take().
     Result<ByteSpan> encode_row(pgoutput::Oid oid, pgoutput::Tuple row);
     // Of a table that was told of (asserted).
     const RelationRef& relation(pgoutput::Oid oid) const;
@@ -82,9 +82,9 @@ private:
     struct Route {
         std::size_t journal = 0;
         RelationRef relation;
-        std::vector<ColumnRule> rules;  // by column of the message
+        std::vector<ColumnRule> rules;   // by column of the message
         std::vector<std::string> paths;  // "schema.table.column" of masked columns
-        bool is_changed = false;        // some column is masked or dropped
+        bool is_changed = false;         // some column is masked or dropped
     };
     struct Journal {
         BatchWriter writer;

@@ -109,23 +109,21 @@ Task<Result<>> JournalCapture::read_tables(Session& session, wal::CreatedSlot sl
 }
 
 Task<Result<>> JournalCapture::read_table(Session& session, wal::TableSnapshot& rows,
-                                          JournalRouter& router, std::uint32_t table_oid,
-                                          Lsn lsn) {
+                                          JournalRouter& router, std::uint32_t table_oid, Lsn lsn) {
     WV_CO_TRY(const pgoutput::Relation relation, co_await rows.begin(table_oid));
     status_.snapshot_of = std::string(relation.schema) + "." + std::string(relation.name);
     WV_CO_TRY(const TableFacts facts, co_await facts_of(session, relation));
     router.take_relation(relation, facts);
     auto begin = [this, journal = journals_[router.journal_of(table_oid)], table_oid, lsn,
                   at = services_.clock.now()] {
-        return services_.repository.begin_snapshot(journal, cluster_, timeline_, table_oid, lsn, at);
+        return services_.repository.begin_snapshot(journal, cluster_, timeline_, table_oid, lsn,
+                                                   at);
     };
     WV_CO_TRY(auto made, co_await run_on(services_.store, std::move(begin)));
     auto writer = std::make_shared<std::unique_ptr<storage::SnapshotWriter>>(std::move(made));
     WV_CO_CHECK(co_await keep_rows(session, rows, router, table_oid, writer));
     const std::uint64_t count = (*writer)->row_count();
-    auto take = [this, writer] {
-        return services_.repository.take_snapshot(std::move(*writer));
-    };
+    auto take = [this, writer] { return services_.repository.take_snapshot(std::move(*writer)); };
     WV_CO_CHECK(co_await run_on(services_.store, std::move(take)));
     read_tables_.insert(table_oid);
     log::info("journal.table_read", "its journal starts from a known state",

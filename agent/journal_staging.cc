@@ -47,9 +47,8 @@ std::uint64_t JournalStaging::stored_bytes() const {
 // blocks.
 Task<Result<>> JournalStaging::write_block(Transaction& transaction) {
     if (stored_bytes() >= bytes_max_)
-        co_return fail(Errc::no_space,
-                       "transactions in progress take more than journal.staging, " +
-                           format_size(bytes_max_));
+        co_return fail(Errc::no_space, "transactions in progress take more than journal.staging, " +
+                                           format_size(bytes_max_));
     if (!transaction.file) {
         auto create = [this] { return storage::StagingFile::create(files_, directory_); };
         WV_CO_TRY(transaction.file, co_await run_on(disk_, std::move(create)));
@@ -118,7 +117,8 @@ Task<Result<>> JournalStaging::take(Xid xid, const Sink& sink) {
         WV_CO_TRY(const ByteBuffer block, co_await run_on(disk_, std::move(read)));
         append(bytes, block);
         const std::size_t whole = whole_records(bytes);
-        WV_CO_CHECK(co_await replay(decoder, transaction.aborted, ByteSpan(bytes).first(whole), sink));
+        WV_CO_CHECK(
+            co_await replay(decoder, transaction.aborted, ByteSpan(bytes).first(whole), sink));
         bytes.erase(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(whole));
     }
     append(bytes, transaction.open);

@@ -22,8 +22,8 @@ void JournalCapture::publish_slot() {
 
 Task<Result<>> JournalCapture::watch_once() {
     wal::DatabaseOptions options = database_options("walvault journal watch");
-    WV_CO_TRY(wal::LogicalSession sql, co_await wal::connect_to_database(
-                                           std::move(options), wal::Connection::Mode::sql));
+    WV_CO_TRY(wal::LogicalSession sql,
+              co_await wal::connect_to_database(std::move(options), wal::Connection::Mode::sql));
     WV_CO_CHECK(co_await look_at_catalogue(*sql.connection));
     WV_CO_TRY(const wal::DatabaseFacts facts, co_await wal::database_facts(*sql.connection));
     const wal::LogicalSlot* slot = facts.slot(status_.slot);

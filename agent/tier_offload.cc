@@ -36,7 +36,7 @@ Task<Moment> take_moment(AgentState& state, TierState& tier) {
     Moment moment;
     moment.snapshot.ledger_sequence = co_await run_on(tier.pool, look);
     for (int tries = 1;; ++tries) {
-        moment.snapshot.tails = state.capture.synced_tails();
+        moment.snapshot.tails = synced_tails(state);
         moment.flushed_lsn = state.progress.flushed_lsn();
         moment.recoverable_until = state.progress.recoverable_until();
         if (state.progress.history()) moment.history = state.progress.history()->id;

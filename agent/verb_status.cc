@@ -86,6 +86,23 @@ std::string tier_line(const json& tier, const Style& style) {
     return text;
 }
 
+std::string journal_line(const json& journal, const Style& style) {
+    std::string text = printable(journal.value("database", ""));
+    const json error = journal.value("error", json::object());
+    if (!journal.value("connected", false))
+        return text + "   " + style.bad("not journaled now") + ": " +
+               printable(error.value("message", "it begins"));
+    std::size_t whole = 0, others = 0;
+    for (const json& table : journal.value("tables", json::array()))
+        ++(table.value("changes", "") == "all" ? whole : others);
+    text += "   " + format_count(whole) + (whole == 1 ? " table" : " tables");
+    if (others > 0)
+        text += ", " + style.warning(format_count(others) + " not whole") + " (walvault check)";
+    if (auto waiting = journal.value("waiting_snapshots", std::uint64_t{0}); waiting > 0)
+        text += ", " + format_count(waiting) + " to be read";
+    return text + ", up to " + journal.value("stored_lsn", "");
+}
+
 std::string text_of(const json& status, const std::string& zone, const Style& style) {
     std::string name = printable(status.value("server", ""));
     auto line = [&](const char* label, const std::string& text) {
@@ -112,6 +129,8 @@ std::string text_of(const json& status, const std::string& zone, const Style& st
                     " of base backups");
     for (const json& tier : status.value("tiers", json::array()))
         out += line("copy", tier_line(tier, style));
+    for (const json& journal : status.value("journals", json::array()))
+        out += line("journal", journal_line(journal, style));
     const json backup = status.value("backup", json::object());
     if (backup.value("running", false))
         out += line("base backup",

@@ -34,6 +34,11 @@ TEST_CASE("Every series exists from the start, thresholds with their value") {
 constexpr std::string_view kMeant = R"(counter walvault_backup_failures_total reason,server
 counter walvault_base_page_checksum_failures_total server
 counter walvault_history_incidents_total kind,repo,server
+counter walvault_journal_changes_total database,server
+counter walvault_journal_errors_total database,server
+counter walvault_journal_gaps_total database,server
+counter walvault_journal_stored_bytes_total database,server
+counter walvault_journal_transactions_total database,server
 counter walvault_log_messages_total level
 counter walvault_retention_freed_bytes_total repo,server
 counter walvault_slot_given_up_total server
@@ -69,6 +74,14 @@ gauge walvault_durable_lag_bytes server
 gauge walvault_durable_lag_seconds server
 gauge walvault_durable_lsn_bytes server
 gauge walvault_histories repo,server
+gauge walvault_journal_last_commit_timestamp_seconds database,server
+gauge walvault_journal_slot_catalog_xmin_age database,server
+gauge walvault_journal_slot_retained_bytes database,server
+gauge walvault_journal_snapshots_waiting database,server
+gauge walvault_journal_staged_bytes database,server
+gauge walvault_journal_stored_lsn_bytes database,server
+gauge walvault_journal_tables changes,database,server
+gauge walvault_journal_up database,server
 gauge walvault_received_lsn_bytes server
 gauge walvault_recoverable_from_timestamp_seconds repo,server
 gauge walvault_recoverable_gaps repo,server
@@ -140,6 +153,7 @@ TEST_CASE("The exported metrics are exactly those that are meant") {
     AgentMetrics agent(metrics, server, "primary");
     agent.set_server_info("7", "150018");
     agent.retention("primary");
+    agent.journal("app");
     CHECK(families(metrics.exposition()) == kMeant);
 }
 
