@@ -35,7 +35,9 @@ Task<Result<>> JournalCapture::know_snapshots() {
 std::vector<std::uint32_t> JournalCapture::tables_to_read() const {
     std::vector<std::uint32_t> tables;
     for (const wal::TableVerdict& verdict : status_.verdicts)
-        if (verdict.journaled != wal::Journaled::left_out && !read_tables_.contains(verdict.oid))
+        // A partitioned table has no rows of its own.
+        if (verdict.journaled != wal::Journaled::left_out && !verdict.partitioned &&
+            !read_tables_.contains(verdict.oid))
             tables.push_back(verdict.oid);
     return tables;
 }

@@ -2,26 +2,10 @@
 
 #include <fmt/format.h>
 
-#include <charconv>
+#include "wal/query_rows.h"
 
 namespace walvault::wal {
 namespace {
-
-// A column of the first row; empty for a null or where there is none.
-std::string text_at(const QueryResult& result, std::size_t column) {
-    if (result.rows.empty() || column >= result.rows.front().size()) return {};
-    return result.rows.front()[column].value_or(std::string());
-}
-
-template <class T>
-Result<T> number_at(const QueryResult& result, std::size_t column) {
-    std::string text = text_at(result, column);
-    T value{};
-    auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc() || end != text.data() + text.size())
-        return fail(Errc::corrupt, fmt::format("the server's value \"{}\" is not a number", text));
-    return value;
-}
 
 std::string string_array(const std::vector<std::string>& texts) {
     std::string list;
@@ -43,7 +27,7 @@ Task<Result<std::string>> read_server_file(Connection& sql, std::string path) {
     if (path.empty()) co_return std::string();
     auto result = co_await sql.query_one("SELECT pg_catalog.pg_read_file(" + quote_literal(path) +
                                          ", 0, 1048576, true)");
-    if (result) co_return text_at(*result, 0);
+    if (result) co_return text_at(*result, 0, 0);
     // A file that cannot be read is a fact about the server; a lost connection is not.
     if (result.error().code == Errc::unavailable || result.error().code == Errc::cancelled)
         co_return fail(result.error());
@@ -67,20 +51,20 @@ Task<Result<SlotFacts>> slot_facts(Connection& sql, std::string slot) {
     SlotFacts facts;
     if (result.rows.empty()) co_return facts;
     facts.exists = true;
-    facts.active = text_at(result, 0) == "t";
-    WV_CO_TRY(facts.active_pid, number_at<int>(result, 1));
-    if (std::string restart = text_at(result, 2); !restart.empty()) {
+    facts.active = text_at(result, 0, 0) == "t";
+    WV_CO_TRY(facts.active_pid, number_at<int>(result, 0, 1));
+    if (std::string restart = text_at(result, 0, 2); !restart.empty()) {
         WV_CO_TRY(Lsn lsn, parse_lsn(restart));
         facts.restart_lsn = lsn;
     }
-    facts.wal_status = text_at(result, 3);
-    if (!text_at(result, 4).empty()) {
-        WV_CO_TRY(std::int64_t safe, number_at<std::int64_t>(result, 4));
+    facts.wal_status = text_at(result, 0, 3);
+    if (!text_at(result, 0, 4).empty()) {
+        WV_CO_TRY(std::int64_t safe, number_at<std::int64_t>(result, 0, 4));
         facts.safe_wal_bytes = safe;
     }
-    WV_CO_TRY(facts.retained_bytes, number_at<std::uint64_t>(result, 5));
-    facts.sync_state = text_at(result, 6);
-    facts.synchronous_commit = text_at(result, 7);
+    WV_CO_TRY(facts.retained_bytes, number_at<std::uint64_t>(result, 0, 5));
+    facts.sync_state = text_at(result, 0, 6);
+    facts.synchronous_commit = text_at(result, 0, 7);
     co_return facts;
 }
 
@@ -115,13 +99,13 @@ Task<Result<ConfigurationFacts>> configuration_facts(Connection& sql) {
                   "max(setting) FILTER (WHERE name = 'hba_file') AS hba_file, "
                   "max(setting) FILTER (WHERE name = 'ident_file') AS ident_file "
                   "FROM pg_catalog.pg_settings) s"));
-    facts.data_checksums = text_at(places, 0) == "on";
-    facts.server_encoding = text_at(places, 1);
-    facts.data_directory = text_at(places, 2);
-    facts.config_file = text_at(places, 3);
-    facts.hba_file = text_at(places, 4);
-    facts.ident_file = text_at(places, 5);
-    WV_CO_TRY(auto server_at_us, number_at<std::int64_t>(places, 6));
+    facts.data_checksums = text_at(places, 0, 0) == "on";
+    facts.server_encoding = text_at(places, 0, 1);
+    facts.data_directory = text_at(places, 0, 2);
+    facts.config_file = text_at(places, 0, 3);
+    facts.hba_file = text_at(places, 0, 4);
+    facts.ident_file = text_at(places, 0, 5);
+    WV_CO_TRY(auto server_at_us, number_at<std::int64_t>(places, 0, 6));
     facts.server_at = WallTime(Micros(server_at_us));
     facts.configuration_outside = !facts.config_file.empty() && !facts.data_directory.empty() &&
                                   !is_below(facts.config_file, facts.data_directory);
@@ -143,7 +127,7 @@ Task<Result<Lsn>> create_restore_point(Connection& sql, std::string name) {
                          "pg_catalog.pg_create_restore_point(text) TO the role walvault connects as.";
         co_return fail_while("create the restore point \"" + name + "\"", std::move(error));
     }
-    co_return parse_lsn(text_at(*result, 0));
+    co_return parse_lsn(text_at(*result, 0, 0));
 }
 
 Task<Result<std::map<std::string, std::string>>> relation_names(Connection& sql,
