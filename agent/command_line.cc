@@ -205,6 +205,8 @@ void add_history_verbs(CLI::App& app, Parsed& parsed) {
     add_verb(app, "expire", "Let go what the window and its rules do not keep",
              "walvault expire --dry-run");
 
+    add_verb(app, "check", "Whether the server is as the configuration needs it", "walvault check");
+
     verb = add_verb(app, "point", "A named restore point", "walvault point before_release_42");
     CLI::Option* name = verb->add_option("name", parsed.point.name, "Its name")->type_name("NAME");
     verb->add_flag("--list", parsed.point.list, "Those there are")->excludes(name);
@@ -363,6 +365,7 @@ Result<VerbArguments> arguments_of(const std::string& verb, const Parsed& parsed
     if (verb == "wal-get") return parsed.wal_get;
     if (verb == "verify") return parsed.verify;
     if (verb == "expire") return ExpireArguments{};
+    if (verb == "check") return CheckArguments{};
     if (verb == "point") return parsed.point;
     if (verb == "key") return parsed.key;
     if (verb == "config") return parsed.config;

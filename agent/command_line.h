@@ -20,7 +20,7 @@ using VerbArguments =
     std::variant<RunArguments, InitArguments, BackupArguments, StatusArguments, InfoArguments,
                  LogArguments, ResolveArguments, RestoreArguments, WalGetArguments, VerifyArguments,
                  ExpireArguments, PointArguments, KeyArguments, ConfigArguments, RepoArguments,
-                 DetachArguments, DemoArguments, VersionArguments, HelpText>;
+                 CheckArguments, DetachArguments, DemoArguments, VersionArguments, HelpText>;
 
 struct CommandLine {
     Globals globals;

@@ -63,6 +63,7 @@ struct RunVerb {
     int operator()(const KeyArguments& a) const { return verb_key(globals, a); }
     int operator()(const ConfigArguments& a) const { return verb_config(globals, a); }
     int operator()(const RepoArguments& a) const { return verb_repo(globals, a); }
+    int operator()(const CheckArguments& a) const { return verb_check(globals, a); }
     int operator()(const DetachArguments& a) const { return verb_detach(globals, a); }
     int operator()(const DemoArguments& a) const { return verb_demo(globals, a); }
     int operator()(const VersionArguments&) const { return print_version(globals); }

@@ -15,10 +15,18 @@ Task<> converse(const wal::Connection::Options& options,
     result = co_await talk(**connection);
 }
 
-}  // namespace
+Task<> converse(const wal::DatabaseOptions& options,
+                const std::function<Task<Result<>>(wal::Connection&)>& talk, Result<>& result) {
+    auto session = co_await wal::connect_to_database(options, wal::Connection::Mode::sql);
+    if (!session) {
+        result = fail(session.error());
+        co_return;
+    }
+    result = co_await talk(*session->connection);
+}
 
-Result<> call_server(const wal::Connection::Options& options,
-                     std::function<Task<Result<>>(wal::Connection&)> talk) {
+template <class Options>
+Result<> call(const Options& options, const std::function<Task<Result<>>(wal::Connection&)>& talk) {
     asio::io_context loop(1);
     Result<> result;
     asio::co_spawn(loop, converse(options, talk, result), [](std::exception_ptr failed) {
@@ -26,6 +34,18 @@ Result<> call_server(const wal::Connection::Options& options,
     });
     loop.run();
     return result;
+}
+
+}  // namespace
+
+Result<> call_server(const wal::Connection::Options& options,
+                     std::function<Task<Result<>>(wal::Connection&)> talk) {
+    return call(options, talk);
+}
+
+Result<> call_database(const wal::DatabaseOptions& options,
+                       std::function<Task<Result<>>(wal::Connection&)> talk) {
+    return call(options, talk);
 }
 
 }  // namespace walvault::agent

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "wal/connection.h"
+#include "wal/logical_session.h"
 
 namespace walvault::agent {
 
@@ -12,5 +13,9 @@ namespace walvault::agent {
 // what `talk` returned.
 Result<> call_server(const wal::Connection::Options& options,
                      std::function<Task<Result<>>(wal::Connection&)> talk);
+
+// The same over a connection to one database with the settings of the row journal.
+Result<> call_database(const wal::DatabaseOptions& options,
+                       std::function<Task<Result<>>(wal::Connection&)> talk);
 
 }  // namespace walvault::agent

@@ -5,12 +5,14 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/control.h"
+#include "agent/journal_capture.h"
 #include "agent/open_view.h"
 #include "agent/render.h"
 #include "agent/server_call.h"
 #include "storage/repository.h"
 #include "storage/repository_files.h"
 #include "wal/conninfo.h"
+#include "wal/server_facts.h"
 #include "wal/walsender.h"
 
 namespace walvault::agent {
@@ -31,6 +33,7 @@ public:
         WV_CHECK(ask());
         WV_TRY(const storage::MasterKey master, read_master_key(config_));
         if (!arguments_.keep_slot) {
+            WV_CHECK(leave_databases());
             WV_CHECK(drop_slots(master));
         }
         return tell_done();
@@ -66,6 +69,24 @@ private:
         if (left.empty()) return {};
         if (servers.size() == 1) return fail(left.front().second);
         return fail(still_there(left, servers.size()));
+    }
+
+    // Slots and publications of the row journals. A publication that is left makes UPDATE and DELETE
+    // of its tables fail when somebody drops their primary key.
+    Result<> leave_databases() const {
+        for (const std::string& database : server_.journal.databases) {
+            wal::DatabaseOptions options;
+            options.conninfo = server_.conninfo;
+            options.database = database;
+            options.application_name = "walvault detach";
+            WV_CHECK(call_database(options, [&](wal::Connection& sql) -> Task<Result<>> {
+                std::string slot = journal_slot_name(server_.journal.slot, database);
+                WV_CO_CHECK(co_await wal::drop_slot_by_sql(sql, std::move(slot)));
+                std::string publication = server_.journal.slot;
+                co_return co_await wal::drop_publication(sql, std::move(publication));
+            }));
+        }
+        return {};
     }
 
     // The servers where it may still be.

@@ -114,6 +114,7 @@ struct RepoArguments {
     std::string name;  // a tier's; for copy the URL of what is copied
     std::string to;    // for copy: the URL of the copy
 };
+struct CheckArguments {};
 struct DetachArguments {
     bool keep_slot = false;
 };
@@ -138,6 +139,7 @@ int verb_point(const Globals&, const PointArguments&);
 int verb_key(const Globals&, const KeyArguments&);
 int verb_config(const Globals&, const ConfigArguments&);
 int verb_repo(const Globals&, const RepoArguments&);
+int verb_check(const Globals&, const CheckArguments&);
 int verb_detach(const Globals&, const DetachArguments&);
 int verb_demo(const Globals&, const DemoArguments&);
 
