@@ -1,0 +1,288 @@
+"""The starred faults of the row journal, each by its number: what is missing is said, and nothing else is harmed."""
+
+import os
+import re
+import threading
+import unittest
+
+from cluster import Postgres
+from harness import lsn_number, wait_until
+from journal_case import JournalCase
+
+SLOT = "walvault_journal_postgres"
+MEMORY_KIB = 256 << 10
+# Bytes of the large transaction; five gigabytes by WALVAULT_JOURNAL_HUGE_MB=5000.
+HUGE_MB = int(os.environ.get("WALVAULT_JOURNAL_HUGE_MB", "100"))
+
+
+class JournalFaultCase(JournalCase):
+    def gap_count(self):
+        return len(self.agent.events("journal.gap"))
+
+    def items(self, rows=10):
+        self.primary.sql(f"create table items (id int primary key, v text); "
+                         f"insert into items select g, 'first' from generate_series(1, {rows}) g")
+
+    def at_now(self):
+        """Where the server is, once the journal is there too."""
+        self.agent.wait_until_flushed()
+        return self.primary.sql("select pg_current_wal_lsn()"), self.wait_until_journaled()
+
+    def check_now(self, table):
+        lsn, _ = self.at_now()
+        self.check_table(table, f"lsn:{lsn}", self.live(self.primary, table), "now")
+        return lsn
+
+    def wait_until_gap(self, count=1):
+        wait_until(lambda: self.gap_count() >= count, "a gap to be entered")
+        self.wait_until_read()
+
+    def check_gap(self, before):
+        """What was before the gap is there, what lies in it is refused, and it goes on behind it."""
+        self.agent.allowed_events |= {"journal.gap", "journal.detached"}
+        self.wait_until_gap()
+        self.assertEqual(self.extract("items", f"lsn:{before[0]}"), before[1])
+        self.primary.sql("update items set v = 'behind' where id = 3")
+        self.check_now("items")
+        # The stream has nothing to do with it.
+        self.assertTrue(self.agent.status()["connected"])
+        self.assertEqual(self.agent.status()["gap_count"], 0)
+
+    def before(self):
+        lsn, _ = self.at_now()
+        return lsn, self.live(self.primary, "items")
+
+
+class GapTest(JournalFaultCase):
+    def setUp(self):
+        super().setUp()
+        self.items()
+        self.protect()
+
+    def test_G03_slot_dropped(self):
+        before = self.before()
+        self.agent.stop()
+        self.primary.sql(f"select pg_drop_replication_slot('{SLOT}')")
+        self.primary.sql("delete from items where id = 1")
+        self.agent.start()
+        self.check_gap(before)
+
+    def test_G09_told_of_more_than_is_stored(self):
+        before = self.before()
+        self.agent.stop()
+        self.primary.sql("delete from items where id = 1")
+        self.primary.sql(f"select pg_replication_slot_advance('{SLOT}', pg_current_wal_lsn())")
+        self.agent.start()
+        self.check_gap(before)
+
+    def test_G14_publication_dropped(self):
+        before = self.before()
+        # While it is decoded: the server then fails at each change, for ever.
+        self.primary.sql("begin; drop publication walvault_journal; drop publication walvault_journal_inserts; commit")
+        self.primary.sql("delete from items where id = 1")
+        self.check_gap(before)
+
+    def test_G12_wal_level_lowered(self):
+        before = self.before()
+        self.agent.stop()
+        # A server does not start with a logical slot and a lower level.
+        self.primary.sql(f"select pg_drop_replication_slot('{SLOT}')")
+        self.primary.stop()
+        self.primary.start({"wal_level": "replica"})
+        self.agent.allowed_events |= {"journal.detached", "journal.gap"}
+        self.agent.start()
+        self.primary.sql("delete from items where id = 1")
+        self.agent.wait_until_flushed()
+        wait_until(lambda: self.journal().get("error"), "the journal to say what is wrong")
+        self.assertIn("wal_level", self.journal()["error"]["message"])
+        self.assertIn("wal_level", self.agent.cli("check", expect=7).stdout)
+        self.primary.stop()
+        self.primary.start({"wal_level": "logical"})
+        self.agent.wait_ready()
+        self.check_gap(before)
+
+
+class ChangingTablesTest(JournalFaultCase):
+    def setUp(self):
+        super().setUp()
+        self.items()
+        self.protect()
+
+    def test_G02_tables_change_between(self):
+        sql = self.primary.sql
+        sql("alter table items rename to things; insert into things values (11, 'renamed')")
+        self.check_now("things")
+        sql("alter table things add column n int; insert into things values (12, 'more', 7)")
+        self.check_now("things")
+        sql("alter table things alter n type text using 'n' || n; update things set n = 'x' where id = 12")
+        self.check_now("things")
+        sql("alter table things drop column v; update things set n = 'y' where id = 12")
+        self.check_now("things")
+
+    def test_G16_dropped_and_made_again(self):
+        lsn = self.primary.current_lsn()
+        self.wait_until_journaled()
+        old = self.live(self.primary, "items")
+        at = self.primary.sql("select pg_current_wal_lsn()")
+        self.primary.sql("drop table items")
+        self.primary.sql("create table items (id text primary key, other int); insert into items values ('a', 1)")
+        self.assertGreater(self.primary.current_lsn(), lsn)
+        self.wait_until_known("items")
+        self.primary.sql("insert into items values ('b', 2)")
+        self.check_now("items")
+        self.agent.wait_until_flushed()
+        self.assertEqual(self.extract("items", f"lsn:{at}"), old)
+
+    def wait_until_known(self, table):
+        def known():
+            tables = {each["table"]: each for each in self.journal().get("tables", [])}
+            return f'"public"."{table}"' in tables and self.journal()["waiting_snapshots"] == 0
+        oid = self.primary.sql(f"select '{table}'::regclass::oid")
+        wait_until(lambda: known() and self.primary.sql(
+            f"select count(*) from pg_publication_rel where prrelid = {oid}") != "0", "the table to join", every=0.2)
+        self.wait_until_read()
+
+    def test_new_tables_join(self):
+        self.primary.sql("create table later (id int primary key); insert into later values (1)")
+        self.wait_until_known("later")
+        self.primary.sql("insert into later values (2); delete from later where id = 1")
+        self.check_now("later")
+
+    def test_identity_that_changes(self):
+        self.primary.sql("alter table items replica identity full; update items set v = 'full' where id = 1")
+        self.check_now("items")
+        self.primary.sql("create unique index other on items (v, id); alter table items alter v set not null;"
+                         "alter table items replica identity using index other;"
+                         "update items set v = 'index' where id = 2; delete from items where id = 4")
+        self.check_now("items")
+        self.primary.sql("alter table items replica identity default; update items set id = 99 where id = 5")
+        self.check_now("items")
+
+
+class ApplicationTest(JournalFaultCase):
+    """G07: an application with tables without keys sees no error while the agent comes, runs, and is detached."""
+
+    def setUp(self):
+        super().setUp()
+        self.primary.sql("create table no_key (a int, b text); insert into no_key select g, 'x' from generate_series(1, 50) g;"
+                         "create table nothing (a int primary key, b text); alter table nothing replica identity nothing;"
+                         "insert into nothing select g, 'x' from generate_series(1, 50) g;"
+                         "create table odd (a int primary key deferrable, b text); insert into odd values (1, 'x');"
+                         "create table keyed (a int primary key, b text); insert into keyed values (1, 'x');"
+                         "create table part (a int, b text) partition by range (a);"
+                         "create table part_1 partition of part for values from (0) to (100);"
+                         "insert into part select g, 'x' from generate_series(1, 50) g")
+        self.errors = []
+        self.count = 0
+        self.stopping = threading.Event()
+
+    def work(self):
+        session = self.primary.session()
+        try:
+            while not self.stopping.is_set():
+                self.count += 1
+                for table in ("no_key", "nothing", "odd", "keyed", "part"):
+                    session.execute(f"update {table} set b = '{self.count}' where a = 1;")
+                    session.execute(f"insert into {table} values ({100 + self.count % 50}, 'new') on conflict do nothing;"
+                                    if table in ("nothing", "keyed") else
+                                    f"insert into {table} values ({50 + self.count % 49}, 'new');"
+                                    if table not in ("odd",) else f"insert into odd values ({1000 + self.count}, 'new');")
+                    session.execute(f"delete from {table} where a > 60 and b = 'new';")
+        except Exception as error:  # shown at the end
+            self.errors.append(error)
+        finally:
+            session.close()
+
+    def test_G07_tables_without_keys(self):
+        worker = threading.Thread(target=self.work, daemon=True)
+        worker.start()
+        self.protect()
+        seen = self.count
+        self.primary.sql("create table later (a int, b text); insert into later values (1, 'x')")
+        wait_until(lambda: self.count > seen + 30, "the application to go on")
+        self.primary.sql("update later set b = 'y'")
+        check = self.agent.cli("check").stdout
+        self.assertIn("REPLICA IDENTITY FULL", check)
+        notes = self.agent.json("check")["checks"]
+        tables = {each["about"]: each for each in notes if each["about"].startswith("table")}
+        self.assertEqual(tables['table "public"."no_key"']["finding"], "note")
+        self.assertEqual(tables['table "public"."keyed"']["finding"], "ok")
+        # What the note says mends it.
+        self.primary.sql(tables['table "public"."no_key"']["mend"])
+        wait_until(lambda: [each for each in self.journal()["tables"] if each["table"] == '"public"."no_key"'
+                            and each["changes"] == "all"], "the table to be journaled whole", every=0.2)
+        seen = self.count
+        wait_until(lambda: self.count > seen + 30, "the application to go on")
+        self.agent.stop()
+        self.agent.cli("detach", "--yes")
+        seen = self.count
+        wait_until(lambda: self.count > seen + 10, "the application to go on")
+        self.stopping.set()
+        worker.join(60)
+        self.assertEqual(self.errors, [])
+        self.assertEqual(self.primary.sql("select count(*) from pg_publication"), "0")
+        self.assertEqual(self.primary.sql("select count(*) from pg_replication_slots"), "0")
+
+
+class LargeTest(JournalFaultCase):
+    settings = {"logical_decoding_work_mem": "'1MB'"}
+
+    def peak_kib(self):
+        status = open(f"/proc/{self.agent.process.pid}/status").read()
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
+
+    def test_G05_a_huge_transaction(self):
+        self.primary.sql("create table large (id int primary key, v text)")
+        self.protect()
+        rows = HUGE_MB * 1000
+        third = rows // 3
+        self.primary.sql(
+            "begin;"
+            f"insert into large select g, repeat(md5(g::text), 32) from generate_series(1, {third}) g;"
+            "savepoint a;"
+            f"insert into large select g, repeat(md5(g::text), 32) from generate_series({third} + 1, {2 * third}) g;"
+            "rollback to a;"
+            f"insert into large select g, repeat(md5(g::text), 32) from generate_series({2 * third} + 1, {rows}) g;"
+            "update large set v = 'short' where id % 7 = 0;"
+            "commit;", timeout=3600)
+        if "asan" not in str(os.environ.get("WALVAULT_BUILD", "asan")):
+            self.assertLess(self.peak_kib(), MEMORY_KIB)
+        self.agent.kill9()
+        self.agent.start()
+        self.check_now("large")
+
+    def test_G04_idle_database_in_a_busy_cluster(self):
+        self.primary.sql("create database busy")
+        self.primary.sql("create table items (id int primary key)")
+        self.protect()
+        self.primary.sql("create table filler as select g, repeat('x', 1000) from generate_series(1, 40000) g",
+                         database="busy")
+        wanted = self.primary.current_lsn()
+        wait_until(lambda: lsn_number(self.primary.sql(
+            f"select confirmed_flush_lsn from pg_replication_slots where slot_name = '{SLOT}'")) >= wanted,
+            "the slot of the idle database to move on")
+
+
+class FailoverTest(JournalFaultCase):
+    def test_G18_failover_to_a_server_without_the_slot(self):
+        self.items()
+        self.protect()
+        before = self.before()
+        data = self.stage.directory / "standby-data"
+        self.stage.run([self.primary.programs / "pg_basebackup", "-D", data, "-c", "fast", "-R", "-d",
+                        self.primary.conninfo], timeout=300)
+        standby = Postgres(self.stage, "standby", data, port=self.primary.port + 1)
+        standby.start({"unix_socket_directories": str(standby.socket_directory), "port": standby.port})
+        lsn = self.primary.current_lsn()
+        wait_until(lambda: lsn_number(standby.sql("select pg_last_wal_replay_lsn()")) >= lsn, "the standby to follow")
+        self.agent.stop()
+        self.primary.stop("immediate")
+        standby.sql("select pg_promote()")
+        self.agent.write_config(self.agent.config.read_text().replace(self.primary.conninfo, standby.conninfo))
+        self.agent.server = self.primary = standby
+        self.agent.start()
+        self.check_gap(before)
+
+
+if __name__ == "__main__":
+    unittest.main()
