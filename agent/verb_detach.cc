@@ -79,12 +79,13 @@ private:
             options.conninfo = server_.conninfo;
             options.database = database;
             options.application_name = "walvault detach";
-            WV_CHECK(call_database(options, [&](wal::Connection& sql) -> Task<Result<>> {
+            auto left = call_database(options, [&](wal::Connection& sql) -> Task<Result<>> {
                 std::string slot = journal_slot_name(server_.journal.slot, database);
                 WV_CO_CHECK(co_await wal::drop_slot_by_sql(sql, std::move(slot)));
                 std::string publication = server_.journal.slot;
                 co_return co_await wal::drop_publication(sql, std::move(publication));
-            }));
+            });
+            if (!left) return left;
         }
         return {};
     }
