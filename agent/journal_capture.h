@@ -68,6 +68,7 @@ private:
     using SharedSnapshot = std::shared_ptr<std::unique_ptr<storage::SnapshotWriter>>;
     Task<Result<>> session();
     Task<Result<>> begin_session(Session& session);
+    Task<Result<>> know_cluster();
     Task<Result<>> prepare();
     Task<Result<>> look_at_catalogue(wal::Connection& sql);
     Task<Result<Lsn>> make_slot(wal::Connection& sql, MakeJournalSlot make);

@@ -15,6 +15,7 @@ using namespace std::chrono_literals;
 
 constexpr std::chrono::milliseconds kLockTimeout{2000};
 constexpr std::chrono::seconds kSlotWait{60};
+constexpr std::chrono::milliseconds kLookForCluster{200};
 // Types with lower oids are the server's own.
 constexpr std::uint32_t kFirstUserOid = 16384;
 
@@ -43,11 +44,7 @@ JournalCapture::Session::Session(JournalCapture& capture)
       changed(capture.services_.executor) {}
 
 Task<Result<>> JournalCapture::begin_session(Session& session) {
-    const auto cluster = services_.cluster();
-    if (!cluster)
-        co_return fail(Errc::unavailable, "the WAL stream has not found the cluster yet",
-                       "the journal begins when it has");
-    cluster_ = *cluster;
+    WV_CO_CHECK(co_await know_cluster());
     WV_CO_CHECK(co_await prepare());
     wal::LogicalReceiver::Options options;
     options.database = database_options("walvault journal");
@@ -69,6 +66,18 @@ Task<Result<>> JournalCapture::begin_session(Session& session) {
     auto started = co_await session.receiver->start(pipeline_.stored_lsn());
     if (!started) note_trouble(session, started.error());
     co_return started;
+}
+
+// The physical stream says which cluster it is, and whether it is the repository's.
+Task<Result<>> JournalCapture::know_cluster() {
+    for (;;) {
+        if (stopping_) co_return fail(Errc::cancelled, "the agent is ending");
+        if (const auto cluster = services_.cluster()) {
+            cluster_ = *cluster;
+            co_return Result<>{};
+        }
+        co_await wait_for(stopped_, kLookForCluster);
+    }
 }
 
 Task<Result<>> JournalCapture::prepare() {
