@@ -105,7 +105,7 @@ Task<Result<>> PqTableSnapshot::describe(pgoutput::Oid table) {
                                  "SELECT a.attname, a.atttypid, a.atttypmod, c.relreplident = 'f' "
                                  "OR EXISTS (SELECT FROM "
                                  "pg_catalog.pg_index x WHERE x.indrelid = c.oid AND a.attnum = "
-                                 "ANY (x.indkey::int2[]) AND x.indisvalid "
+                                 "ANY ((x.indkey::int2[])[0:x.indnkeyatts - 1]) AND x.indisvalid "
                                  "AND x.indimmediate AND (c.relreplident = 'd' AND x.indisprimary "
                                  "OR c.relreplident = 'i' AND "
                                  "x.indisreplident)) FROM pg_catalog.pg_class c JOIN "
