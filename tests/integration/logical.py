@@ -3,12 +3,16 @@
 import json
 import re
 import subprocess
+import unittest
 
-from harness import BUILD, lsn_number
+from cluster import Postgres, Session
+from harness import BUILD, Stage
 
+SERVER_SETTINGS = {"wal_level": "logical", "max_prepared_transactions": "10", "logical_decoding_work_mem": "'64kB'",
+            "max_replication_slots": "40", "max_connections": "60", "autovacuum": "off"}
 # As wal/logical_session.cc sets them.
-SETTINGS = ("set datestyle = 'ISO, YMD'; set intervalstyle = postgres; set timezone = 'UTC'; set extra_float_digits = 3;"
-            " set bytea_output = hex; set lc_monetary = 'C'; set search_path = '';")
+SETTINGS = ("set datestyle = 'ISO, YMD'; set intervalstyle = postgres; set timezone = 'UTC';"
+            " set extra_float_digits = 3; set bytea_output = hex; set lc_monetary = 'C'; set search_path = '';")
 ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
 
@@ -192,5 +196,59 @@ def kinds(changes):
     return [change["kind"] for change in changes]
 
 
-def end_of(changes):
-    return max(lsn_number(change["at_lsn"]) for change in changes)
+class LogicalCase:
+    """A server of one major for all tests of a class, and a database for each of them."""
+
+    major = 0
+
+    @classmethod
+    def setUpClass(cls):
+        cls.stage = Stage(cls.__name__)
+        try:
+            programs = cls.stage.postgres_programs(cls.major)
+            if programs is None:
+                raise unittest.SkipTest(f"PostgreSQL {cls.major} is not installed: tests/install-postgres")
+            cls.server = Postgres.create(cls.stage, settings=SERVER_SETTINGS, programs=programs).start()
+        except BaseException:
+            cls.stage.close()
+            raise
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.stage.close()
+
+    def setUp(self):
+        self.database = self.id().rsplit(".", 1)[-1][:50]
+        self.server.sql(f'create database "{self.database}"')
+        self.client = Client(self.stage, self.server, self.database)
+        self.addCleanup(self._drop_slots)
+
+    def _drop_slots(self):
+        # A prepared transaction, too, would hold up the next test's slot.
+        for gid, database in self.server.rows("select gid, database from pg_prepared_xacts"):
+            quoted = gid.replace("'", "''")
+            self.server.sql(f"rollback prepared '{quoted}'", database=database)
+        self.server.sql(f"select pg_drop_replication_slot(slot_name) from pg_replication_slots where database ="
+                        f" '{self.database}' and not active")
+
+    def sql(self, query, **options):
+        return self.server.sql(query, database=self.database, **options)
+
+    def fails(self, query):
+        """The error of a statement; empty where it passes."""
+        return self.server.psql("-c", query, database=self.database, check=False).stderr
+
+    def session(self):
+        session = Session(self.stage, ["-h", self.server.socket_directory, "-p", self.server.port, "-U", "postgres",
+                                       "-d", self.database])
+        self.addCleanup(session.close)
+        return session
+
+    def begin(self, *flags, tables="public.*", **arguments):
+        return self.client.run("begin", *flags, publication="walvault", tables=tables, slot="s", **arguments)
+
+    def verdicts(self, published):
+        return {verdict["table"]: verdict for verdict in published["verdicts"]}
+
+    def slot(self):
+        return self.client.run("facts")[0]["slots"][0]
