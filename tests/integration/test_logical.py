@@ -3,8 +3,9 @@
 import json
 import unittest
 
-from harness import lsn_number, wait_until
-from logical import Client, LogicalCase, Replica, copied_rows, kinds, read_event
+from cluster import Postgres
+from harness import StageCase, lsn_number, wait_until
+from logical import SERVER_SETTINGS, Client, LogicalCase, Replica, copied_rows, kinds, read_event
 
 TYPES = """
 create type mood as enum ('sad', 'it''s ok'); create domain positive as int check (value > 0);
@@ -329,6 +330,60 @@ class Logical(LogicalCase):
         self.sql(insert.format(2))
         row = next(change["row"] for change in self.client.stream() if change["kind"] == "insert")
         self.assertEqual(row, ["2"] + expected[1:])
+
+
+class LogicalServerTest(StageCase):
+    """What takes a server of its own: settings, and its end."""
+
+    def setUp(self):
+        super().setUp()
+        self.server = Postgres.create(self.stage, segment_mb=1, settings={**SERVER_SETTINGS,
+                                                                          "max_slot_wal_keep_size": "'2MB'"})
+        self.client = Client(self.stage, self.server, "postgres")
+
+    def begin(self, expect=0):
+        return self.client.run("begin", publication="walvault", tables="public.*", slot="s", expect=expect)
+
+    def test_g12_wal_level_is_asked_for_by_name_and_a_slot_keeps_a_server_of_a_lower_one_from_starting(self):
+        self.server.start({"wal_level": "replica"})
+        error = self.begin(expect=1)[-1]
+        self.assertEqual(error["code"], "refused")
+        self.assertIn("Set wal_level = logical", error["hint"])
+        facts, missing = self.client.run("facts")
+        self.assertEqual(facts["wal_level"], "replica")
+        self.assertIn("cannot be journaled: wal_level is replica", missing["message"])
+        self.server.stop()
+        self.server.start()
+        self.begin()
+        self.server.stop()
+        # So the slot must go before the setting does.
+        self.server.start({"wal_level": "replica"}, wait=False)
+        self.assertNotEqual(self.server.process.wait(60), 0)
+        self.assertIn('logical replication slot "s" exists', self.server.log.read_text())
+
+    def test_g03_a_slot_that_the_server_gave_up_is_unusable(self):
+        self.server.start()
+        self.begin()
+        self.server.sql("create table t(a text)")
+        for _ in range(4):
+            self.server.sql("insert into t select repeat('x', 1000) from generate_series(1, 2000)")
+            self.server.sql("select pg_switch_wal(); checkpoint;")
+        facts = self.client.run("facts")[0]
+        self.assertTrue(facts["slots"][0]["lost"], facts)
+        error = self.client.error("stream", slot="s", publications="walvault", until="FFFFFFFF/0")
+        self.assertEqual((error["code"], error["trouble"]), ("unusable", "slot lost"))
+
+    def test_a_server_that_shuts_down_ends_the_stream_once_its_position_is_acknowledged(self):
+        self.server.start()
+        self.server.sql("create table t(a int primary key)")
+        self.begin()
+        reader = self.client.start("stream", "ack", slot="s", publications="walvault", until="FFFFFFFF/0")
+        read_event(reader, "started")
+        self.server.sql("insert into t values (1)")
+        self.assertEqual(read_event(reader, "change")["kind"], "begin")
+        self.server.stop()
+        read_event(reader, "ended")
+        self.assertEqual(reader.wait(60), 0)
 
 
 class Logical14Test(Logical, unittest.TestCase):
