@@ -151,8 +151,10 @@ Task<Result<>> PqTableSnapshot::start_copy() {
     std::string list;
     for (const pgoutput::Column& column : columns_)
         list += (list.empty() ? "" : ", ") + quote_identifier(std::string(column.name));
+    // COPY of a table takes no generated column, which 18 publishes; of a query it does.
     std::string command =
         "COPY " + quoted_ + (list.empty() ? "" : " (" + list + ")") + " TO STDOUT";
+    if (major_ >= 18) command = "COPY (SELECT " + list + " FROM ONLY " + quoted_ + ") TO STDOUT";
     auto results = co_await connection_->query(command);
     if (!results) co_return fail(changed(std::move(results).error()));
     if (results->empty() || results->back().kind != QueryResult::Kind::copy_out)

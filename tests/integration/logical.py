@@ -76,7 +76,7 @@ def read_event(process, event):
 def copied_rows(server, database, table, columns):
     """Rows of a table as COPY writes them under the settings of the journal, sorted."""
     names = ", ".join('"' + name.replace('"', '""') + '"' for name in columns)
-    output = server.sql(f"{SETTINGS} copy {table} ({names}) to stdout", database=database)
+    output = server.sql(f"{SETTINGS} copy (select {names} from only {table}) to stdout", database=database)
     return sorted((unescape(line) for line in output.split("\n") if line != ""), key=repr)
 
 
