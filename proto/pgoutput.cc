@@ -274,8 +274,57 @@ bool is_change(char type) {
     return std::string_view("RYIUDTM").find(type) != std::string_view::npos;
 }
 
+template <class Lists>
+AnyMessage read_change(char type, Reading& in, Xid xid, Lists& lists) {
+    switch (type) {
+        case 'R':
+            return read_relation(in, xid, lists.columns);
+        case 'Y':
+            return read_type(in, xid);
+        case 'I':
+            return read_insert(in, xid, lists.row);
+        case 'U':
+            return read_update(in, xid, lists.row, lists.old_row);
+        case 'D':
+            return read_delete(in, xid, lists.old_row);
+        case 'T':
+            return read_truncate(in, xid, lists.oids);
+        default:
+            return read_message(in, xid);
+    }
+}
+
 bool is_known(char type) {
-    return std::string_view("BCORYIUDTMSEcAbPKrp").find(type) != std::string_view::npos;
+    return is_change(type) || std::string_view("BCOSEcAbPKrp").find(type) != std::string_view::npos;
+}
+
+AnyMessage read_other(char type, Reading& in) {
+    switch (type) {
+        case 'B':
+            return read_begin(in);
+        case 'C':
+            return read_commit(in);
+        case 'O':
+            return read_origin(in);
+        case 'S':
+            return read_stream_start(in);
+        case 'c':
+            return read_stream_commit(in);
+        case 'A':
+            return read_stream_abort(in);
+        case 'b':
+            return read_prepared<BeginPrepare>(in);
+        case 'P':
+            return read_flagged_prepared<Prepare>(in);
+        case 'K':
+            return read_flagged_prepared<CommitPrepared>(in);
+        case 'r':
+            return read_rollback_prepared(in);
+        case 'p':
+            return read_flagged_prepared<StreamPrepare>(in);
+        default:
+            return StreamStop{};
+    }
 }
 
 }  // namespace
@@ -313,66 +362,9 @@ Result<AnyMessage> Decoder::decode(ByteSpan message) {
         return fail(Errc::corrupt, "a pgoutput message of unknown type " + type_text(type));
     WV_CHECK(check_place(type));
     Reading in(message);
-    const Xid xid = state_ == State::stream && is_change(type) ? in.xid() : 0;
-    AnyMessage read = StreamStop{};
-    switch (type) {
-        case 'B':
-            read = read_begin(in);
-            break;
-        case 'C':
-            read = read_commit(in);
-            break;
-        case 'O':
-            read = read_origin(in);
-            break;
-        case 'R':
-            read = read_relation(in, xid, columns_);
-            break;
-        case 'Y':
-            read = read_type(in, xid);
-            break;
-        case 'I':
-            read = read_insert(in, xid, row_);
-            break;
-        case 'U':
-            read = read_update(in, xid, row_, old_row_);
-            break;
-        case 'D':
-            read = read_delete(in, xid, old_row_);
-            break;
-        case 'T':
-            read = read_truncate(in, xid, oids_);
-            break;
-        case 'M':
-            read = read_message(in, xid);
-            break;
-        case 'S':
-            read = read_stream_start(in);
-            break;
-        case 'c':
-            read = read_stream_commit(in);
-            break;
-        case 'A':
-            read = read_stream_abort(in);
-            break;
-        case 'b':
-            read = read_prepared<BeginPrepare>(in);
-            break;
-        case 'P':
-            read = read_flagged_prepared<Prepare>(in);
-            break;
-        case 'K':
-            read = read_flagged_prepared<CommitPrepared>(in);
-            break;
-        case 'r':
-            read = read_rollback_prepared(in);
-            break;
-        case 'p':
-            read = read_flagged_prepared<StreamPrepare>(in);
-            break;
-        default:
-            break;  // 'E' is its type alone
-    }
+    const bool change = is_change(type);
+    const Xid xid = state_ == State::stream && change ? in.xid() : 0;
+    AnyMessage read = change ? read_change(type, in, xid, lists_) : read_other(type, in);
     WV_CHECK(in.finish());
     move_on(type, read);
     return read;

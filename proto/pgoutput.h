@@ -209,10 +209,13 @@ private:
 
     State state_ = State::outside;
     Xid stream_xid_ = 0;
-    std::vector<Value> row_;
-    std::vector<Value> old_row_;
-    std::vector<Column> columns_;
-    std::vector<Oid> oids_;
+    // What the spans of a message look into.
+    struct Lists {
+        std::vector<Value> row;
+        std::vector<Value> old_row;
+        std::vector<Column> columns;
+        std::vector<Oid> oids;
+    } lists_;
 };
 
 }  // namespace walvault::pgoutput

@@ -9,11 +9,11 @@ namespace {
 
 // What output functions look at, and what would end a long copy.
 constexpr const char* kSettings =
+    "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; "
+    "SET idle_session_timeout = 0; "
     "SET DateStyle = 'ISO, YMD'; SET IntervalStyle = postgres; SET TimeZone = 'UTC'; "
     "SET extra_float_digits = 3; SET bytea_output = hex; SET lc_monetary = 'C'; "
-    "SET quote_all_identifiers = off; SET search_path = ''; SET row_security = off; "
-    "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; "
-    "SET idle_session_timeout = 0";
+    "SET quote_all_identifiers = off; SET search_path = ''; SET row_security = off";
 
 }  // namespace
 

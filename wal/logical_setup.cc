@@ -12,7 +12,8 @@ namespace {
 
 using Oid = std::uint32_t;
 
-constexpr int kReadings = 5;
+constexpr int kReadings = 5;  // of the catalogue in one transaction
+constexpr int kAttempts = 10;
 
 unsigned major_of(const Connection& connection) {
     return server_major_of(static_cast<unsigned>(connection.server_version_num()));
@@ -158,8 +159,9 @@ Task<Result<PublicationState>> read_publication(Connection& sql, std::string nam
     co_return state;
 }
 
-// Nothing is planned any more, and the tables that were added are locked: what they have, they
-// keep.
+// One plan, executed, and then what it takes until no table is in danger: those that were added are
+// locked, and what identity they have, they keep. What came up besides meanwhile is for the next
+// time.
 Task<Result<AppliedPublication>> apply_in_transaction(Connection& sql, std::string name,
                                                       TablePatterns patterns) {
     AppliedPublication applied;
@@ -167,14 +169,15 @@ Task<Result<AppliedPublication>> apply_in_transaction(Connection& sql, std::stri
         WV_CO_TRY(auto request, co_await publication_request(sql, name));
         auto plan = plan_publication(request, patterns);
         if (!plan) co_return fail(std::move(plan).error());
-        if (reading == 0) applied.plan = *plan;
-        applied.plan.verdicts = plan->verdicts;
-        applied.plan.all_changes = plan->all_changes;
-        applied.plan.inserts = plan->inserts;
-        if (plan->statements.empty()) co_return applied;
+        const bool done = plan->statements.empty() || (applied.changed && plan->in_danger.empty());
+        if (!applied.changed) applied.plan = *plan;
+        if (done) co_return applied;
         applied.changed = true;
         for (const std::string& statement : plan->statements)
             WV_CO_CHECK(co_await sql.query(statement));
+        applied.plan.verdicts = plan->verdicts;
+        applied.plan.all_changes = plan->all_changes;
+        applied.plan.inserts = plan->inserts;
     }
     co_return fail(Errc::busy, "the tables change faster than they can be published");
 }
@@ -314,7 +317,7 @@ Task<Result<AppliedPublication>> apply_publication(Connection& sql, std::string 
         auto ended = co_await sql.query(applied ? "COMMIT" : "ROLLBACK");
         if (applied && ended) co_return applied;
         if (applied) state = sql.sqlstate();
-        if (attempt < kReadings && changed_meanwhile(state)) continue;
+        if (attempt < kAttempts && changed_meanwhile(state)) continue;
         co_return fail_while(fmt::format("publish tables in \"{}\"", name),
                              applied ? std::move(ended).error() : std::move(applied).error());
     }

@@ -105,7 +105,7 @@ Task<Result<>> PqTableSnapshot::describe(pgoutput::Oid table) {
                                  "SELECT a.attname, a.atttypid, a.atttypmod, c.relreplident = 'f' "
                                  "OR EXISTS (SELECT FROM "
                                  "pg_catalog.pg_index x WHERE x.indrelid = c.oid AND a.attnum = "
-                                 "ANY (x.indkey::int2[]) AND x.indisvalid "
+                                 "ANY ((x.indkey::int2[])[0:x.indnkeyatts - 1]) AND x.indisvalid "
                                  "AND x.indimmediate AND (c.relreplident = 'd' AND x.indisprimary "
                                  "OR c.relreplident = 'i' AND "
                                  "x.indisreplident)) FROM pg_catalog.pg_class c JOIN "
@@ -151,8 +151,10 @@ Task<Result<>> PqTableSnapshot::start_copy() {
     std::string list;
     for (const pgoutput::Column& column : columns_)
         list += (list.empty() ? "" : ", ") + quote_identifier(std::string(column.name));
+    // COPY of a table takes no generated column, which 18 publishes; of a query it does.
     std::string command =
         "COPY " + quoted_ + (list.empty() ? "" : " (" + list + ")") + " TO STDOUT";
+    if (major_ >= 18) command = "COPY (SELECT " + list + " FROM ONLY " + quoted_ + ") TO STDOUT";
     auto results = co_await connection_->query(command);
     if (!results) co_return fail(changed(std::move(results).error()));
     if (results->empty() || results->back().kind != QueryResult::Kind::copy_out)

@@ -196,5 +196,19 @@ TEST_CASE("a server without a time-out is held dead after two minutes of silence
     CHECK(stream.state.dead(stream.now));
 }
 
+TEST_CASE("of decoded changes what the server has named may be acknowledged, in any order, and no more") {
+    Stream stream;
+    stream.state.acknowledge(kStart + 500, false);
+    CHECK(stream.state.acknowledged_lsn() == kStart);
+    stream.state.on_decoded(kStart + 300, stream.now);
+    stream.state.on_decoded(kStart + 100, stream.now);
+    stream.state.on_decoded(Lsn{0}, stream.now);
+    CHECK(stream.state.acknowledged_lsn() == kStart + 300);
+    stream.state.on_decoded(kStart + 900, stream.now);
+    CHECK(stream.state.acknowledged_lsn() == kStart + 500);
+    stream.state.acknowledge(kStart + 400, true);
+    CHECK(stream.status().flushed_lsn == kStart + 500);
+}
+
 }  // namespace
 }  // namespace walvault::wal
