@@ -15,10 +15,32 @@ constexpr std::chrono::hours kPassEvery{1};
 constexpr std::chrono::seconds kReliefEvery{5};
 constexpr std::chrono::seconds kReliefInVain{600};
 
-Task<Result<ExpireReport>> pass(AgentState& state, const ExpirePlace& place, PlaceRetention& at) {
+// The old packs hold nothing that is needed any more: a look of its own says so, by what was
+// entered.
+Task<Result<>> rewrite(AgentState& state, ExpirePlace place, const storage::RetentionSurvey& survey,
+                       ExpireReport& report) {
+    co_await rewrite_packs(state, survey, report);
+    if (report.rewritten_packs == 0) co_return Result<>{};
+    place.rewrites = false;
+    auto look = [config = state.config, cluster = state.server.name, place] {
+        return survey_repository(config, cluster, place);
+    };
+    auto again = co_await run_on(state.pools.expire, std::move(look));
+    if (!again) co_return fail(again.error());
+    auto condemn = [&state, &again] { return state.repository->condemn(*again); };
+    auto condemned = co_await run_on(state.pools.store, std::move(condemn));
+    // Something changed meanwhile, as where a base backup has begun: the next pass finds them too.
+    if (!condemned && condemned.error().code == Errc::busy) co_return Result<>{};
+    if (condemned) add_condemned(report, *again);
+    co_return condemned;
+}
+
+Task<Result<ExpireReport>> pass(AgentState& state, ExpirePlace place, PlaceRetention& at) {
     const TierState* tier = tier_at(state, place.name);
     if (!place.name.empty() && (tier == nullptr || !tier->is_place))
         co_return fail(Errc::unavailable, "it has not been reached yet");
+    // The copies would only gather in the directory.
+    if (tier != nullptr && !tier->up) place.rewrites = false;
     auto look = [config = state.config, cluster = state.server.name, place, judged = at.judged] {
         return survey_repository(config, cluster, place, judged);
     };
@@ -29,6 +51,7 @@ Task<Result<ExpireReport>> pass(AgentState& state, const ExpirePlace& place, Pla
     auto condemn = [&state, &survey] { return state.repository->condemn(survey); };
     WV_CO_CHECK(co_await run_on(state.pools.store, std::move(condemn)));
     at.judged = survey.judged;
+    if (!survey.rewrites.empty()) WV_CO_CHECK(co_await rewrite(state, place, survey, report));
     const DueDeletion due{.place = place};
     WV_CO_CHECK(co_await delete_due(state, due, at, report));
     co_return report;
@@ -41,12 +64,16 @@ void publish(PlaceRetention& at, const ExpireReport& report) {
     at.last_error.reset();
     at.metrics.last_success_timestamp_seconds.set(to_seconds(report.at));
     at.metrics.condemned_bytes.set(static_cast<double>(report.waiting_bytes));
-    if (report.condemned_packs + report.condemned_bases + report.deleted_packs == 0) return;
+    if (report.condemned_packs + report.condemned_bases + report.rewritten_packs +
+            report.deleted_packs ==
+        0)
+        return;
     log::info("retention.done", "what expired was condemned, what was condemned before deleted",
               {{"repo", repo_name(at)},
                {"condemned_bases", report.condemned_bases},
                {"condemned_packs", report.condemned_packs},
                {"condemned_bytes", report.condemned_bytes},
+               {"rewritten_packs", report.rewritten_packs},
                {"deleted_packs", report.deleted_packs},
                {"freed_bytes", report.freed_bytes}});
 }

@@ -20,6 +20,9 @@ struct ExpireReport {
     std::uint64_t condemned_bases = 0;  // by this pass
     std::uint64_t condemned_packs = 0;
     std::uint64_t condemned_bytes = 0;
+    // Mostly dead, and copied into new ones; and the bytes of what was dead in them.
+    std::uint64_t rewritten_packs = 0;
+    std::uint64_t rewritten_dead_bytes = 0;
     std::uint64_t deleted_packs = 0;
     std::uint64_t freed_bytes = 0;
     std::uint64_t waiting_packs = 0;  // condemned, and not deleted yet
@@ -36,6 +39,8 @@ struct ExpirePlace {
     std::string name;
     storage::RetentionRules rules;
     std::chrono::seconds grace{0};
+    bool is_bucket = false;
+    bool rewrites = true;  // packs that are mostly dead
 };
 // Those with a window, the directory first.
 std::vector<ExpirePlace> expire_places(const Config& config);
@@ -44,8 +49,15 @@ std::vector<ExpirePlace> expire_places(const Config& config);
 Result<storage::RetentionSurvey> survey_repository(const Config& config, const std::string& cluster,
                                                    const ExpirePlace& place,
                                                    const std::string& judged_before = {});
-// What the survey condemns, before it is done.
+// What the survey condemns and rewrites, before it is done.
 ExpireReport report_of(const storage::RetentionSurvey& survey, WallTime at);
+// Copies what lives of packs that are mostly dead, for who has the repository alone: blocking. What
+// cannot be read stays as it is, after a warning in the log.
+void rewrite_packs_alone(storage::Repository& repository, const storage::RetentionSurvey& survey,
+                         ExpireReport& report);
+void add_condemned(ExpireReport& report, const storage::RetentionSurvey& survey);
+void add_rewritten(ExpireReport& report, const std::vector<storage::RewriteCandidate>& sources);
+void warn_not_rewritten(const std::vector<storage::RewriteCandidate>& sources, const Error& error);
 void add_deletions(ExpireReport& report, const storage::Deletions& done);
 nlohmann::ordered_json json_of(const ExpireReport& report);
 Result<ExpireReport> expire_report_of(const nlohmann::json& body);

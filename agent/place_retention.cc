@@ -135,6 +135,39 @@ Task<Result<>> delete_due(AgentState& state, const DueDeletion& due, PlaceRetent
     co_return Result<>{};
 }
 
+// --- what is mostly dead
+// ----------------------------------------------------------------------
+
+namespace {
+
+// Only what is entered counts: whatever ends it before leaves the old packs as they are.
+Task<Result<>> copy_live_chunks(AgentState& state,
+                                const std::vector<storage::RewriteCandidate>& sources) {
+    auto begin = [&state, &sources] { return state.repository->begin_rewrite(sources); };
+    WV_CO_TRY(auto rewrite, co_await run_on(state.pools.store, std::move(begin)));
+    auto copy = [&rewrite]() -> Result<> {
+        auto copied = rewrite->copy();
+        if (!copied) rewrite.reset();
+        return copied;
+    };
+    WV_CO_CHECK(co_await run_on(state.pools.expire, std::move(copy)));
+    auto enter = [&state, &rewrite] { return state.repository->enter_rewrite(std::move(rewrite)); };
+    co_return co_await run_on(state.pools.store, std::move(enter));
+}
+
+}  // namespace
+
+Task<> rewrite_packs(AgentState& state, const storage::RetentionSurvey& survey,
+                     ExpireReport& report) {
+    report.rewritten_packs = report.rewritten_dead_bytes = 0;
+    for (const auto& group : storage::rewrite_groups(survey.rewrites)) {
+        if (state.stopping || state.backup.running) co_return;
+        auto done = co_await copy_live_chunks(state, group);
+        if (done) add_rewritten(report, group);
+        if (!done) warn_not_rewritten(group, done.error());
+    }
+}
+
 // --- when the disk is short of room --------------------------------------------------------------
 
 std::vector<std::chrono::seconds> narrower_windows(std::chrono::seconds window,
@@ -190,7 +223,9 @@ struct ReliefWanted {
 Result<std::optional<storage::RetentionSurvey>> choose_relief(storage::Repository& repository,
                                                               const ReliefWanted& wanted) {
     std::optional<storage::RetentionSurvey> chosen;
+    // A copy would take room first.
     ExpirePlace place{"", wanted.config.repo.retention, std::chrono::seconds(0)};
+    place.rewrites = false;
     for (auto window : narrower_windows(place.rules.window, wanted.stored)) {
         place.rules.window = window;
         WV_TRY(auto survey, survey_repository(wanted.config, wanted.cluster, place));

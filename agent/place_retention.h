@@ -21,6 +21,11 @@ struct DueDeletion {
 Task<Result<>> delete_due(AgentState& state, const DueDeletion& due, PlaceRetention& at,
                           ExpireReport& report);
 
+// Copies what lives of packs that are mostly dead there; `report` then tells of what was done. What
+// cannot be read stays as it is, after a warning in the log.
+Task<> rewrite_packs(AgentState& state, const storage::RetentionSurvey& survey,
+                     ExpireReport& report);
+
 // Bytes that have to go for evict_below; zero: none, or it is off.
 std::uint64_t needed_room(const AgentState& state);
 // Halves of the window, or, where there is none, of the time that is stored, down to ten seconds.

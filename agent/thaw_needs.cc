@@ -41,14 +41,14 @@ Result<std::set<Id16>> packs_of_base(RepositoryView& view, const pb::BackupInfo&
     all_told = true;
     auto on_file = [&](pb::ManifestFile& file) -> Result<> {
         for (std::size_t at = 0; at + kIdBytes <= file.content_ids().size(); at += kIdBytes) {
-            auto pack =
-                view.pack_of_chunk(storage::id_from<32>(file.content_ids().substr(at, kIdBytes)));
-            if (pack)
-                packs.insert(*pack);
-            else if (pack.error().code == Errc::not_found)
+            auto place =
+                view.place_of_chunk(storage::id_from<32>(file.content_ids().substr(at, kIdBytes)));
+            if (place)
+                packs.insert(place->file_id);
+            else if (place.error().code == Errc::not_found)
                 all_told = false;
             else
-                return fail(pack.error());
+                return fail(place.error());
         }
         return {};
     };

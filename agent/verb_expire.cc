@@ -1,4 +1,5 @@
 // walvault expire: what retention lets go, shown or done; by the agent where one runs.
+#include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <thread>
@@ -20,7 +21,14 @@ struct Row {
     std::string what;
     std::uint64_t bytes = 0;
     RetentionVerdict verdict;
+    bool is_rewritten = false;  // stays until its live chunks lie elsewhere
 };
+
+bool is_rewritten(const RetentionSurvey& survey, const pb::PackInfo& pack) {
+    return std::ranges::any_of(survey.rewrites, [&](const storage::RewriteCandidate& each) {
+        return each.pack.path() == pack.path();
+    });
+}
 
 std::vector<Row> wal_rows(const RetentionSurvey& survey) {
     std::vector<Row> rows;
@@ -56,7 +64,7 @@ std::vector<Row> rows_of(const RetentionSurvey& survey) {
         rows.push_back(std::move(row));
     for (std::size_t i = 0; i < survey.base_packs.size(); ++i)
         rows.push_back({printable(survey.base_packs[i].path()), survey.base_packs[i].stored_bytes(),
-                        survey.base_verdicts[i]});
+                        survey.base_verdicts[i], is_rewritten(survey, survey.base_packs[i])});
     return rows;
 }
 
@@ -78,6 +86,7 @@ Json json_of(const RetentionSurvey& survey, const ExpireReport& report) {
             item["start_lsn"] = to_string(Lsn{pack.start_lsn()});
             item["end_lsn"] = to_string(Lsn{pack.end_lsn()});
         }
+        if (is_rewritten(survey, pack)) item["rewritten"] = true;
         packs.push_back(verdict_json(std::move(item), verdict));
     };
     for (std::size_t i = 0; i < survey.wal_packs.size(); ++i)
@@ -89,6 +98,13 @@ Json json_of(const RetentionSurvey& survey, const ExpireReport& report) {
     body["bases"] = std::move(bases);
     body["packs"] = std::move(packs);
     return body;
+}
+
+std::string rewritten_text(const ExpireReport& report) {
+    if (report.rewritten_packs == 0) return "";
+    return "Would rewrite " + format_count(report.rewritten_packs) +
+           (report.rewritten_packs == 1 ? " pack" : " packs") + ", of which " +
+           format_size(report.rewritten_dead_bytes) + " are dead.\n";
 }
 
 std::string waiting_text(const ExpireReport& report) {
@@ -127,7 +143,10 @@ std::string table_of(const Shown& shown, const ExpirePlace& place, const std::st
     using Align = Table::Align;
     Table table({"WHAT", "SIZE", "", "WHY"}, {Align::left, Align::right, Align::left, Align::left});
     for (const Row& row : rows_of(shown.survey))
-        table.add_row({row.what, format_size(row.bytes), row.verdict.keep ? "stays" : "goes",
+        table.add_row({row.what, format_size(row.bytes),
+                       row.is_rewritten   ? "rewritten"
+                       : row.verdict.keep ? "stays"
+                                          : "goes",
                        printable(row.verdict.reason)});
     std::string text = table.text();
     if (shown.report.window_from)
@@ -135,7 +154,8 @@ std::string table_of(const Shown& shown, const ExpirePlace& place, const std::st
     return text + "Would condemn " + format_count(shown.report.condemned_bases) + " bases and " +
            format_count(shown.report.condemned_packs) + " packs; deleting them " +
            format_duration(place.grace) + " later frees " +
-           format_size(shown.report.condemned_bytes) + ".\n" + waiting_text(shown.report);
+           format_size(shown.report.condemned_bytes) + ".\n" + rewritten_text(shown.report) +
+           waiting_text(shown.report);
 }
 
 int show(const Globals& globals, const Config& config, const ServerConfig& server) {
@@ -162,6 +182,14 @@ Result<ExpireReport> expire_place_alone(storage::Repository& repository, const C
     WV_TRY(RetentionSurvey survey, survey_repository(config, cluster, place));
     ExpireReport told = report_of(survey, system_clock().now());
     WV_CHECK(repository.condemn(survey));
+    rewrite_packs_alone(repository, survey, told);
+    if (told.rewritten_packs > 0) {
+        ExpirePlace as_it_is = place;
+        as_it_is.rewrites = false;
+        WV_TRY(RetentionSurvey again, survey_repository(config, cluster, as_it_is));
+        WV_CHECK(repository.condemn(again));
+        add_condemned(told, again);
+    }
     // What lies at a tier is deleted by the agent, and so is here what a tier keeps: it knows what
     // has got there.
     if (!place.name.empty()) return told;
@@ -231,6 +259,10 @@ void print_report(const ExpireReport& done, bool with_title) {
                 format_count(done.condemned_packs).c_str(),
                 format_size(done.condemned_bytes).c_str(), format_count(done.deleted_packs).c_str(),
                 format_size(done.freed_bytes).c_str(), waiting_text(done).c_str());
+    if (done.rewritten_packs > 0)
+        std::printf("Rewrote %s packs; %s of them were dead.\n",
+                    format_count(done.rewritten_packs).c_str(),
+                    format_size(done.rewritten_dead_bytes).c_str());
     if (!done.bases_unjudged.empty())
         std::printf("Packs of base backups all stay for now: %s.\n",
                     printable(done.bases_unjudged).c_str());

@@ -379,6 +379,8 @@ private:
 Result<> RocksIndex::apply_event(const pb::LedgerEntry& entry, const Footers& footers) {
     using Event = pb::LedgerEntry;
     if (is_of_retention(entry)) return apply_retention(entry, footers);
+    // A copy of what lies elsewhere too: who holds on to what there was reads it there.
+    if (retention_frozen_ && entry.pack_closed().copied_from_size() > 0) return {};
     switch (entry.event_case()) {
         case Event::kWriterClaimed:
             store_->put(Family::state, kGeneration,

@@ -19,15 +19,6 @@
 
 namespace walvault::storage {
 
-struct ChunkPlace {
-    Id16 file_id{};
-    std::uint32_t frame_number = 0;
-    std::uint64_t offset = 0;
-    std::uint32_t stored_bytes = 0;
-    std::uint32_t plain_bytes = 0;
-    bool condemned = false;  // the pack is: not to be shared any more
-};
-
 struct OpenTail {
     pb::TailOpened opened;
     std::uint32_t synced_frames =

@@ -246,6 +246,8 @@ Result<> Repository::State::remove_leftovers() {
             }
         }
     }
+    for (const ClusterRecord& cluster : clusters)
+        WV_CHECK(remove_unentered_rewrites(cluster.name));
     WV_TRY(auto unfinished, index->unfinished_backups());
     for (const pb::BackupStarted& backup : unfinished) {
         WV_CHECK(remove_unentered_packs(backup));

@@ -19,6 +19,7 @@
 #include "storage/journal_writer.h"
 #include "storage/lease.h"
 #include "storage/ledger.h"
+#include "storage/pack_rewrite.h"
 #include "storage/pack_writer.h"
 #include "storage/retention_survey.h"
 #include "storage/tail_writer.h"
@@ -228,6 +229,13 @@ public:
     // that: those of the repository's directory by this, which also finishes what a crash left;
     // those of a tier by its Offloader, when the tier has the entry.
     Result<Deletions> delete_condemned(const DeletionOrder& order);
+
+    // What still lives of packs that are mostly dead (RetentionSurvey::rewrites) is copied into a
+    // new pack of the directory: begun, copied by PackRewrite::copy(), and entered, from when on
+    // the chunks lie there. Nothing is let go by it: a later survey finds the old packs without
+    // anything that is needed. Errors: not_found, corrupt, io, no_space; busy as require_writer().
+    Result<std::unique_ptr<PackRewrite>> begin_rewrite(std::vector<RewriteCandidate> sources);
+    Result<> enter_rewrite(std::unique_ptr<PackRewrite> rewrite);
 
     Result<> append_to_ledger(pb::LedgerEntry entry);
     // RepositoryOptions::wal_level from now on.

@@ -1,22 +1,8 @@
 #include <cstdio>
-#include <ctime>
 
 #include "storage/repository_state.h"
 
 namespace walvault::storage {
-namespace {
-
-// "20261123T180300Z"
-std::string backup_id_at(WallTime at) {
-    std::time_t seconds = static_cast<std::time_t>(at.time_since_epoch().count() / 1'000'000);
-    std::tm parts{};
-    gmtime_r(&seconds, &parts);
-    char text[32];
-    std::strftime(text, sizeof text, "%Y%m%dT%H%M%SZ", &parts);
-    return text;
-}
-
-}  // namespace
 
 Result<std::string> Repository::begin_backup(const std::string& cluster) {
     std::string base = backup_id_at(state_->clock.now());

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <ctime>
 
 #include "base/crc32c.h"
 #include "storage/sealer.h"
@@ -117,6 +118,15 @@ std::string tail_name(const std::string& cluster, const Id16& history, TimelineI
                   static_cast<unsigned long long>(generation),
                   static_cast<unsigned long long>(serial));
     return cluster + "/wal/" + to_hex(history) + place;
+}
+
+std::string backup_id_at(WallTime at) {
+    std::time_t seconds = static_cast<std::time_t>(at.time_since_epoch().count() / 1'000'000);
+    std::tm parts{};
+    gmtime_r(&seconds, &parts);
+    char text[32];
+    std::strftime(text, sizeof text, "%Y%m%dT%H%M%SZ", &parts);
+    return text;
 }
 
 }  // namespace walvault::storage

@@ -40,6 +40,9 @@ Id16 cluster_id_of(const Keyring& keyring, const std::string& cluster);
 std::string tail_name(const std::string& cluster, const Id16& history, TimelineId timeline,
                       Lsn start, std::uint64_t generation, std::uint64_t serial);
 
+// "20261123T180300Z": the id of a base backup that begins then.
+std::string backup_id_at(WallTime at);
+
 template <std::size_t N>
 std::array<std::byte, N> id_from(const std::string& bytes) {
     std::array<std::byte, N> id{};

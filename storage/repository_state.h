@@ -60,6 +60,7 @@ struct Repository::State {
     Result<bool> is_leftover_tail(const ObjectInfo& object, const std::vector<OpenTail>& open);
     Result<> remove_leftovers();
     Result<> remove_unentered_packs(const pb::BackupStarted& backup);
+    Result<> remove_unentered_rewrites(const std::string& cluster);
     Result<FileCipher> new_cipher(pb::KeyPurpose purpose, FileHeader header);
     FileHeader header_for(StreamKind stream, const ClusterRecord& cluster) const;
     // One pack with this path; where one footer would be too large, several with names of their

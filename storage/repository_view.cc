@@ -67,7 +67,8 @@ public:
     Result<std::vector<pb::BackupStarted>> unfinished_backups() override {
         return index_->unfinished_backups();
     }
-    Result<Id16> pack_of_chunk(const Id32& content_id) override;
+    Result<ChunkPlace> place_of_chunk(const Id32& content_id) override;
+    Result<bool> keeps(const pb::PackInfo& pack, const std::string& place) override;
     Result<std::vector<MarkRecord>> marks(const std::string& cluster, WallTime since,
                                           WallTime until,
                                           const std::vector<pb::MarkEntry::Kind>& kinds) override;
@@ -133,7 +134,6 @@ private:
                 .catch_up = [this] { return catch_index_up(); }};
     }
     Result<> catch_index_up();
-    Result<ChunkPlace> place_of_chunk(const Id32& content_id);
     Result<ScannedTail> pack_in_its_place(const pb::TailOpened& opened);
     Result<> replace_closed_tail(const std::string& path);
     Result<bool> ledger_has_grown();
@@ -152,7 +152,8 @@ private:
     std::unique_ptr<WalStore> wal_;
     std::vector<ScannedTail> tails_;
     std::vector<pb::PackInfo> tail_infos_;
-    std::map<Id16, Error> damages_;  // of tails, by the history that ends before it
+    std::map<std::string, pb::PackInfo> manifests_;  // that were seen, by path
+    std::map<Id16, Error> damages_;                  // of tails, by the history that ends before it
 
     struct BasePack {
         std::string path;
@@ -455,14 +456,17 @@ Result<std::vector<pb::PackInfo>> View::packs(const std::string& cluster) {
 Result<> View::read_manifest(const pb::BackupInfo& backup,
                              const std::function<Result<>(const pb::ManifestHead&)>& on_head,
                              const std::function<Result<>(pb::ManifestFile&)>& on_file) {
-    WV_TRY(auto packs, index_->base_packs(backup.cluster()));
-    auto info = std::find_if(packs.begin(), packs.end(), [&](const pb::PackInfo& pack) {
-        return pack.path() == backup.manifest_path();
-    });
-    if (info == packs.end())
+    // Many are read one after the other: the packs are listed once for all.
+    if (!manifests_.contains(backup.manifest_path())) {
+        WV_TRY(auto packs, index_->base_packs(backup.cluster()));
+        for (pb::PackInfo& pack : packs)
+            if (pack.kind() == pb::PACK_KIND_MANIFEST) manifests_[pack.path()] = std::move(pack);
+    }
+    const auto info = manifests_.find(backup.manifest_path());
+    if (info == manifests_.end())
         return fail(Errc::corrupt,
                     "the manifest " + backup.manifest_path() + " is not in the ledger");
-    auto reader = PackReader::open(store_, *info, keyring_);
+    auto reader = PackReader::open(store_, info->second, keyring_);
     if (!reader)
         return fail_while("read the manifest of backup " + backup.backup_id(), reader.error());
     return read_manifest_pack(store_, **reader, on_head, on_file);
@@ -518,9 +522,9 @@ Result<ChunkPlace> View::place_of_chunk(const Id32& content_id) {
     return *place;
 }
 
-Result<Id16> View::pack_of_chunk(const Id32& content_id) {
-    WV_TRY(ChunkPlace place, place_of_chunk(content_id));
-    return place.file_id;
+Result<bool> View::keeps(const pb::PackInfo& pack, const std::string& place) {
+    WV_TRY(auto condemned, index_->retention().condemned_by(pack.path(), place));
+    return !condemned.has_value();
 }
 
 Result<> View::read_chunk(const Id32& content_id, ByteBuffer& plain) {

@@ -102,6 +102,15 @@ struct CondemnedThere {
     std::vector<std::string> kept_at = {};
 };
 
+struct ChunkPlace {
+    Id16 file_id{};  // of the pack
+    std::uint32_t frame_number = 0;
+    std::uint64_t offset = 0;
+    std::uint32_t stored_bytes = 0;
+    std::uint32_t plain_bytes = 0;
+    bool condemned = false;  // the pack is: not to be shared any more
+};
+
 // A stretch of time in which commits were stamped earlier than ones before them in WAL.
 struct ClockStep {
     Lsn at_lsn;  // start of the commit record with the earlier stamp
@@ -218,8 +227,10 @@ public:
     // The plain bytes of a chunk, into a buffer the caller owns. May be called from any thread at
     // once. Errors: not_found (proven absent: the index lists everything), corrupt, io.
     virtual Result<> read_chunk(const Id32& content_id, ByteBuffer& plain) = 0;
-    // The file id of the pack that holds a chunk. From any thread. Errors: not_found, io.
-    virtual Result<Id16> pack_of_chunk(const Id32& content_id) = 0;
+    // Where a chunk lies. From any thread. Errors: not_found, io.
+    virtual Result<ChunkPlace> place_of_chunk(const Id32& content_id) = 0;
+    // Whether `place` has not condemned the pack.
+    virtual Result<bool> keeps(const pb::PackInfo& pack, const std::string& place) = 0;
     // Reads every frame of a pack or tail and checks it (authentication, content ids, WAL
     // continuity). Errors: corrupt, not_found, io, naming the frame and what it holds.
     virtual Result<std::uint64_t> verify_pack(const pb::PackInfo& pack, bool decode_wal) = 0;

@@ -1,9 +1,11 @@
 #include "storage/retention_survey.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include "storage/index_journal.h"
+#include "storage/pack_writer.h"
 #include "storage/repository_files.h"
 
 namespace walvault::storage {
@@ -26,16 +28,34 @@ Result<std::vector<pb::BackupInfo>> staying_bases(RepositoryView& view,
     return staying;
 }
 
+// What bases that stay are made of in one pack.
+struct LiveChunks {
+    std::vector<bool> frames;  // by number
+    std::uint64_t bytes = 0;
+};
+using LivePacks = std::map<Id16, LiveChunks>;
+
+Result<> add_live(LivePacks& live, const ChunkPlace& place) {
+    if (place.frame_number >= kPackFramesMax)
+        return fail(Errc::corrupt, "the index names a frame " + std::to_string(place.frame_number) +
+                                       " of a pack, more than one can have");
+    LiveChunks& chunks = live[place.file_id];
+    if (chunks.frames.size() <= place.frame_number) chunks.frames.resize(place.frame_number + 1);
+    if (chunks.frames[place.frame_number]) return {};
+    chunks.frames[place.frame_number] = true;
+    chunks.bytes += place.stored_bytes;
+    return {};
+}
+
 // The packs that hold a chunk of a base that stays.
-Result<std::set<Id16>> live_packs(RepositoryView& view,
-                                  const std::vector<pb::BackupInfo>& staying) {
-    std::set<Id16> live;
+Result<LivePacks> live_packs(RepositoryView& view, const std::vector<pb::BackupInfo>& staying) {
+    LivePacks live;
     for (const pb::BackupInfo& base : staying) {
         auto on_file = [&](pb::ManifestFile& file) -> Result<> {
             for (std::size_t at = 0; at + kIdBytes <= file.content_ids().size(); at += kIdBytes) {
-                WV_TRY(Id16 pack,
-                       view.pack_of_chunk(id_from<32>(file.content_ids().substr(at, kIdBytes))));
-                live.insert(pack);
+                WV_TRY(const ChunkPlace place,
+                       view.place_of_chunk(id_from<32>(file.content_ids().substr(at, kIdBytes))));
+                WV_CHECK(add_live(live, place));
             }
             return {};
         };
@@ -58,7 +78,7 @@ std::string name_of(const RetentionSurvey& survey, const std::vector<pb::BackupI
 
 class BaseJudge {
 public:
-    BaseJudge(const RetentionSurvey& survey, const std::set<Id16>& live) : live_(live) {
+    BaseJudge(const RetentionSurvey& survey, const LivePacks& live) : live_(live) {
         for (std::size_t i = 0; i < survey.backups.size(); ++i) {
             if (survey.plan.backups[i].keep) kept_.insert(survey.backups[i].backup_id());
             newest_ = std::max(newest_, survey.backups[i].backup_id());
@@ -77,15 +97,46 @@ public:
         if (of > newest_) return {true, "the next base backup may share its chunks"};
         return {false, "no base that stays is made of it"};
     }
+    const std::string& newest() const { return newest_; }
 
 private:
-    const std::set<Id16>& live_;
+    const LivePacks& live_;
     std::set<std::string> kept_;
     std::string newest_;
 };
 
+// Among the packs that stay.
+Result<> plan_rewriting(RepositoryView& view, RetentionSurvey& survey, const LivePacks& live,
+                        RewriteFacts facts, const RewriteRules& rules) {
+    std::vector<std::size_t> numbers;
+    for (std::size_t i = 0; i < survey.base_packs.size(); ++i) {
+        const pb::PackInfo& pack = survey.base_packs[i];
+        const auto chunks = live.find(id_from<16>(pack.file_id()));
+        if (!survey.base_verdicts[i].keep || pack.kind() != pb::PACK_KIND_BASE ||
+            chunks == live.end())
+            continue;
+        WV_TRY(const bool here, view.keeps(pack, ""));
+        facts.candidates.push_back({.pack = pack,
+                                    .live = chunks->second.frames,
+                                    .live_bytes = chunks->second.bytes,
+                                    .is_in_directory = here});
+        numbers.push_back(i);
+    }
+    const auto verdicts = plan_rewrites(rules, facts);
+    for (std::size_t i = 0; i < verdicts.size(); ++i) {
+        if (!verdicts[i].reason.empty())
+            survey.base_verdicts[numbers[i]].reason += "; " + verdicts[i].reason;
+        if (verdicts[i].rewrite || verdicts[i].waits) survey.judged.clear();
+        if (!verdicts[i].rewrite) continue;
+        survey.rewrites_win_bytes += verdicts[i].won_bytes;
+        survey.rewrites.push_back(std::move(facts.candidates[i]));
+    }
+    return {};
+}
+
 Result<> judge_bases(RepositoryView& view, RetentionSurvey& survey,
-                     const std::string& judged_before) {
+                     const std::string& judged_before, WallTime now,
+                     const RewriteRules& rewriting) {
     survey.base_verdicts.assign(survey.base_packs.size(), {true, survey.bases_unjudged});
     if (!survey.bases_unjudged.empty()) return {};
     WV_TRY(auto staying, staying_bases(view, survey));
@@ -106,7 +157,14 @@ Result<> judge_bases(RepositoryView& view, RetentionSurvey& survey,
     const BaseJudge judge(survey, *live);
     for (std::size_t i = 0; i < survey.base_packs.size(); ++i)
         survey.base_verdicts[i] = judge.judge(survey.base_packs[i]);
-    return {};
+    if (!rewriting.is_on) return {};
+    WV_TRY(const auto tiers, view.tiers());
+    return plan_rewriting(view, survey, *live,
+                          {.now = now,
+                           .place_count = 1 + tiers.size(),
+                           .newest_base = judge.newest(),
+                           .candidates = {}},
+                          rewriting);
 }
 
 }  // namespace
@@ -141,8 +199,8 @@ std::vector<pb::Condemned> RetentionSurvey::condemned(std::size_t packs_max) con
 
 Result<RetentionSurvey> survey_retention(RepositoryView& view, const std::string& cluster,
                                          const RetentionRules& rules, WallTime now,
-                                         const std::string& judged_before,
-                                         const std::string& place) {
+                                         const std::string& judged_before, const std::string& place,
+                                         const RewriteRules& rewriting) {
     RetentionSurvey survey;
     survey.cluster = cluster;
     survey.place = place;
@@ -179,7 +237,7 @@ Result<RetentionSurvey> survey_retention(RepositoryView& view, const std::string
     WV_TRY(auto unfinished, view.unfinished_backups());
     if (!survey.plan.window_from) survey.bases_unjudged = "no window is set, or nothing has a time";
     if (!unfinished.empty()) survey.bases_unjudged = "a base backup is running, and may share it";
-    WV_CHECK(judge_bases(view, survey, judged_before));
+    WV_CHECK(judge_bases(view, survey, judged_before, now, rewriting));
     return survey;
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "storage/retention.h"
+#include "storage/rewrite_plan.h"
 
 namespace walvault::storage {
 
@@ -19,7 +20,11 @@ struct RetentionSurvey {
     std::vector<RetentionVerdict> base_verdicts;
     // Why all packs of base backups stay for now; empty: they were judged.
     std::string bases_unjudged;
-    // Names the bases and packs that were judged: while it is the same, so is the answer.
+    // Packs that stay and are mostly dead: what lives of them is to be copied.
+    std::vector<RewriteCandidate> rewrites;
+    std::uint64_t rewrites_win_bytes = 0;
+    // Names the bases and packs that were judged: while it is the same, so is the answer. Empty
+    // where something only waits to be rewritten.
     std::string judged;
     // So that what has changed since is noticed before anything is condemned.
     std::optional<Id16> current;
@@ -32,13 +37,15 @@ struct RetentionSurvey {
 // What `view` shows is judged: it is opened for `place` alone.
 // Blocking; reads the manifests of the bases that stay, with one look into the index for each chunk
 // they name (unless `judged_before` says that nothing has changed), and one frame of WAL for each
-// history. Memory: the list of packs, about 500 bytes each; nothing for chunks.
+// history. Memory: the list of packs, about 500 bytes each, and one bit for each chunk.
 // A pack is needed while it holds a chunk that a base which stays is made of; its other chunks stay
-// with it. Packs of a backup that failed after the newest complete one stay for the next to share.
+// with it, until it is rewritten. Packs of a backup that failed after the newest complete one stay
+// for the next to share.
 // Errors: as plan_retention(); as the view's.
 Result<RetentionSurvey> survey_retention(RepositoryView& view, const std::string& cluster,
                                          const RetentionRules& rules, WallTime now,
                                          const std::string& judged_before = {},
-                                         const std::string& place = {});
+                                         const std::string& place = {},
+                                         const RewriteRules& rewriting = {});
 
 }  // namespace walvault::storage

@@ -22,10 +22,6 @@ std::uint64_t hash_of(std::uint64_t hash, const std::string& text) {
 
 }  // namespace
 
-void hold(bool holds, const std::string& what) {
-    if (!holds) throw Broken{what};
-}
-
 std::string content_of(unsigned number) {
     std::string text;
     while (text.size() < 40 + number * 37 % 400)
@@ -46,6 +42,8 @@ const std::vector<Keeping::Action>& Keeping::actions() {
         {"survey", 6, &Keeping::survey},
         {"condemn", 6, &Keeping::condemn},
         {"survey and condemn", 16, &Keeping::survey_and_condemn},
+        {"copy live chunks", 10, &Keeping::copy_live_chunks},
+        {"enter a copy", 10, &Keeping::enter_copy},
         {"let go", 16, &Keeping::let_go},
         {"offload", 14, &Keeping::offload},
         {"a tier goes away or comes back", 6, &Keeping::tier_goes_or_comes},
@@ -180,6 +178,7 @@ void Keeping::close_repository() {
         each->ledger_sequence = 0;
     }
     surveys_.clear();
+    copy_.reset();
     writer_.reset();
     repository_.reset();
 }
@@ -261,6 +260,7 @@ void Keeping::settle() {
     while (!restores_.empty())
         end_restore();
     if (backup_) fail_backup();
+    enter_copy();
     if (random_.one_in(4)) {
         kill();
         end_by_crash();

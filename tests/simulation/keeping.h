@@ -36,7 +36,9 @@ T must_hold(Result<T> result, const std::string& doing) {
     if (!result) throw Broken{doing + ": " + result.error().message};
     if constexpr (!std::is_void_v<T>) return std::move(*result);
 }
-void hold(bool holds, const std::string& what);
+inline void hold(bool holds, const std::string& what) {
+    if (!holds) throw Broken{what};
+}
 
 class HandClock final : public Clock {
 public:
@@ -126,9 +128,12 @@ private:
     bool fail_backup();
     bool take_backup();
     bool survey();
+    bool survey_place(const std::string& place, const storage::RewriteRules& rewriting);
     bool condemn();
     bool survey_and_condemn();
     bool condemn_by(std::size_t number);
+    bool copy_live_chunks();
+    bool enter_copy();
     bool let_go();
     bool offload();
     bool tier_goes_or_comes();
@@ -173,6 +178,7 @@ private:
     std::unique_ptr<storage::HistoryWriter> writer_;
     std::optional<Backup> backup_;
     std::vector<storage::RetentionSurvey> surveys_;
+    std::unique_ptr<storage::PackRewrite> copy_;  // made, and not entered yet
     std::vector<std::unique_ptr<Restore>> restores_;
     std::map<std::string, Base> bases_;  // that were complete
     std::map<std::string, Promise> promises_;

@@ -100,7 +100,9 @@ bool Keeping::store_chunks() {
     auto pack = must_hold(repository_->begin_pack(pb::PACK_KIND_BASE, *repository_->cluster("main"),
                                                   id, ++backup_->packs),
                           "begin a pack");
-    for (std::uint64_t n = random_.between(1, 3); n > 0; --n) {
+    // Now and then many, of which few are shared later: a pack that is mostly dead before long.
+    const std::uint64_t count = random_.one_in(3) ? random_.between(4, 8) : random_.between(1, 3);
+    for (std::uint64_t n = count; n > 0; --n) {
         const unsigned known = next_content_;
         const bool is_new = known == 0 || random_.one_in(3);
         const unsigned reach = random_.one_in(2) ? std::min(known, 5u) : known;
@@ -165,7 +167,10 @@ bool Keeping::take_backup() {
 
 bool Keeping::survey() {
     if (surveys_.size() >= 3) return false;
-    const std::string place = some_place();
+    return survey_place(some_place(), {});
+}
+
+bool Keeping::survey_place(const std::string& place, const RewriteRules& rewriting) {
     RetentionRules rules;
     rules.window = std::chrono::hours(random_.between(1, random_.one_in(2) ? 6 : 60));
     rules.protect_min = static_cast<unsigned>(random_.between(1, 2));
@@ -177,7 +182,7 @@ bool Keeping::survey() {
     auto store = layered_store();
     auto view = open_view(*store, place, true);
     const std::string judged = random_.one_in(2) ? promises_[place].judged : "";
-    auto found = survey_retention(*view, "main", rules, clock_.at, judged, place);
+    auto found = survey_retention(*view, "main", rules, clock_.at, judged, place, rewriting);
     if (!found && found.error().code == Errc::refused) return true;  // nothing came in for a day
     surveys_.push_back(must_hold(std::move(found), "survey"));
     const std::string& unjudged = surveys_.back().bases_unjudged;
@@ -220,6 +225,31 @@ bool Keeping::condemn_by(std::size_t number) {
         for (const auto& pack : entry.packs())
             note("  " + pack.pack().path() + " at \"" + survey.place + "\"");
     }
+    return true;
+}
+
+// Of packs that are mostly dead by a survey that may be old by the time the copy is entered. That
+// somebody reads does not matter here: it is only waited for to spare the disk.
+bool Keeping::copy_live_chunks() {
+    if (copy_ || surveys_.size() >= 3) return false;
+    const std::size_t before = surveys_.size();
+    survey_place(some_place(), {.is_on = true, .grace = random_.one_in(2) ? 0s : 3h});
+    if (surveys_.size() == before) return true;
+    const auto groups = rewrite_groups(surveys_.back().rewrites);
+    if (groups.empty()) return true;
+    copy_ = must_hold(repository_->begin_rewrite(groups.front()), "begin a copy");
+    must_hold(copy_->copy(), "copy live chunks");
+    outcome_.counts["packs copied from"] += groups.front().size();
+    for (const RewriteCandidate& source : groups.front())
+        note("  of " + source.pack.path());
+    return true;
+}
+
+bool Keeping::enter_copy() {
+    if (!copy_) return false;
+    const std::string path = copy_->has_pack() ? copy_->pack().path() : "none";
+    must_hold(repository_->enter_rewrite(std::move(copy_)), "enter a copy");
+    note("  " + path);
     return true;
 }
 

@@ -101,9 +101,10 @@ public:
     Result<std::vector<pb::BackupStarted>> unfinished_backups() override {
         return std::vector<pb::BackupStarted>{};
     }
-    Result<Id16> pack_of_chunk(const Id32& content_id) override {
+    Result<bool> keeps(const pb::PackInfo&, const std::string&) override { return true; }
+    Result<ChunkPlace> place_of_chunk(const Id32& content_id) override {
         auto found = chunk_packs.find(content_id);
-        if (found != chunk_packs.end()) return found->second;
+        if (found != chunk_packs.end()) return ChunkPlace{.file_id = found->second};
         return fail(Errc::not_found, "no such chunk");
     }
 

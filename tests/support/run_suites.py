@@ -86,6 +86,8 @@ def find_suites(build, fuzz_build):
         suites.append(Suite("simulation", [str(path)], SIMULATION_TIMEOUT_SECONDS, parse_doctest))
     for path in executables(build / "tests" / "simulation", "test_keeping"):
         suites.append(Suite("keeping", [str(path)], SIMULATION_TIMEOUT_SECONDS, parse_doctest))
+    for path in executables(build / "tests" / "simulation", "test_year"):
+        suites.append(Suite("year", [str(path)], SIMULATION_TIMEOUT_SECONDS, parse_doctest))
     for path in executables(build / "tests" / "rgw", "test_s3_rgw"):
         suites.append(Suite("s3_rgw", [str(path)], UNIT_TIMEOUT_SECONDS, parse_skippable_doctest))
     for path in executables(build / "tests" / "fuzz", "fuzz_*"):
@@ -113,8 +115,8 @@ def executables(directory, pattern):
 
 # The longest first, so that none of them is left running alone at the end.
 LONGEST_FIRST = [
-    "simulation", "keeping", "unit/storage", "patroni", "failover_hosts", "tiers_s3", "oracle", "nth_fault", "damage",
-    "wal_shapes", "logical", "publication", "refusals", "power_cut", "missing_wal", "governor",
+    "simulation", "keeping", "year", "unit/storage", "patroni", "failover_hosts", "tiers_s3", "oracle", "nth_fault", "damage",
+    "wal_shapes", "journal", "logical", "publication", "refusals", "power_cut", "missing_wal", "governor",
     "lifecycle", "versions",
 ]
 # They wait for the clock most of the time: beside the others, from the beginning on.
