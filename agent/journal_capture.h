@@ -70,6 +70,7 @@ private:
     Task<Result<>> begin_session(Session& session);
     Task<Result<>> know_cluster();
     Task<Result<>> prepare();
+    Task<Result<>> look_for_publications(wal::Connection& sql);
     Task<Result<>> look_at_catalogue(wal::Connection& sql);
     Task<Result<Lsn>> make_slot(wal::Connection& sql, MakeJournalSlot make);
     Task<Result<>> know_journals();

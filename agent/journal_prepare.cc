@@ -86,14 +86,28 @@ Task<Result<>> JournalCapture::prepare() {
               co_await wal::connect_to_database(std::move(options), wal::Connection::Mode::sql));
     WV_CO_TRY(const wal::DatabaseFacts facts, co_await wal::database_facts(*sql.connection));
     WV_CO_CHECK(wal::check_journal_possible(facts));
-    WV_CO_CHECK(co_await look_at_catalogue(*sql.connection));
     WV_CO_CHECK(co_await know_journals());
+    if (!journals_.empty()) WV_CO_CHECK(co_await look_for_publications(*sql.connection));
+    WV_CO_CHECK(co_await look_at_catalogue(*sql.connection));
     std::optional<Lsn> end;
     if (!journals_.empty()) end = journals_.front().end_lsn;
     if (pipeline_.is_running()) end = pipeline_.stored_lsn();
     const JournalSlotSide side = side_of(facts.slot(status_.slot), slot_unusable_);
     WV_CO_CHECK(co_await settle(*sql.connection, choose_journal_attachment(end, side)));
     slot_unusable_.clear();
+    co_return Result<>{};
+}
+
+// A server of 18 sends nothing of a publication that is gone, and says nothing: what was changed
+// meanwhile is not in the journal. Older ones fail, and go on failing.
+Task<Result<>> JournalCapture::look_for_publications(wal::Connection& sql) {
+    std::string query = fmt::format(
+        "SELECT count(*) FROM pg_catalog.pg_publication WHERE pubname IN ({}, {})",
+        wal::quote_literal(server_.journal.slot),
+        wal::quote_literal(wal::inserts_publication(server_.journal.slot)));
+    WV_CO_TRY(const wal::QueryResult found, co_await sql.query_one(std::move(query)));
+    const bool both = found.rows.size() == 1 && found.rows[0][0] == "2";
+    if (!both) slot_unusable_ = "the journal's publication was dropped";
     co_return Result<>{};
 }
 

@@ -24,6 +24,9 @@ Task<Result<>> JournalCapture::watch_once() {
     wal::DatabaseOptions options = database_options("walvault journal watch");
     WV_CO_TRY(wal::LogicalSession sql,
               co_await wal::connect_to_database(std::move(options), wal::Connection::Mode::sql));
+    WV_CO_CHECK(co_await look_for_publications(*sql.connection));
+    // A new slot comes first, or what is missing would not be told.
+    if (!slot_unusable_.empty()) co_return Result<>{};
     WV_CO_CHECK(co_await look_at_catalogue(*sql.connection));
     WV_CO_TRY(const wal::DatabaseFacts facts, co_await wal::database_facts(*sql.connection));
     const wal::LogicalSlot* slot = facts.slot(status_.slot);
@@ -45,6 +48,10 @@ Task<> JournalCapture::watch_loop(Session& session) {
             log::warn("journal.watch_failed", seen.error().message,
                       {{"database", database_}, {"hint", seen.error().hint}});
         watch_error_ = seen ? "" : seen.error().message;
+        if (seen && !slot_unusable_.empty()) {
+            session.receiver->close();
+            co_return;
+        }
         if (seen && is_to_be_given_up()) {
             slot_unusable_ = "the journal's slot was given up: it held back " +
                              format_size(status_.slot_facts->retained_bytes);
