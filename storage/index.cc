@@ -379,8 +379,6 @@ private:
 Result<> RocksIndex::apply_event(const pb::LedgerEntry& entry, const Footers& footers) {
     using Event = pb::LedgerEntry;
     if (is_of_retention(entry)) return apply_retention(entry, footers);
-    // A copy of what lies elsewhere too: who holds on to what there was reads it there.
-    if (retention_frozen_ && entry.pack_closed().copied_from_size() > 0) return {};
     switch (entry.event_case()) {
         case Event::kWriterClaimed:
             store_->put(Family::state, kGeneration,
@@ -481,6 +479,8 @@ Result<> RocksIndex::apply_abandoned(const pb::TailAbandoned& abandoned) {
 
 Result<> RocksIndex::apply_closed(const pb::PackClosed& closed, std::uint64_t sequence,
                                   const Footers& footers) {
+    // A copy of what lies elsewhere too: who holds on to what there was reads it there.
+    if (retention_frozen_ && closed.copied_from_size() > 0) return {};
     std::vector<const pb::PackInfo*> packs{&closed.pack()};
     for (const pb::PackInfo& pack : closed.further())
         packs.push_back(&pack);

@@ -101,10 +101,10 @@ bool Keeping::store_chunks() {
                                                   id, ++backup_->packs),
                           "begin a pack");
     // Now and then many, of which few are shared later: a pack that is mostly dead before long.
-    const std::uint64_t count = random_.one_in(3) ? random_.between(4, 8) : random_.between(1, 3);
-    for (std::uint64_t n = count; n > 0; --n) {
+    const bool many = random_.one_in(2);
+    for (std::uint64_t n = many ? random_.between(4, 8) : random_.between(1, 3); n > 0; --n) {
         const unsigned known = next_content_;
-        const bool is_new = known == 0 || random_.one_in(3);
+        const bool is_new = known == 0 || (many ? !random_.one_in(4) : random_.one_in(3));
         const unsigned reach = random_.one_in(2) ? std::min(known, 5u) : known;
         add_content(
             is_new ? next_content_++ : known - 1 - static_cast<unsigned>(random_.below(reach)),
@@ -181,7 +181,8 @@ bool Keeping::survey_place(const std::string& place, const RewriteRules& rewriti
     if (!random_.one_in(4)) write_wal();
     auto store = layered_store();
     auto view = open_view(*store, place, true);
-    const std::string judged = random_.one_in(2) ? promises_[place].judged : "";
+    const bool anew = rewriting.is_on || random_.one_in(2);
+    const std::string judged = anew ? "" : promises_[place].judged;
     auto found = survey_retention(*view, "main", rules, clock_.at, judged, place, rewriting);
     if (!found && found.error().code == Errc::refused) return true;  // nothing came in for a day
     surveys_.push_back(must_hold(std::move(found), "survey"));

@@ -115,8 +115,8 @@ def executables(directory, pattern):
 
 # The longest first, so that none of them is left running alone at the end.
 LONGEST_FIRST = [
-    "simulation", "keeping", "year", "unit/storage", "patroni", "failover_hosts", "tiers_s3", "oracle", "nth_fault", "damage",
-    "wal_shapes", "journal", "logical", "publication", "refusals", "power_cut", "missing_wal", "governor",
+    "simulation", "keeping", "year", "unit/storage", "patroni", "failover_hosts", "tiers_s3", "oracle", "nth_fault",
+    "damage", "journal", "wal_shapes", "logical", "publication", "refusals", "power_cut", "missing_wal", "governor",
     "lifecycle", "versions",
 ]
 # They wait for the clock most of the time: beside the others, from the beginning on.
