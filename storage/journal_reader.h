@@ -134,6 +134,11 @@ public:
         const pb::StoredSnapshot& snapshot,
         const std::function<Result<bool>(const pb::JournalRelation&, ByteSpan)>& sink);
 
+    // Those of its rows that have this key: by key blocks.
+    Result<> read_rows_of_key(
+        const pb::StoredSnapshot& snapshot, const JournalKey& key,
+        const std::function<Result<bool>(const pb::JournalRelation&, ByteSpan)>& sink);
+
 private:
     struct State;
     explicit JournalReader(std::unique_ptr<State> state);
