@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 
+#include "agent/command_line_journal.h"
 #include "agent/config_keys.h"
 #include "agent/render.h"
 
@@ -33,12 +34,13 @@ struct Parsed {
     RepoArguments repo;
     DetachArguments detach;
     DemoArguments demo;
+    JournalParsed journal;
     std::string help_verb;
     bool version = false;
 };
 
 const std::map<std::string, Output> kOutputs{
-    {"text", Output::text}, {"json", Output::json}, {"jsonl", Output::jsonl}};
+    {"text", Output::text}, {"json", Output::json}, {"jsonl", Output::jsonl}, {"csv", Output::csv}};
 const std::map<std::string, ColorMode> kColors{
     {"auto", ColorMode::automatic}, {"always", ColorMode::always}, {"never", ColorMode::never}};
 const std::map<std::string, ProgressMode> kProgressModes{{"auto", ProgressMode::automatic},
@@ -183,6 +185,12 @@ void add_history_verbs(CLI::App& app, Parsed& parsed) {
         ->delimiter(',');
     verb->add_option("--min-rows", log.min_rows, "Only commits of at least this many rows")
         ->type_name("N");
+    verb->add_option("--table", log.table,
+                     "Which transactions changed this table, by the row journal; kinds are then "
+                     "insert, update, delete, truncate")
+        ->type_name("TABLE");
+    verb->add_option("--database", log.database, "With --table: where several are journaled")
+        ->type_name("NAME");
     verb->add_option("-L,--limit", log.limit, "At most this many lines (100)")
         ->type_name("N")
         ->check(CLI::Range(1, 1'000'000));
@@ -313,6 +321,7 @@ void build(CLI::App& app, Parsed& parsed) {
     add_globals(app, parsed.globals);
     add_agent_verbs(app, parsed);
     add_history_verbs(app, parsed);
+    add_journal_verbs(app, parsed.journal);
     add_restore_verbs(app, parsed);
     add_setting_verbs(app, parsed);
     app.require_subcommand(0, 1);
@@ -360,6 +369,13 @@ Result<VerbArguments> arguments_of(const std::string& verb, const Parsed& parsed
     if (verb == "status") return parsed.status;
     if (verb == "info") return parsed.info;
     if (verb == "log") return parsed.log;
+    if (verb == "history") return parsed.journal.history;
+    if (verb == "changes") return parsed.journal.changes;
+    if (verb == "show") return parsed.journal.show;
+    if (verb == "rows") return parsed.journal.rows;
+    if (verb == "extract") return parsed.journal.extract;
+    if (verb == "undo") return parsed.journal.undo;
+    if (verb == "follow") return parsed.journal.follow;
     if (verb == "resolve") return parsed.resolve;
     if (verb == "restore") return parsed.restore;
     if (verb == "wal-get") return parsed.wal_get;
@@ -380,10 +396,11 @@ Result<> check_from(const std::string& verb, const Globals& globals) {
     constexpr std::array<std::string_view, 7> kReaders{"info",   "log",     "resolve", "restore",
                                                        "verify", "wal-get", "repo"};
     if (globals.from.empty() && globals.key_path.empty()) return {};
-    if (std::find(kReaders.begin(), kReaders.end(), verb) == kReaders.end())
-        return usage(
-            fmt::format("{} does not read from a copy", verb),
-            "--from and --key-file are for info, log, resolve, restore, verify, repo and wal-get");
+    if (std::find(kReaders.begin(), kReaders.end(), verb) == kReaders.end() &&
+        !is_journal_verb(verb))
+        return usage(fmt::format("{} does not read from a copy", verb),
+                     "--from and --key-file are for info, log, resolve, restore, verify, repo, "
+                     "wal-get and the verbs of the journal");
     if (globals.from.empty() && verb != "repo")
         return usage("--key-file needs --from",
                      "--from file:///mnt/backup/walvault or s3://bucket/prefix");
@@ -443,13 +460,18 @@ Result<> check_together(const std::string& verb, const Parsed& parsed) {
 
 Result<CommandLine> after_parse(CLI::App& app, Parsed& parsed) {
     CLI::App* verb = chosen_verb(app);
-    if (parsed.version) return CommandLine{parsed.globals, VersionArguments{}};
+    if (parsed.version) {
+        WV_CHECK(check_output("version", parsed.globals.output, parsed.log));
+        return CommandLine{parsed.globals, VersionArguments{}};
+    }
     if (verb == nullptr)
         return usage("no verb was given",
                      "walvault --help lists them; walvault demo shows what it is about");
     std::string name = verb->get_name();
     if (name == "help") return help_for(app, parsed.help_verb);
     WV_CHECK(check_from(name, parsed.globals));
+    WV_CHECK(check_output(name, parsed.globals.output, parsed.log));
+    WV_CHECK(check_journal(name, parsed.journal, parsed.log));
     WV_CHECK(check_together(name, parsed));
     WV_TRY(VerbArguments arguments, arguments_of(name, parsed));
     return CommandLine{parsed.globals, std::move(arguments)};

@@ -20,7 +20,9 @@ using VerbArguments =
     std::variant<RunArguments, InitArguments, BackupArguments, StatusArguments, InfoArguments,
                  LogArguments, ResolveArguments, RestoreArguments, WalGetArguments, VerifyArguments,
                  ExpireArguments, PointArguments, KeyArguments, ConfigArguments, RepoArguments,
-                 CheckArguments, DetachArguments, DemoArguments, VersionArguments, HelpText>;
+                 CheckArguments, DetachArguments, DemoArguments, RowHistoryArguments,
+                 ChangesArguments, ShowArguments, RowsArguments, ExtractArguments, UndoArguments,
+                 FollowArguments, VersionArguments, HelpText>;
 
 struct CommandLine {
     Globals globals;

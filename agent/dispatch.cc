@@ -66,6 +66,13 @@ struct RunVerb {
     int operator()(const CheckArguments& a) const { return verb_check(globals, a); }
     int operator()(const DetachArguments& a) const { return verb_detach(globals, a); }
     int operator()(const DemoArguments& a) const { return verb_demo(globals, a); }
+    int operator()(const RowHistoryArguments& a) const { return verb_history(globals, a); }
+    int operator()(const ChangesArguments& a) const { return verb_changes(globals, a); }
+    int operator()(const ShowArguments& a) const { return verb_show(globals, a); }
+    int operator()(const RowsArguments& a) const { return verb_rows(globals, a); }
+    int operator()(const ExtractArguments& a) const { return verb_extract(globals, a); }
+    int operator()(const UndoArguments& a) const { return verb_undo(globals, a); }
+    int operator()(const FollowArguments& a) const { return verb_follow(globals, a); }
     int operator()(const VersionArguments&) const { return print_version(globals); }
     int operator()(const HelpText& help) const { return print(help.text); }
 };

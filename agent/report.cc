@@ -26,7 +26,7 @@ std::string labelled(const std::string& label, std::string_view text) {
 int report(const Globals& globals, const Error& error, std::optional<ExitCode> code) {
     ExitCode exit = code.value_or(exit_code_for(error));
     std::string text;
-    if (globals.output != Output::text) {
+    if (globals.output == Output::json || globals.output == Output::jsonl) {
         nlohmann::ordered_json body{{"code", to_string(error.code)},
                                     {"exit", static_cast<int>(exit)},
                                     {"message", error.message},

@@ -300,6 +300,7 @@ Result<> show(const Globals& globals, const LogArguments& arguments) {
 }  // namespace
 
 int verb_log(const Globals& globals, const LogArguments& arguments) {
+    if (!arguments.table.empty()) return log_of_table(globals, arguments);
     if (auto done = show(globals, arguments); !done) return report(globals, done.error());
     return kExitDone;
 }

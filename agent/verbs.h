@@ -14,7 +14,7 @@
 
 namespace walvault::agent {
 
-enum class Output { text, json, jsonl };
+enum class Output { text, json, jsonl, csv };  // csv: verbs of the journal alone
 enum class ProgressMode { automatic, tty, plain, json, none };
 enum class ColorMode { automatic, always, never };
 
@@ -64,6 +64,46 @@ struct LogArguments {
     std::vector<std::string> kinds;
     std::uint64_t min_rows = 0;
     std::uint64_t limit = 100;
+    // With a table the row journal is asked, of `database`; empty: the only one that is journaled.
+    std::string table, database;
+};
+// Of the row journal. Targets are texts in the grammar of docs/targets.md.
+struct RowHistoryArguments {
+    std::string table, database;
+    std::string key;  // column=value,…
+    std::string since, until;
+    std::uint64_t limit = 100;
+};
+struct ChangesArguments {
+    std::string table, database;
+    std::string since, until;
+    std::vector<std::string> kinds;
+    std::uint64_t limit = 100;
+};
+struct ShowArguments {
+    std::string transaction, database;
+    std::string since, until;  // where the number was used more than once
+};
+struct RowsArguments {
+    std::string table, database;
+    std::string at, before;          // one of them
+    std::vector<std::string> where;  // column=value
+    std::uint64_t limit = 0;         // 0: 100 for people, all for programs
+};
+struct ExtractArguments {
+    std::string table, database;
+    std::string at, before;
+    bool header = false;
+};
+struct UndoArguments {
+    std::string transaction, table, database;
+    std::string since, until;
+    bool without_triggers = false;
+};
+struct FollowArguments {
+    std::string table, database;
+    std::string from_lsn;
+    bool until_idle = false;
 };
 // Which history a target is looked for in; both empty: the one being followed, and what was before
 // it.
@@ -130,6 +170,15 @@ int verb_backup(const Globals&, const BackupArguments&);
 int verb_status(const Globals&, const StatusArguments&);
 int verb_info(const Globals&, const InfoArguments&);
 int verb_log(const Globals&, const LogArguments&);
+// What verb_log() does with a table.
+int log_of_table(const Globals&, const LogArguments&);
+int verb_history(const Globals&, const RowHistoryArguments&);
+int verb_changes(const Globals&, const ChangesArguments&);
+int verb_show(const Globals&, const ShowArguments&);
+int verb_rows(const Globals&, const RowsArguments&);
+int verb_extract(const Globals&, const ExtractArguments&);
+int verb_undo(const Globals&, const UndoArguments&);
+int verb_follow(const Globals&, const FollowArguments&);
 int verb_resolve(const Globals&, const ResolveArguments&);
 int verb_restore(const Globals&, const RestoreArguments&);
 int verb_wal_get(const Globals&, const WalGetArguments&);

@@ -7,14 +7,12 @@
 #include <rocksdb/table.h>
 #include <rocksdb/utilities/write_batch_with_index.h>
 
-#include <stdlib.h>
-
 #include <array>
-#include <cerrno>
 #include <filesystem>
 #include <vector>
 
 #include "base/invariant.h"
+#include "storage/private_directory.h"
 
 namespace walvault::storage {
 namespace {
@@ -105,38 +103,10 @@ struct Database {
     }
 };
 
-// A new directory that nobody else can look into; removed with everything in it when its store
-// goes.
-class ScratchDirectory {
-public:
-    static Result<std::unique_ptr<ScratchDirectory>> make(const std::string& parent) {
-        std::error_code code;
-        std::filesystem::create_directories(parent, code);
-        if (code) return fail(Errc::io, "make " + parent + ": " + code.message());
-        // Made with mode 0700, under a name that nobody could have taken before.
-        std::string path = parent + "/walvault-index-XXXXXX";
-        if (::mkdtemp(path.data()) == nullptr)
-            return fail(Errc::io, "make a directory in " + parent + ": " +
-                                      std::generic_category().message(errno));
-        return std::make_unique<ScratchDirectory>(std::move(path));
-    }
-    explicit ScratchDirectory(std::string path) : path_(std::move(path)) {}
-    const std::string& path() const { return path_; }
-    ~ScratchDirectory() {
-        std::error_code ignored;
-        if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
-    }
-    ScratchDirectory(const ScratchDirectory&) = delete;
-    ScratchDirectory& operator=(const ScratchDirectory&) = delete;
-
-private:
-    std::string path_;
-};
-
 class RocksStore final : public IndexStore {
 public:
     static Result<std::unique_ptr<RocksStore>> open(const std::string& directory, bool read_only);
-    void keep(std::unique_ptr<ScratchDirectory> scratch) { scratch_ = std::move(scratch); }
+    void keep(std::unique_ptr<PrivateDirectory> scratch) { scratch_ = std::move(scratch); }
 
     Result<std::optional<std::string>> get(Family family, const std::string& key) const override;
     void begin() override;
@@ -150,7 +120,7 @@ public:
 
 private:
     rocksdb::ColumnFamilyHandle* handle(Family family) const;
-    std::unique_ptr<ScratchDirectory> scratch_;  // goes after the database in it
+    std::unique_ptr<PrivateDirectory> scratch_;  // goes after the database in it
     std::unique_ptr<Database> state_ = std::make_unique<Database>();
 };
 
@@ -250,7 +220,7 @@ public:
         return RocksStore::open(directory, read_only);
     }
     Result<std::unique_ptr<IndexStore>> open_scratch(const std::string& parent) override {
-        WV_TRY(auto scratch, ScratchDirectory::make(parent));
+        WV_TRY(auto scratch, PrivateDirectory::make(parent, "walvault-index"));
         WV_TRY(auto store, RocksStore::open(scratch->path(), false));
         store->keep(std::move(scratch));
         return store;

@@ -160,5 +160,63 @@ TEST_CASE("A line for wal-get is recognised whatever else is wrong with it") {
     CHECK_FALSE(is_wal_get({"restore"}));
 }
 
+TEST_CASE("Verbs of the row journal take a table, a moment and a range") {
+    const auto rows = arguments_of<RowsArguments>(
+        {"rows", "shop.orders", "--before", "xid:7", "--where", "a=1", "--where", "b=2"});
+    CHECK(rows.table == "shop.orders");
+    CHECK(rows.before == "xid:7");
+    CHECK(rows.where == std::vector<std::string>{"a=1", "b=2"});
+    CHECK(rows.limit == 0);
+    const auto history = arguments_of<RowHistoryArguments>(
+        {"history", "t", "--key", "a=1,b=2", "--since", "1h", "--until", "lsn:0/1"});
+    CHECK(history.key == "a=1,b=2");
+    CHECK(history.limit == 100);
+    const auto log = arguments_of<LogArguments>(
+        {"log", "--table", "t", "--kind", "delete,truncate", "--database", "shop"});
+    CHECK(log.kinds == std::vector<std::string>{"delete", "truncate"});
+    CHECK(log.database == "shop");
+    CHECK(arguments_of<UndoArguments>({"undo", "xid:7", "--without-triggers"}).without_triggers);
+    CHECK(
+        arguments_of<FollowArguments>({"follow", "--from-lsn", "0/0", "--until-idle"}).until_idle);
+    CHECK(arguments_of<ChangesArguments>({"changes", "t", "-L", "3"}).limit == 3);
+    CHECK(arguments_of<ShowArguments>({"show", "xid:7"}).transaction == "xid:7");
+    CHECK(arguments_of<ExtractArguments>({"extract", "t", "--at", "latest"}).at == "latest");
+}
+
+TEST_CASE("What the verbs of the row journal need of one another is said") {
+    CHECK(message_of({"rows", "t"}).find("--at or --before") != std::string::npos);
+    CHECK(message_of({"extract", "t"}).find("--at or --before") != std::string::npos);
+    CHECK_FALSE(parse({"rows", "t", "--at", "latest", "--before", "latest"}));
+    CHECK_FALSE(parse({"undo"}));
+    CHECK_FALSE(parse({"undo", "--table", "t"}));
+    CHECK(parse({"undo", "--table", "t", "--since", "1h"}));
+    CHECK_FALSE(parse({"history", "t"}));
+    CHECK_FALSE(parse({"log", "--database", "shop"}));
+    CHECK(parse({"history", "t", "--key", "a=1", "--from", "file:///c", "--key-file", "/k"}));
+}
+
+TEST_CASE("CSV is for lists of the row journal, and refused by name elsewhere") {
+    for (std::vector<std::string> words : {std::vector<std::string>{"log", "--table", "t"},
+                                           {"changes", "t"},
+                                           {"show", "xid:7"},
+                                           {"history", "t", "--key", "a=1"},
+                                           {"rows", "t", "--at", "latest"},
+                                           {"extract", "t", "--at", "latest"}}) {
+        words.insert(words.end(), {"-o", "csv"});
+        CHECK_MESSAGE(parse(words), words.front());
+    }
+    for (std::vector<std::string> words : {std::vector<std::string>{"log"},
+                                           {"status"},
+                                           {"info"},
+                                           {"version"},
+                                           {"follow"},
+                                           {"undo", "xid:7"}}) {
+        words.insert(words.end(), {"-o", "csv"});
+        CHECK(message_of(words).find(words.front() + " does not answer in CSV") == 0);
+    }
+    CHECK_FALSE(parse({"extract", "t", "--at", "latest", "-o", "json"}));
+    CHECK_FALSE(parse({"follow", "-o", "json"}));
+}
+
 }  // namespace
 }  // namespace walvault::agent

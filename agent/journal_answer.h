@@ -1,0 +1,83 @@
+// What the verbs of the journal print: changes as records, lists in each form of -o, and the
+// commands that lead from an answer to an action.
+#pragma once
+
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "agent/journal_text.h"
+#include "agent/open_view.h"
+#include "agent/verbs.h"
+
+namespace walvault::agent {
+
+// A change that outlives the call that handed it out.
+struct ChangeRecord {
+    storage::JournalTransaction transaction;
+    JournalRecordKind kind{};
+    pb::JournalRelation relation = {};  // inserted, updated, deleted; truncated: the first one
+    RowChange change = {};
+    std::vector<std::string> truncated = {};  // names of tables
+    bool cascade = false, restart_identity = false;
+    std::string prefix = {}, content = {};  // of a message
+};
+// Errors: corrupt.
+Result<ChangeRecord> change_record(const storage::JournalTransaction& transaction,
+                                   const storage::JournalChange& change);
+
+// {"at","xid","commit_lsn","end_lsn","table","kind","key","old","new"} and, where there are such,
+// "old_unknown", "new_unchanged", "old_masked", "new_masked": names of columns.
+nlohmann::ordered_json change_json(const ChangeRecord& record);
+nlohmann::ordered_json transaction_json(const storage::JournalTransaction& transaction);
+// The row, and what happened to it, for a terminal.
+std::string record_row_text(const ChangeRecord& record);
+std::string record_change_text(const ChangeRecord& record);
+
+// A list of like records in JSON, JSON lines or CSV, written as they come. Not for text.
+class AnswerList {
+public:
+    struct Form {
+        std::string list;                  // its name in the document of -o json
+        std::string type;                  // of each line of -o jsonl
+        std::vector<std::string> columns;  // of -o csv: names of the records' members
+    };
+    // `head`: what -o json says before the list, and -o jsonl in its last line.
+    AnswerList(const Globals& globals, Form form, nlohmann::ordered_json head);
+    // False when nobody reads any more.
+    bool add(const nlohmann::ordered_json& record);
+    // A line of -o csv that is not made of a record's members.
+    bool add_csv(const std::vector<std::optional<std::string>>& fields);
+    // Errors: io when not all could be written.
+    Result<> finish(const nlohmann::ordered_json& tail);
+
+private:
+    bool put(const std::string& text);
+    const Globals& globals_;
+    Form form_;
+    nlohmann::ordered_json head_;
+    std::uint64_t count_ = 0;
+    bool failed_ = false;
+};
+
+// One line of JSON; bytes that are not UTF-8 are replaced.
+std::string json_line(const nlohmann::ordered_json& json);
+// Text to stdout. Errors: io.
+Result<> put_text(const std::string& text);
+
+// "walvault restore --before xid:N …" for transactions that a base backup precedes.
+class RestoreHints {
+public:
+    static Result<RestoreHints> make(const Globals& globals, OpenedView& opened);
+    std::optional<std::string> before(const storage::JournalTransaction& transaction) const;
+    // A line for people; empty where there is no such command.
+    std::string line(const storage::JournalTransaction& transaction) const;
+
+private:
+    std::vector<Window> windows_;
+    std::string source_;
+};
+
+}  // namespace walvault::agent

@@ -1,0 +1,200 @@
+#include "agent/undo_sql.h"
+
+#include <algorithm>
+#include <array>
+
+#include "agent/journal_text.h"
+
+namespace walvault::agent {
+namespace {
+
+using Kind = RowValue::Kind;
+
+// Types of pg_catalog whose "=" says that two values are the same, by their numbers, which are
+// fixed. Others, as json, point, or a domain over these, have no "=" or one that means less.
+constexpr std::array<std::uint32_t, 36> kComparable{
+    16,   17,   18,   19,   20,   21,   23,   24,   25,   26,   28,   650,
+    700,  701,  774,  790,  829,  869,  1042, 1043, 1082, 1083, 1114, 1184,
+    1266, 1560, 1562, 1700, 2202, 2205, 2206, 2950, 3802, 4089, 4096, 5069};
+
+std::string column_identifier(const pb::JournalRelation& relation, std::size_t column) {
+    return sql_identifier(relation.columns(static_cast<int>(column)).name());
+}
+
+std::string sql_value(const RowValue& value) {
+    return value.kind == Kind::null ? "NULL" : sql_literal(value.text);
+}
+
+// True where the column has the value. A NULL on the right needs no "=" of the type.
+std::string condition(const pb::JournalRelation& relation, std::size_t column,
+                      const RowValue& value, bool is_key) {
+    const std::string name = column_identifier(relation, column);
+    if (value.kind == Kind::null) return name + " IS NOT DISTINCT FROM NULL";
+    // Of an index: it has a "=", which finds the row by it.
+    if (is_key) return name + " = " + sql_literal(value.text);
+    const std::uint32_t type = relation.columns(static_cast<int>(column)).type_oid();
+    if (std::find(kComparable.begin(), kComparable.end(), type) != kComparable.end())
+        return name + " IS NOT DISTINCT FROM " + sql_literal(value.text);
+    // format() calls the type's output function, as pgoutput does; a cast to text may not.
+    return "(" + name + " IS DISTINCT FROM NULL AND pg_catalog.format('%s', " + name +
+           ") = " + sql_literal(value.text) + ")";
+}
+
+// Empty: the row cannot be told from others.
+std::string where_clause(const pb::JournalRelation& relation, const Row& row) {
+    const std::vector<std::uint32_t> key = key_columns(relation);
+    std::string conditions;
+    auto add = [&](std::size_t column, bool is_key) {
+        conditions +=
+            (conditions.empty() ? "" : " AND ") + condition(relation, column, row[column], is_key);
+    };
+    for (std::uint32_t column : key) {
+        if (!row[column].is_known()) return {};
+        add(column, true);
+    }
+    bool is_whole = true;
+    for (std::size_t column = 0; column < row.size(); ++column) {
+        if (std::find(key.begin(), key.end(), column) != key.end()) continue;
+        is_whole = is_whole && row[column].is_known();
+        if (row[column].is_known()) add(column, false);
+    }
+    if (!key.empty()) return conditions;
+    // Rows that are the same in everything: any one of them.
+    if (!is_whole || conditions.empty()) return {};
+    return "(tableoid, ctid) = (SELECT tableoid, ctid FROM " + sql_table(relation) + " WHERE " +
+           conditions + " LIMIT 1)";
+}
+
+std::string tag_for(const std::string& body) {
+    std::string tag = "$walvault$";
+    for (int i = 1; body.find(tag) != std::string::npos; ++i)
+        tag = "$walvault" + std::to_string(i) + "$";
+    return tag;
+}
+
+std::string guarded(const std::string& statement, JournalRecordKind kind,
+                    const pb::JournalRelation& relation, const Row& row, Xid xid) {
+    const std::string message = "'undo of the " + std::string(kind_name(kind)) +
+                                " of %s %s in transaction " + std::to_string(xid) +
+                                ": %s rows were hit, not 1'";
+    const std::string body =
+        "\n#variable_conflict use_column\nDECLARE hit_rows bigint;\nBEGIN\n  " + statement +
+        ";\n  GET DIAGNOSTICS hit_rows = ROW_COUNT;\n  IF hit_rows <> 1 THEN\n"
+        "    RAISE EXCEPTION USING MESSAGE = pg_catalog.format(" +
+        message + ", " + sql_literal(table_text(relation.schema(), relation.table())) + ", " +
+        sql_literal(key_text(relation, row)) +
+        ", hit_rows),\n      HINT = 'The row is not as that transaction left it; nothing is "
+        "changed "
+        "by this script.';\n  END IF;\nEND ";
+    const std::string tag = tag_for(body);
+    return "DO " + tag + body + tag + ";\n";
+}
+
+UndoStatement undo_insert(const pb::JournalRelation& relation, const Row& now, Xid xid) {
+    const std::string where = where_clause(relation, now);
+    if (where.empty()) return {.sql = "", .refusal = "the row cannot be told from others"};
+    return {.sql = guarded("DELETE FROM " + sql_table(relation) + " WHERE " + where,
+                           JournalRecordKind::inserted, relation, now, xid)};
+}
+
+UndoStatement undo_delete(const pb::JournalRelation& relation, const Row& before, Xid xid) {
+    UndoStatement undo;
+    std::string columns;
+    std::string values;
+    for (std::size_t i = 0; i < before.size(); ++i) {
+        if (before[i].kind == Kind::masked) {
+            undo.leaves_masked = true;
+            continue;
+        }
+        if (!before[i].is_known()) {
+            undo.refusal = "it is not known what was in column " + column_identifier(relation, i);
+            return undo;
+        }
+        columns += (columns.empty() ? "" : ", ") + column_identifier(relation, i);
+        values += (values.empty() ? "" : ", ") + sql_value(before[i]);
+    }
+    if (columns.empty()) {
+        undo.refusal = "no column of the row is known";
+        return undo;
+    }
+    undo.sql = guarded("INSERT INTO " + sql_table(relation) + " (" + columns +
+                           ") OVERRIDING SYSTEM VALUE VALUES (" + values + ")",
+                       JournalRecordKind::deleted, relation, before, xid);
+    return undo;
+}
+
+UndoStatement undo_update(const pb::JournalRelation& relation, const RowChange& change, Xid xid) {
+    UndoStatement undo;
+    std::string assignments;
+    for (std::size_t i = 0; i < change.now.size(); ++i) {
+        const RowValue before = i < change.before.size() ? change.before[i] : RowValue{};
+        const RowValue& now = change.now[i];
+        if (before == now || now.kind == Kind::unchanged || now.kind == Kind::unknown) continue;
+        if (before.kind == Kind::masked || now.kind == Kind::masked) {
+            undo.leaves_masked = true;
+            continue;
+        }
+        if (!before.is_known()) {
+            undo.refusal = "it is not known what was in column " + column_identifier(relation, i);
+            return undo;
+        }
+        assignments += (assignments.empty() ? "" : ", ") + column_identifier(relation, i) + " = " +
+                       sql_value(before);
+    }
+    if (assignments.empty()) return undo;
+    const std::string where = where_clause(relation, change.now);
+    if (where.empty()) {
+        undo.refusal = "the row cannot be told from others";
+        return undo;
+    }
+    undo.sql = guarded("UPDATE " + sql_table(relation) + " SET " + assignments + " WHERE " + where,
+                       JournalRecordKind::updated, relation, change.now, xid);
+    return undo;
+}
+
+}  // namespace
+
+std::string sql_identifier(std::string_view name) {
+    std::string quoted = "\"";
+    for (char c : name)
+        quoted += c == '"' ? std::string("\"\"") : std::string(1, c);
+    return quoted + '"';
+}
+
+std::string sql_literal(std::string_view text) {
+    std::string quoted = text.find('\\') == std::string_view::npos ? "'" : "E'";
+    for (char c : text) {
+        if (c == '\'' || c == '\\') quoted += c;
+        quoted += c;
+    }
+    return quoted + '\'';
+}
+
+std::string sql_table(const pb::JournalRelation& relation) {
+    return sql_identifier(relation.schema()) + "." + sql_identifier(relation.table());
+}
+
+UndoStatement undo_statement(JournalRecordKind kind, const pb::JournalRelation& relation,
+                             const RowChange& change, Xid xid) {
+    switch (kind) {
+        case JournalRecordKind::inserted:
+            return undo_insert(relation, change.now, xid);
+        case JournalRecordKind::updated:
+            return undo_update(relation, change, xid);
+        case JournalRecordKind::deleted:
+            return undo_delete(relation, change.before, xid);
+        default:
+            return {.sql = "", .refusal = "only changes of rows are undone"};
+    }
+}
+
+std::string undo_settings() {
+    return "SET LOCAL client_encoding = 'UTF8';\n"
+           "SET LOCAL DateStyle = 'ISO';\n"
+           "SET LOCAL IntervalStyle = 'postgres';\n"
+           "SET LOCAL extra_float_digits = 3;\n"
+           "SET LOCAL bytea_output = 'hex';\n"
+           "SET LOCAL TimeZone = 'UTC';\n";
+}
+
+}  // namespace walvault::agent

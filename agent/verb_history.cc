@@ -1,0 +1,254 @@
+#include <algorithm>
+#include <deque>
+#include <map>
+
+#include "agent/journal_answer.h"
+#include "agent/journal_set.h"
+#include "agent/render.h"
+#include "agent/row_versions.h"
+
+namespace walvault::agent {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using storage::JournalChange;
+using storage::JournalTransaction;
+
+struct Wanted {
+    JournalRange range = {};
+    NamedValues values = {};
+    std::uint64_t limit = 0;
+};
+
+// The newest versions; memory does not grow with the history.
+struct Found {
+    std::deque<RowVersion> versions;
+    bool more = false;
+    std::vector<std::string> notes;
+
+    void add(RowVersion version, const Wanted& wanted) {
+        if (wanted.range.is_before(version.transaction)) return;
+        versions.push_back(std::move(version));
+        if (versions.size() <= wanted.limit) return;
+        versions.pop_front();
+        more = true;
+    }
+};
+
+// What the row was at the begin of a stretch, where a snapshot tells.
+Result<> begin_with_snapshot(OpenedJournal& journal, const storage::JournalKey& key,
+                             const JournalStretch& stretch, RowVersions& versions) {
+    std::optional<Lsn> first;
+    storage::JournalQuery query{.from = stretch.from, .to = stretch.to};
+    storage::JournalSink sink;
+    sink.on_change = [&](const JournalTransaction& transaction, const JournalChange& change) {
+        if (change.kind != JournalRecordKind::inserted) first = transaction.end_lsn;
+        return Result<bool>(false);
+    };
+    WV_CHECK(journal.reader->read_key(key, query, sink));
+    // An insert tells by itself that there was no row.
+    if (!first) return {};
+    WV_TRY(auto snapshot, journal.reader->snapshot_at(key.table_oid, Lsn{first->value - 1}));
+    if (!snapshot || Lsn{snapshot->taken().lsn()} < stretch.from) return {};
+    return journal.reader->read_rows_of_key(
+        *snapshot, key, [&](const pb::JournalRelation& relation, ByteSpan tuple) -> Result<bool> {
+            WV_TRY(Row row, read_row(tuple));
+            versions.begin_with(relation, std::move(row));
+            return false;
+        });
+}
+
+storage::JournalQuery query_of(const JournalStretch& stretch, const Wanted& wanted) {
+    storage::JournalQuery query{.from = stretch.from, .to = stretch.to};
+    query.until = wanted.range.until;
+    return query;
+}
+
+Result<> find_by_key(OpenedJournal& journal, const storage::JournalKey& key, const Wanted& wanted,
+                     Found& found) {
+    RowVersions versions(key.columns);
+    const Lsn to = std::min(wanted.range.to, journal.record.whole_until_lsn);
+    // From the first on: what is not told in one change is looked up in those before it.
+    for (const auto& stretch : stretches_between(journal.gaps, Lsn{}, to)) {
+        versions.forget();
+        WV_CHECK(begin_with_snapshot(journal, key, stretch, versions));
+        storage::JournalSink sink;
+        sink.on_change = [&](const JournalTransaction& transaction,
+                             const JournalChange& change) -> Result<bool> {
+            WV_TRY(auto version, versions.add(transaction, change));
+            if (version) found.add(std::move(*version), wanted);
+            return true;
+        };
+        WV_CHECK(journal.reader->read_key(key, query_of(stretch, wanted), sink));
+    }
+    return {};
+}
+
+bool has_values(const pb::JournalRelation& relation, const Row& row, const NamedValues& values) {
+    for (const auto& [name, value] : values) {
+        bool fits = false;
+        for (std::size_t i = 0; i < row.size() && !fits; ++i)
+            fits =
+                relation.columns(static_cast<int>(i)).name() == name && row[i] == text_value(value);
+        if (!fits) return false;
+    }
+    return !row.empty();
+}
+
+// Without a key every change of the table is looked at.
+Result<> find_by_values(OpenedJournal& journal, std::uint32_t oid, const Wanted& wanted,
+                        Found& found) {
+    storage::JournalQuery query = wanted.range.query();
+    query.tables = {oid};
+    query.kinds = {JournalRecordKind::inserted, JournalRecordKind::updated,
+                   JournalRecordKind::deleted, JournalRecordKind::truncated};
+    storage::JournalSink sink;
+    sink.on_change = [&](const JournalTransaction& transaction,
+                         const JournalChange& change) -> Result<bool> {
+        RowVersion version{.transaction = transaction, .kind = change.kind};
+        if (change.kind == JournalRecordKind::truncated) {
+            if (!change.truncated.empty()) version.relation = *change.truncated.front();
+        } else {
+            version.relation = *change.relation;
+            WV_TRY(version.change, read_change(change));
+            if (!has_values(version.relation, version.change.before, wanted.values) &&
+                !has_values(version.relation, version.change.now, wanted.values))
+                return true;
+        }
+        found.add(std::move(version), wanted);
+        return true;
+    };
+    return read_between_gaps(journal, query, sink);
+}
+
+Result<> find_in(TablePlace& place, std::uint32_t oid, const Wanted& wanted, Found& found) {
+    WV_TRY(const pb::JournalRelation relation, latest_relation(*place.journal, oid));
+    const std::vector<std::uint32_t> key = key_columns(relation);
+    std::size_t of_key = 0;
+    for (const auto& [name, value] : wanted.values) {
+        WV_TRY(const std::uint32_t column, find_column(relation, name));
+        of_key += std::find(key.begin(), key.end(), column) != key.end() ? 1 : 0;
+    }
+    if (!key.empty() && of_key == wanted.values.size()) {
+        WV_TRY(auto values, key_values(relation, wanted.values));
+        return find_by_key(*place.journal, {oid, std::move(values)}, wanted, found);
+    }
+    found.notes.push_back(
+        key.empty() ? "the table has no key that the journal knows: every change of it was "
+                      "looked at for these values, which is slower"
+                    : "these are not the columns of the key: every change of the table was "
+                      "looked at, which is slower, and changes that tell only the key are "
+                      "not found");
+    return find_by_values(*place.journal, oid, wanted, found);
+}
+
+const char* kind_shown(const RowVersion& version) {
+    if (version.came) return "update, from another key";
+    if (version.went) return "update, to another key";
+    switch (version.kind) {
+        case JournalRecordKind::inserted:
+            return "insert";
+        case JournalRecordKind::deleted:
+            return "delete";
+        case JournalRecordKind::truncated:
+            return "truncate";
+        default:
+            return "update";
+    }
+}
+
+std::string change_of(const RowVersion& version) {
+    if (version.kind == JournalRecordKind::truncated && version.change.before.empty()) return "";
+    return change_text(version.relation, version.change);
+}
+
+std::string history_text(const OpenedView& opened, const Found& found, const RestoreHints& hints) {
+    std::string text;
+    if (found.versions.empty()) {
+        text = "No change of such a row is in the journal then.\n";
+    } else {
+        Table lines({"TIME (" + opened.zone + ")", "XID", "KIND", "CHANGE"},
+                    {Table::Align::left, Table::Align::right});
+        for (const RowVersion& version : found.versions)
+            lines.add_row({format_local(version.transaction.at, opened.zone, 6),
+                           std::to_string(version.transaction.xid), kind_shown(version),
+                           change_of(version)});
+        text = lines.text();
+    }
+    if (found.more) text += "There are earlier ones; raise -L or narrow the time.\n";
+    for (const std::string& note : found.notes)
+        text += "note: " + note + "\n";
+    Lsn told;
+    for (const RowVersion& version : found.versions) {
+        if (version.transaction.end_lsn == told) continue;
+        told = version.transaction.end_lsn;
+        text += hints.line(version.transaction);
+    }
+    return text;
+}
+
+Json version_json(const RowVersion& version, const RestoreHints& hints) {
+    ChangeRecord record{.transaction = version.transaction,
+                        .kind = version.kind,
+                        .relation = version.relation,
+                        .change = version.change};
+    if (version.kind == JournalRecordKind::truncated)
+        record.truncated = {table_text(version.relation.schema(), version.relation.table())};
+    Json json = change_json(record);
+    Json changed = Json::array();
+    for (std::size_t i = 0; i < version.change.now.size() && i < version.change.before.size(); ++i)
+        if (version.change.now[i] != version.change.before[i])
+            changed.push_back(version.relation.columns(static_cast<int>(i)).name());
+    json["changed"] = changed;
+    json["restore"] = nullptr;
+    if (auto command = hints.before(version.transaction)) json["restore"] = *command;
+    return json;
+}
+
+Result<Found> find(OpenedView& opened, std::vector<TablePlace>& places,
+                   const RowHistoryArguments& arguments) {
+    Wanted wanted{.limit = arguments.limit};
+    WV_TRY(wanted.values, parse_named_values(arguments.key));
+    WV_TRY(wanted.range, parse_range(opened, arguments.since, arguments.until, WallTime{}));
+    Found found;
+    for (TablePlace& place : places) {
+        for (const auto& table : place.tables)
+            WV_CHECK(find_in(place, table.oid, wanted, found));
+        for (const auto& gap : gaps_within(place.journal->gaps, wanted.range.from, wanted.range.to))
+            found.notes.push_back(gap_text(gap, opened.zone));
+    }
+    std::stable_sort(found.versions.begin(), found.versions.end(),
+                     [](const RowVersion& a, const RowVersion& b) {
+                         return a.transaction.end_lsn < b.transaction.end_lsn;
+                     });
+    return found;
+}
+
+Result<> show(const Globals& globals, const RowHistoryArguments& arguments) {
+    WV_TRY(OpenedView opened, open_view(globals));
+    WV_TRY(JournalSet set, open_journals(opened, arguments.database));
+    WV_TRY(auto places, find_table(set, arguments.table));
+    WV_TRY(const Found found, find(opened, places, arguments));
+    WV_TRY(const RestoreHints hints, RestoreHints::make(globals, opened));
+    if (globals.output == Output::text) return put_text(history_text(opened, found, hints));
+    AnswerList list(
+        globals,
+        {"versions",
+         "version",
+         {"at", "xid", "commit_lsn", "end_lsn", "table", "kind", "key", "old", "new", "changed"}},
+        {{"server", opened.cluster.name},
+         {"database", set.database},
+         {"table", places.front().text()}});
+    for (const RowVersion& version : found.versions)
+        list.add(version_json(version, hints));
+    return list.finish({{"more", found.more}, {"notes", found.notes}});
+}
+
+}  // namespace
+
+int verb_history(const Globals& globals, const RowHistoryArguments& arguments) {
+    if (auto done = show(globals, arguments); !done) return report(globals, done.error());
+    return kExitDone;
+}
+
+}  // namespace walvault::agent
