@@ -3,6 +3,12 @@
 #include "base/log.h"
 
 namespace walvault::agent {
+namespace {
+
+// How often the index is told what is synced, so that damage is told from a torn end.
+constexpr std::chrono::seconds kWitnessEvery{1};
+
+}  // namespace
 
 JournalPipeline::JournalPipeline(asio::any_io_executor executor, Threads threads,
                                  storage::Repository& repository, const Clock& clock,
@@ -52,7 +58,7 @@ Task<Result<>> JournalPipeline::open_tail(Journal& journal, Lsn start) {
 }
 
 void JournalPipeline::note_tail(const Journal& journal) {
-    synced_tails_[journal.tail->plan().path] = journal.tail->stored_bytes();
+    synced_tails_[journal.tail->plan().path] = journal.tail->synced_offset();
 }
 
 std::vector<Lsn> JournalPipeline::ends() const {
@@ -110,6 +116,20 @@ Task<Result<>> JournalPipeline::write(JournalCut cut) {
     // Another writer's claim ends this one: what it has synced may be behind what that one reads.
     WV_CO_CHECK(repository_.require_writer());
     stored_lsn_ = ends()[0];
+    co_return co_await note_synced();
+}
+
+Task<Result<>> JournalPipeline::note_synced() {
+    const SteadyTime now = clock_.steady_now();
+    if (now - last_witness_at_ < kWitnessEvery) co_return Result<>{};
+    last_witness_at_ = now;
+    for (const Journal& journal : journals_) {
+        auto note = [this, path = journal.tail->plan().path,
+                     synced = journal.tail->synced_frames()] {
+            return repository_.note_synced(path, synced);
+        };
+        WV_CO_CHECK(co_await run_on(threads_.store, std::move(note)));
+    }
     co_return Result<>{};
 }
 

@@ -78,6 +78,7 @@ private:
     Task<Result<>> write_quiet(Journal& journal, Lsn end_lsn);
     Task<Result<>> append_frame(Journal& journal, storage::SealedJournalFrame frame);
     Task<Result<>> sync(Journal& journal);
+    Task<Result<>> note_synced();
     Task<Result<>> open_tail(Journal& journal, Lsn start);
     Task<Result<>> turn_tail(Journal& journal);
     Task<Result<>> turn_if_due(Journal& journal);
@@ -102,6 +103,7 @@ private:
     std::map<std::string, std::uint64_t> synced_tails_;
     Lsn stored_lsn_;
     std::uint64_t stored_bytes_ = 0;
+    SteadyTime last_witness_at_{};
     bool writing_ = false;
     bool running_ = false;
     bool finishing_ = false;

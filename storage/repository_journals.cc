@@ -340,8 +340,18 @@ Result<std::vector<pb::SnapshotTaken>> Repository::last_snapshots(const Id16& jo
     return found;
 }
 
-// What a crash left: temporary files, tails that the ledger has ended or never knew, and packs that
-// it does not name. Their tails are there, or their snapshot does not count.
+// One without frames was not entered yet, and one that ends before its journal does was ended by
+// the ledger. Anything else stays where it is.
+Result<bool> Repository::State::is_leftover_journal_tail(const ObjectInfo& object) {
+    if (object.size_bytes <= kFileHeaderBytes) return true;
+    auto cipher = open_cipher(*store, object.name, keyring);
+    if (!cipher) return false;
+    WV_TRY(IndexJournal::End end, index->journals().end_of(cipher->header().history_id));
+    return end.lsn > cipher->header().start_lsn;
+}
+
+// What a crash left: temporary files, tails that the ledger has ended, and packs that it does not
+// name: of snapshots that do not count, and of tails that are still open.
 Result<> Repository::State::remove_journal_leftovers(const std::string& cluster) {
     const std::string directory = cluster + "/journal";
     auto entries = files.list(root + "/" + directory);
@@ -349,18 +359,24 @@ Result<> Repository::State::remove_journal_leftovers(const std::string& cluster)
     if (!entries) return fail(entries.error());
     WV_TRY(auto open, index->open_tails(pb::PACK_KIND_JOURNAL));
     WV_TRY(auto packs, index->journals().all_packs(cluster));
-    std::set<std::string> named;
+    std::set<std::string> named, journals_with_tails;
     for (const pb::PackInfo& pack : packs)
         named.insert(pack.path());
-    for (const OpenTail& tail : open)
+    for (const OpenTail& tail : open) {
         named.insert(tail.opened.path());
+        journals_with_tails.insert(to_hex(as_bytes(tail.opened.history_id())));
+    }
     bool removed = false;
     for (const FileInfo& entry : *entries) {
         const std::string path = directory + "/" + entry.name;
         bool leftover = entry.name.ends_with(".tmp");
-        if (entry.name.ends_with(".tail") || entry.name.ends_with(".pack")) {
+        if (entry.name.ends_with(".pack") && !named.contains(path)) {
             WV_TRY(bool condemned, index->retention().is_condemned(path));
-            leftover = !named.contains(path) && !condemned;
+            leftover = !condemned && (entry.name.ends_with(".rows.pack") ||
+                                      journals_with_tails.contains(entry.name.substr(0, 32)));
+        }
+        if (entry.name.ends_with(".tail") && !named.contains(path)) {
+            WV_TRY(leftover, is_leftover_journal_tail({path, entry.size_bytes}));
         }
         if (!leftover) continue;
         WV_CHECK(files.remove(root + "/" + path));
