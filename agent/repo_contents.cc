@@ -26,6 +26,8 @@ using Ledger = std::map<std::string, Known>;
 std::string kind_of(const pb::PackInfo& pack) {
     if (pack.path().ends_with(".tail")) return "tail";
     if (pack.kind() == pb::PACK_KIND_BASE) return "base";
+    if (pack.kind() == pb::PACK_KIND_JOURNAL) return "journal";
+    if (pack.kind() == pb::PACK_KIND_JOURNAL_ROWS) return "snapshot";
     return pack.kind() == pb::PACK_KIND_MANIFEST ? "manifest" : "wal";
 }
 

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "proto/frame_format.h"
+#include "storage/journal_end.h"
 #include "storage/offloader.h"
 #include "storage/pack_reader.h"
 #include "storage/repository_files.h"
@@ -60,10 +61,16 @@ Result<std::optional<std::uint64_t>> end_of_frame(ByteSpan bytes, std::uint64_t 
     const std::uint64_t stored = kFrameHeaderBytes + header->sealed_bytes;
     if (stored > rest.size()) return std::optional<std::uint64_t>();
     place.kind = header->kind;
-    place.end = place.start + (header->kind == FrameKind::quiet ? 0 : header->plain_bytes);
+    const bool journal = cipher.header().stream == StreamKind::journal;
+    const bool moves = !journal && header->kind != FrameKind::quiet;
+    place.end = place.start + (moves ? header->plain_bytes : 0);
     auto opened = cipher.unseal_into(place, rest.first(stored), plain);
     if (!opened && opened.error().code == Errc::corrupt) return std::optional<std::uint64_t>();
     if (!opened) return fail(opened.error());
+    if (journal) {
+        WV_TRY(Lsn end, storage::journal_end_behind(place.kind, plain, Lsn{place.start}));
+        place.end = end.value;
+    }
     ++place.frame_number;
     place.start = place.end;
     return std::optional(at + stored);

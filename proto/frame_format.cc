@@ -68,7 +68,7 @@ bool is_stream(std::uint8_t code) {
     return code >= code_of(StreamKind::wal) && code <= code_of(StreamKind::journal);
 }
 bool is_frame_kind(std::uint8_t code) {
-    return code >= code_of(FrameKind::content) && code <= code_of(FrameKind::footer);
+    return code >= code_of(FrameKind::content) && code <= code_of(FrameKind::keys);
 }
 bool is_codec(std::uint8_t code) { return code <= code_of(Codec::zstd); }
 

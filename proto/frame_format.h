@@ -15,8 +15,9 @@ inline constexpr std::uint8_t kFormatVersion = 1;
 enum class StreamKind : std::uint8_t { wal = 1, base = 2, manifest = 3, journal = 4 };
 enum class Suite : std::uint8_t { xchacha20_poly1305 = 1 };
 enum class Codec : std::uint8_t { stored = 0, zstd = 1 };
-// What a frame of a file is: the stream's own content, a proof that nothing happened, or the footer.
-enum class FrameKind : std::uint8_t { content = 1, quiet = 2, footer = 3 };
+// What a frame of a file is: the stream's own content, a proof that nothing happened, the footer, or
+// (journal) where keys occur.
+enum class FrameKind : std::uint8_t { content = 1, quiet = 2, footer = 3, keys = 4 };
 
 // At the start of every tail and pack. Plain, and authenticated by `tag` under the file's own key.
 struct FileHeader {
@@ -58,8 +59,10 @@ void encode_frame_header(const FrameHeader& header, std::span<std::byte, kFrameH
 // Errors: corrupt (magic, length above the cap, unknown kind or codec).
 Result<FrameHeader> decode_frame_header(ByteSpan bytes);
 
-// Where a frame stands. For WAL and quiet frames `start` and `end` are LSNs; for manifest frames and
-// footers both are zero; for base frames too, and the content id names the plain bytes.
+// Where a frame stands. For WAL and quiet frames `start` and `end` are LSNs; of a journal's both are
+// its end before the frame, since how far it reaches only its content says; for manifest frames,
+// key blocks and footers both are zero; for base frames too, and the content id names the plain
+// bytes.
 struct FramePlace {
     FrameKind kind = FrameKind::content;
     std::uint32_t frame_number = 0;

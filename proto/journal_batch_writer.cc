@@ -183,7 +183,9 @@ JournalBatch BatchWriter::cut() {
     std::vector<std::string_view> relations;
     for (const RelationRef& relation : relations_)
         relations.emplace_back(relation->bytes());
-    JournalBatch batch{.plain = join(relations, relation_bytes_, records_), .end_lsn = end_lsn_};
+    JournalBatch batch{.plain = join(relations, relation_bytes_, records_),
+                       .end_lsn = end_lsn_,
+                       .is_open = inside_.has_value()};
     forget_relations();
     records_.clear();
     end_lsn_ = {};
@@ -220,7 +222,7 @@ std::uint32_t BatchMerger::place_of(const std::string& relation) {
     return known->second;
 }
 
-Result<bool> BatchMerger::add(ByteSpan batch) {
+Result<bool> BatchMerger::add(ByteSpan batch, bool without_last) {
     if (!is_empty() && relation_bytes_ + records_.size() + batch.size() > kJournalBatchBytes)
         return false;
     WV_TRY(BatchReader reader, BatchReader::open(batch));
@@ -228,6 +230,7 @@ Result<bool> BatchMerger::add(ByteSpan batch) {
     for (std::string_view relation : reader.relation_bytes())
         places.push_back(place_of(std::string(relation)));
     JournalRecordView record;
+    std::size_t last_begin = 0;
     for (bool is_first = true;; is_first = false) {
         WV_TRY(bool more, reader.next(record));
         if (is_first && ends_inside_ != (more && record.goes_on))
@@ -238,10 +241,15 @@ Result<bool> BatchMerger::add(ByteSpan batch) {
         if (is_first && ends_inside_ && !records_.empty()) continue;  // goes on in this batch
         if (record.kind == JournalRecordKind::commit) end_lsn_ = record.end_lsn;
         const std::size_t at = records_.size();
+        if (record.kind == JournalRecordKind::begin) last_begin = at;
         append(records_, batch.subspan(record.offset, reader.offset() - record.offset));
         move_places(record, places, at);
     }
     ends_inside_ = reader.is_inside_transaction();
+    if (ends_inside_ && without_last) {
+        records_.resize(last_begin);
+        ends_inside_ = false;
+    }
     return true;
 }
 
@@ -263,7 +271,9 @@ void BatchMerger::move_places(const JournalRecordView& record,
 
 JournalBatch BatchMerger::take() {
     std::vector<std::string_view> relations(relations_.begin(), relations_.end());
-    JournalBatch batch{.plain = join(relations, relation_bytes_, records_), .end_lsn = end_lsn_};
+    JournalBatch batch{.plain = join(relations, relation_bytes_, records_),
+                       .end_lsn = end_lsn_,
+                       .is_open = ends_inside_};
     relations_.clear();
     places_.clear();
     relation_bytes_ = 4;

@@ -1,84 +1,26 @@
-// What a batch says of itself: counts for its frame's entry, and the keys of its rows.
 #include <algorithm>
 
 #include "proto/journal_format.h"
 
 namespace walvault {
 namespace {
-
 using Kind = JournalRecordKind;
-
-// Values of the key's columns; nothing where one of them is not told. `old` makes good for what the
-// new tuple leaves out as unchanged.
-Result<std::optional<std::vector<std::string_view>>> key_of(
-    const std::vector<std::uint32_t>& columns, ByteSpan tuple, ByteSpan old) {
-    WV_TRY(auto values, TupleReader::read(tuple));
-    std::vector<TupleValue> old_values;
-    if (!old.empty()) {
-        WV_TRY(old_values, TupleReader::read(old));
-    }
-    std::vector<std::string_view> key;
-    for (std::uint32_t column : columns) {
-        TupleValue value = column < values.size() ? values[column] : TupleValue{};
-        if (value.kind == TupleValue::Kind::unchanged && column < old_values.size())
-            value = old_values[column];
-        if (value.kind != TupleValue::Kind::text && value.kind != TupleValue::Kind::masked)
-            return std::optional<std::vector<std::string_view>>{};
-        key.push_back(value.text);
-    }
-    return std::optional<std::vector<std::string_view>>(std::move(key));
-}
-
 }  // namespace
 
-std::vector<std::uint32_t> key_columns(const pb::JournalRelation& relation) {
-    const bool by_identity = relation.identity() == pb::JournalRelation::INDEX;
-    std::vector<std::uint32_t> columns;
-    for (int i = 0; i < relation.columns_size(); ++i) {
-        const pb::JournalColumn& column = relation.columns(i);
-        if (by_identity ? column.is_identity() : column.is_primary_key())
-            columns.push_back(static_cast<std::uint32_t>(i));
-    }
-    return columns;
-}
-
-ByteBuffer encode_journal_key(std::uint32_t table_oid,
-                              const std::vector<std::string_view>& columns) {
-    ByteBuffer key;
-    append_le(key, table_oid);
-    for (std::string_view column : columns) {
-        append_le(key, static_cast<std::uint32_t>(column.size()));
-        append(key, as_bytes(column));
-    }
-    return key;
-}
-
-Result<> each_journal_key(const pb::JournalRelation& relation, const JournalRecordView& record,
-                          const std::function<void(ByteSpan)>& sink) {
-    const std::vector<std::uint32_t> columns = key_columns(relation);
-    if (columns.empty()) return {};
-    ByteBuffer before;
-    if (!record.old_tuple.empty()) {
-        WV_TRY(auto key, key_of(columns, record.old_tuple, {}));
-        if (key) before = encode_journal_key(relation.oid(), *key);
-        if (key) sink(before);
-    }
-    if (!record.new_tuple.empty()) {
-        WV_TRY(auto key, key_of(columns, record.new_tuple, record.old_tuple));
-        if (!key) return {};
-        const ByteBuffer now = encode_journal_key(relation.oid(), *key);
-        if (now != before) sink(now);
-    }
-    return {};
-}
-
 std::uint32_t JournalTables::number_of(const pb::JournalRelation& relation) {
-    auto [known, is_new] =
-        by_oid_.try_emplace(relation.oid(), static_cast<std::uint32_t>(tables_.size()));
-    if (is_new) tables_.emplace_back().set_oid(relation.oid());
+    return number_of(relation.oid(), relation.schema(), relation.table());
+}
+std::uint32_t JournalTables::number_of(const pb::JournalTable& table) {
+    return number_of(table.oid(), table.schema(), table.name());
+}
+
+std::uint32_t JournalTables::number_of(std::uint32_t oid, const std::string& schema,
+                                       const std::string& name) {
+    auto [known, is_new] = by_oid_.try_emplace(oid, static_cast<std::uint32_t>(tables_.size()));
+    if (is_new) tables_.emplace_back().set_oid(oid);
     pb::JournalTable& table = tables_[known->second];
-    if (table.schema() != relation.schema()) table.set_schema(relation.schema());
-    if (table.name() != relation.table()) table.set_name(relation.table());
+    if (table.schema() != schema) table.set_schema(schema);
+    if (table.name() != name) table.set_name(name);
     return known->second;
 }
 
@@ -102,6 +44,7 @@ public:
                     count(reader, relation, Kind::truncated);
                 break;
             case Kind::part:
+                facts_.frame.set_begins_row(!record.is_last_part());
                 if (record.is_last_part()) count(reader, record.relation, record.part_of);
                 break;
             default:

@@ -8,11 +8,9 @@
 
 #include <cstdint>
 #include <deque>
-#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -67,8 +65,9 @@ enum class JournalRecordKind : std::uint8_t {
 };
 
 struct JournalBatch {
-    ByteBuffer plain;  // at most kFramePlainBytesMax
-    Lsn end_lsn;       // end LSN of the last commit in it; zero: there is none
+    ByteBuffer plain;      // at most kFramePlainBytesMax
+    Lsn end_lsn;           // end LSN of the last commit in it; zero: there is none
+    bool is_open = false;  // it ends inside of a transaction
 };
 
 // Writes records into batches of about kJournalBatchBytes and cuts them by itself: whoever calls
@@ -234,29 +233,16 @@ private:
     std::uint16_t at_ = 0;
 };
 
-// Columns by which a row is told from others and found in a pack: those of the replica identity
-// where it is an index of its own (a delete has no others), else the primary key. Empty where there
-// is neither.
-std::vector<std::uint32_t> key_columns(const pb::JournalRelation& relation);
-
-// The bytes of a key that are hashed: u32 oid ‖ for each column u32 length ‖ text.
-ByteBuffer encode_journal_key(std::uint32_t table_oid,
-                              const std::vector<std::string_view>& columns);
-
-// Calls `sink` with the encoded key of each row that a change names: of an update that changes it,
-// both. Nothing for a row whose key is not known. `record`: inserted, updated, deleted or row.
-// Errors: corrupt.
-Result<> each_journal_key(const pb::JournalRelation& relation, const JournalRecordView& record,
-                          const std::function<void(ByteSpan)>& sink);
-
 // What a batch holds: the entry of its frame, but for its place. Tables are numbered by `tables`.
 class JournalTables {
 public:
     std::uint32_t number_of(const pb::JournalRelation& relation);
+    std::uint32_t number_of(const pb::JournalTable& table);
     // By their latest names.
     const std::vector<pb::JournalTable>& tables() const { return tables_; }
 
 private:
+    std::uint32_t number_of(std::uint32_t oid, const std::string& schema, const std::string& name);
     std::vector<pb::JournalTable> tables_;
     std::unordered_map<std::uint32_t, std::uint32_t> by_oid_;
 };
@@ -271,9 +257,10 @@ Result<BatchFacts> describe_batch(ByteSpan batch, JournalTables& tables);
 // kJournalBatchBytes. Relation versions stand in it once.
 class BatchMerger {
 public:
-    // False where it would get too large: then it was not taken. The first one always is. Errors:
+    // False where it would get too large: then it was not taken. The first one always is.
+    // `without_last`: the transaction that it ends inside of was given up, and is left out. Errors:
     // corrupt.
-    Result<bool> add(ByteSpan batch);
+    Result<bool> add(ByteSpan batch, bool without_last = false);
     bool is_empty() const { return relations_.empty() && records_.empty(); }
     // Begins anew.
     JournalBatch take();

@@ -6,9 +6,11 @@
 #include <map>
 
 #include "storage/index_chunks.h"
+#include "storage/index_journal.h"
 #include "storage/index_keys.h"
 #include "storage/index_retention.h"
 #include "storage/index_store.h"
+#include "storage/index_totals.h"
 #include "storage/repository_files.h"
 
 namespace walvault::storage {
@@ -24,16 +26,27 @@ Result<Message> parse(const std::string& value) {
     return message;
 }
 
+// Of a backup that was started and is not over.
+template <class Backup>
+std::string started_key(const Backup& backup) {
+    return "backup/" + backup.cluster() + "/" + backup.backup_id();
+}
+
+// Entries of versions without journals do not say.
+pb::PackKind kind_of(const pb::TailOpened& tail) {
+    return tail.kind() == pb::PACK_KIND_UNSPECIFIED ? pb::PACK_KIND_WAL : tail.kind();
+}
+
 constexpr const char* kWatermark = "watermark";
 constexpr const char* kGeneration = "generation";
 constexpr const char* kDamaged = "damaged";
 constexpr const char* kFormat = "format";
-constexpr const char* kFormatValue = "walvault index 6";
+constexpr const char* kFormatValue = "walvault index 7";
 
 class RocksIndex final : public Index {
 public:
     explicit RocksIndex(std::unique_ptr<IndexStore> store)
-        : store_(std::move(store)), retention_(*store_) {}
+        : store_(std::move(store)), retention_(*store_), journals_(*store_, retention_) {}
 
     Result<> require_format(bool create) {
         WV_TRY(auto format, store_->get(Family::state, kFormat));
@@ -81,6 +94,8 @@ public:
         store_->begin();
         if (pack.kind() == pb::PACK_KIND_WAL)
             put_marks(pack, footer);
+        else if (is_of_journal(pack.kind()))
+            journals_.put_tables(pack, footer);
         else
             WV_CHECK(put_late_base_pack(*store_, pack, footer));
         store_->remove(Family::state, "unread/" + pack.path());
@@ -120,10 +135,11 @@ public:
     Result<std::vector<pb::GapFound>> gaps(const std::string& cluster) override {
         return all<pb::GapFound>(Family::state, "gap/" + cluster + "/");
     }
-    Result<std::vector<OpenTail>> open_tails() override {
+    Result<std::vector<OpenTail>> open_tails(pb::PackKind kind) override {
         WV_TRY(auto opened, all<pb::TailOpened>(Family::state, "tail/"));
         std::vector<OpenTail> tails;
         for (pb::TailOpened& tail : opened) {
+            if (kind_of(tail) != kind) continue;
             WV_TRY(auto witness, store_->get(Family::state, "witness/" + tail.path()));
             std::uint32_t synced = 0;
             if (witness && witness->size() == 8)
@@ -256,12 +272,13 @@ public:
         WV_TRY(auto stored, all<pb::PackInfo>(Family::packs, ""));
         std::vector<pb::PackInfo> found;
         for (pb::PackInfo& pack : stored) {
-            if (pack.cluster() != cluster) continue;
+            if (pack.cluster() != cluster || is_of_journal(pack.kind())) continue;
             WV_TRY(bool hidden, retention_.hides(pack.path()));
             if (!hidden) found.push_back(std::move(pack));
         }
         return found;
     }
+    IndexJournal& journals() override { return journals_; }
     IndexRetention& retention() override { return retention_; }
     void freeze_retention() override { retention_frozen_ = true; }
     Result<Troubles> troubles(const std::string& cluster) override {
@@ -283,18 +300,7 @@ public:
         return troubles;
     }
     Result<RepositoryView::Totals> totals(const std::string& cluster) override {
-        WV_TRY(auto value, store_->get(Family::state, "totals/" + cluster));
-        RepositoryView::Totals totals;
-        if (!value) return totals;
-        ByteReader reader(as_bytes(*value));
-        totals.wal_plain_bytes = reader.le<std::uint64_t>();
-        totals.wal_stored_bytes = reader.le<std::uint64_t>();
-        totals.base_plain_bytes = reader.le<std::uint64_t>();
-        totals.base_stored_bytes = reader.le<std::uint64_t>();
-        totals.chunk_count = reader.le<std::uint64_t>();
-        totals.pack_count = reader.le<std::uint64_t>();
-        if (!reader.ok()) return fail(Errc::corrupt, "index: the totals cannot be read");
-        return totals;
+        return totals_of(*store_, cluster);
     }
 
 private:
@@ -357,8 +363,6 @@ private:
                           const Footers& footers);
     void put_wal_pack(const pb::PackInfo& pack, std::int64_t largest_at_us);
     void put_marks(const pb::PackInfo& pack, const pb::PackFooter& footer);
-    // `sign`: 1 or -1.
-    Result<> add_to_totals(const std::vector<const pb::PackInfo*>& packs, int sign);
     Result<> note_failed_backup(const std::string& cluster, std::int64_t at_us);
     Result<> note_verified(const pb::VerifyDone& done);
     void put_numbers(const std::string& key, std::initializer_list<std::uint64_t> numbers);
@@ -368,6 +372,7 @@ private:
 
     std::unique_ptr<IndexStore> store_;
     IndexRetention retention_;
+    IndexJournal journals_;
     bool retention_frozen_ = false;
 };
 
@@ -375,12 +380,10 @@ Result<> RocksIndex::apply_event(const pb::LedgerEntry& entry, const Footers& fo
     using Event = pb::LedgerEntry;
     if (is_of_retention(entry)) return apply_retention(entry, footers);
     switch (entry.event_case()) {
-        case Event::kWriterClaimed: {
-            std::string value;
-            append_number(value, entry.writer_claimed().generation());
-            store_->put(Family::state, kGeneration, value);
+        case Event::kWriterClaimed:
+            store_->put(Family::state, kGeneration,
+                        numbered_key("", entry.writer_claimed().generation()));
             return {};
-        }
         case Event::kClusterAdded:
             store_->put(Family::state, "cluster/" + entry.cluster_added().cluster(),
                         entry.cluster_added().SerializeAsString());
@@ -409,6 +412,11 @@ Result<> RocksIndex::apply_event(const pb::LedgerEntry& entry, const Footers& fo
                         numbered_key("gap/" + entry.gap_found().cluster() + "/", entry.sequence()),
                         entry.gap_found().SerializeAsString());
             return {};
+        case Event::kJournalOpened:
+            journals_.apply_opened(entry);
+            return {};
+        case Event::kJournalGap:
+            return journals_.apply_gap(entry);
         case Event::kTailOpened:
             store_->put(Family::state, "tail/" + entry.tail_opened().path(),
                         entry.tail_opened().SerializeAsString());
@@ -418,20 +426,17 @@ Result<> RocksIndex::apply_event(const pb::LedgerEntry& entry, const Footers& fo
         case Event::kPackClosed:
             return apply_closed(entry.pack_closed(), entry.sequence(), footers);
         case Event::kBackupStarted:
-            store_->put(Family::state,
-                        "backup/" + entry.backup_started().cluster() + "/" +
-                            entry.backup_started().backup_id(),
+            store_->put(Family::state, started_key(entry.backup_started()),
                         entry.backup_started().SerializeAsString());
             return {};
         case Event::kBackupFailed:
-            store_->remove(Family::state, "backup/" + entry.backup_failed().cluster() + "/" +
-                                              entry.backup_failed().backup_id());
+            store_->remove(Family::state, started_key(entry.backup_failed()));
             return note_failed_backup(entry.backup_failed().cluster(), entry.at_us());
         case Event::kVerifyDone:
             return note_verified(entry.verify_done());
         case Event::kBackupCompleted: {
             const pb::BackupInfo& backup = entry.backup_completed().backup();
-            store_->remove(Family::state, "backup/" + backup.cluster() + "/" + backup.backup_id());
+            store_->remove(Family::state, started_key(backup));
             store_->put(Family::backups, backup.cluster() + "/" + backup.backup_id(),
                         backup.SerializeAsString());
             return {};
@@ -452,7 +457,7 @@ Result<> RocksIndex::apply_retention(const pb::LedgerEntry& entry, const Footers
         std::vector<const pb::PackInfo*> packs;
         for (const pb::PackInfo& pack : gone)
             packs.push_back(&pack);
-        return add_to_totals(packs, -1);
+        return add_to_totals(*store_, packs, -1);
     }
     return retention_.apply_finished(entry.deletions_finished());
 }
@@ -460,9 +465,12 @@ Result<> RocksIndex::apply_retention(const pb::LedgerEntry& entry, const Footers
 Result<> RocksIndex::apply_abandoned(const pb::TailAbandoned& abandoned) {
     const std::string key = "tail/" + abandoned.path();
     WV_TRY(auto value, store_->get(Family::state, key));
-    if (value && abandoned.covered_until_us() != 0) {
+    if (value) {
         WV_TRY(auto opened, parse<pb::TailOpened>(*value));
-        WV_CHECK(put_covered(opened.history_id(), abandoned.covered_until_us()));
+        if (kind_of(opened) == pb::PACK_KIND_JOURNAL)
+            WV_CHECK(journals_.apply_abandoned(opened, abandoned));
+        else if (abandoned.covered_until_us() != 0)
+            WV_CHECK(put_covered(opened.history_id(), abandoned.covered_until_us()));
     }
     store_->remove(Family::state, key);
     store_->remove(Family::state, "witness/" + abandoned.path());
@@ -485,6 +493,7 @@ Result<> RocksIndex::apply_closed(const pb::PackClosed& closed, std::uint64_t se
     for (std::size_t i = 0; i < packs.size(); ++i) {
         if (footers[i]->frames_size() == 0 && packs[i]->frame_count() > 0)
             store_->put(Family::state, "unread/" + packs[i]->path(), packs[i]->SerializeAsString());
+        if (is_of_journal(packs[i]->kind())) continue;
         if (packs[i]->kind() != pb::PACK_KIND_WAL) {
             put_base_pack(*store_, *packs[i], *footers[i], sequence);
             continue;
@@ -497,15 +506,16 @@ Result<> RocksIndex::apply_closed(const pb::PackClosed& closed, std::uint64_t se
         put_marks(*packs[i], *footers[i]);
         covered = std::max(covered, packs[i]->summary().covered_until_us());
     }
+    if (is_of_journal(closed.pack().kind())) WV_CHECK(journals_.apply_closed(closed, footers));
     if (covered != 0) WV_CHECK(put_covered(packs.front()->history_id(), covered));
-    return add_to_totals(packs, 1);
+    return add_to_totals(*store_, packs, 1);
 }
 
 Result<> RocksIndex::apply_deleted(const pb::PackDeleted& deleted, std::uint64_t sequence,
                                    const Footers& footers) {
     WV_TRY(auto pack, retention_.apply_deleted(deleted, sequence, footers));
     if (!pack) return {};
-    return add_to_totals({&*pack}, -1);
+    return add_to_totals(*store_, {&*pack}, -1);
 }
 
 void RocksIndex::put_wal_pack(const pb::PackInfo& pack, std::int64_t largest_at_us) {
@@ -517,28 +527,6 @@ void RocksIndex::put_wal_pack(const pb::PackInfo& pack, std::int64_t largest_at_
 void RocksIndex::put_marks(const pb::PackInfo& pack, const pb::PackFooter& footer) {
     for (const pb::MarkEntry& mark : footer.marks())
         store_->put(Family::marks, mark_key(pack.history_id(), mark), mark.SerializeAsString());
-}
-
-Result<> RocksIndex::add_to_totals(const std::vector<const pb::PackInfo*>& packs, int sign) {
-    const auto signed_of = [sign](std::uint64_t number) { return sign > 0 ? number : 0 - number; };
-    std::map<std::string, RepositoryView::Totals> sums;
-    for (const pb::PackInfo* pack : packs) {
-        auto [of, is_new] = sums.try_emplace(pack->cluster());
-        if (is_new) {
-            WV_TRY(of->second, totals(pack->cluster()));
-        }
-        RepositoryView::Totals& sum = of->second;
-        bool wal = pack->kind() == pb::PACK_KIND_WAL;
-        (wal ? sum.wal_plain_bytes : sum.base_plain_bytes) += signed_of(pack->plain_bytes());
-        (wal ? sum.wal_stored_bytes : sum.base_stored_bytes) += signed_of(pack->stored_bytes());
-        if (pack->kind() == pb::PACK_KIND_BASE) sum.chunk_count += signed_of(pack->frame_count());
-        sum.pack_count += signed_of(1);
-    }
-    for (const auto& [cluster, sum] : sums)
-        put_numbers("totals/" + cluster,
-                    {sum.wal_plain_bytes, sum.wal_stored_bytes, sum.base_plain_bytes,
-                     sum.base_stored_bytes, sum.chunk_count, sum.pack_count});
-    return {};
 }
 
 Result<> RocksIndex::note_failed_backup(const std::string& cluster, std::int64_t at_us) {

@@ -45,6 +45,7 @@ struct Troubles {
 
 using Footers = std::vector<const pb::PackFooter*>;
 class IndexRetention;
+class IndexJournal;
 
 // Reads may be called from any thread; apply() and note_synced() by one at a time.
 class Index {
@@ -81,7 +82,8 @@ public:
     virtual Result<std::vector<ClusterRecord>> clusters() = 0;
     virtual Result<std::vector<pb::HistoryOpened>> histories(const std::string& cluster) = 0;
     virtual Result<std::vector<pb::GapFound>> gaps(const std::string& cluster) = 0;
-    virtual Result<std::vector<OpenTail>> open_tails() = 0;
+    // Of WAL, or of journals.
+    virtual Result<std::vector<OpenTail>> open_tails(pb::PackKind kind = pb::PACK_KIND_WAL) = 0;
     virtual Result<std::optional<pb::HistoryOpened>> history(const Id16& id) = 0;
     // The one opened or resumed last: the one being followed.
     virtual Result<std::optional<Id16>> current_history(const std::string& cluster) = 0;
@@ -109,11 +111,11 @@ public:
     virtual Result<std::vector<pb::MarkEntry>> marks(const Id16& history, std::int64_t since_us,
                                                      std::int64_t until_us) = 0;
     virtual Result<std::optional<ChunkPlace>> chunk(const Id32& content_id) = 0;
-    virtual Result<std::optional<pb::PackInfo>> pack(
-        const Id16& file_id) = 0;  // base and manifest packs
+    virtual Result<std::optional<pb::PackInfo>> pack(const Id16& file_id) = 0;  // all but WAL packs
     virtual Result<std::vector<pb::PackInfo>> base_packs(const std::string& cluster) = 0;
     // Condemned packs count until they are deleted.
     virtual Result<RepositoryView::Totals> totals(const std::string& cluster) = 0;
+    virtual IndexJournal& journals() = 0;
     // What retention has condemned and deleted. Packs that it condemned are left out by all of the
     // above but pack() and chunk(), which marks them.
     virtual IndexRetention& retention() = 0;

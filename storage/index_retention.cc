@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 
+#include "storage/index_journal.h"
 #include "storage/index_keys.h"
 
 namespace walvault::storage {
@@ -338,6 +339,7 @@ Result<std::optional<pb::PackInfo>> IndexRetention::apply_deleted(const pb::Pack
 Result<> IndexRetention::forget(const pb::PackInfo& pack, const Footers& footers) {
     store_.remove(Family::state, kFate + pack.path());
     store_.remove(Family::state, "unread/" + pack.path());
+    if (is_of_journal(pack.kind())) return IndexJournal(store_, *this).forget(pack);
     return pack.kind() == pb::PACK_KIND_WAL ? remove_wal(pack) : remove_chunks(pack, footers);
 }
 

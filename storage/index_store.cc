@@ -18,7 +18,7 @@ namespace walvault::storage {
 namespace {
 
 constexpr std::array<const char*, static_cast<std::size_t>(Family::count)> kNames{
-    "default", "wal", "clock", "marks", "chunks", "packs", "backups"};
+    "default", "wal", "clock", "marks", "chunks", "packs", "backups", "journal"};
 
 Error error_of(const rocksdb::Status& status, std::string_view doing) {
     Errc code = Errc::io;

@@ -14,7 +14,17 @@ class Iterator;
 
 namespace walvault::storage {
 
-enum class Family : std::size_t { state, wal, clock, marks, chunks, packs, backups, count };
+enum class Family : std::size_t {
+    state,
+    wal,
+    clock,
+    marks,
+    chunks,
+    packs,
+    backups,
+    journal,
+    count
+};
 
 class IndexStore {
 public:

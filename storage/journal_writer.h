@@ -33,6 +33,8 @@ struct JournalFramePlan {
 struct SealedJournalFrame {
     JournalFramePlan plan;
     ByteBuffer bytes;
+    pb::FrameEntry entry;  // of a batch; its tables numbered as in `tables`
+    std::vector<pb::JournalTable> tables;
 };
 // Errors: corrupt for a batch that is none.
 Result<SealedJournalFrame> seal_batch(JournalFramePlan plan, const JournalBatch& batch, int level);
@@ -60,7 +62,9 @@ public:
     Lsn planned_end_lsn() const { return planned_end_lsn_; }
     Lsn end_lsn() const { return synced_end_lsn_; }  // synced up to here
     std::uint32_t synced_frames() const { return synced_frames_; }
+    std::uint64_t synced_offset() const { return synced_offset_; }  // in the file, for tiers
     std::uint64_t stored_bytes() const { return tail_->end_offset(); }
+    // To be closed before it has kPackFramesMax.
     std::uint32_t frame_count() const { return appended_frames_; }
     // The last batch planned ends inside a transaction: not to be closed now, unless that is given
     // up.
@@ -76,7 +80,12 @@ private:
     std::uint32_t planned_frames_ = 0;
     std::uint32_t appended_frames_ = 0;
     std::uint32_t synced_frames_ = 0;
+    std::uint64_t synced_offset_ = 0;
     bool is_inside_ = false;
+    std::int64_t appended_covered_us_ = 0;
+    std::int64_t synced_covered_us_ = 0;
+    JournalTables tables_;
+    pb::PackFooter footer_;  // of the batches appended
 };
 
 // A tail of a journal as it is on disk: a footer that tells its frames, as a pack's does.
@@ -108,8 +117,9 @@ public:
     // io, no_space.
     Result<> run();
 
+    Plan& plan() { return *plan_; }
+
 private:
-    friend class Repository;
     std::unique_ptr<Plan> plan_;
 };
 
@@ -126,8 +136,9 @@ public:
     std::uint64_t row_count() const;
     std::uint64_t stored_bytes() const;
 
+    Plan& plan() { return *plan_; }
+
 private:
-    friend class Repository;
     std::unique_ptr<Plan> plan_;
 };
 

@@ -106,6 +106,12 @@ std::size_t whole_frames(ByteSpan bytes, std::uint64_t offset) {
     return std::min(end, bytes.size());
 }
 
+// By its name: "main/journal/…".
+bool is_journal_name(std::string_view name) {
+    const std::size_t slash = name.find('/');
+    return slash != std::string_view::npos && name.substr(slash).starts_with("/journal/");
+}
+
 // Without the packs that it needs.
 PendingEntry pending_of(const LedgerRecord& record, const std::string& place) {
     const pb::LedgerEntry& entry = record.entry;
@@ -120,7 +126,7 @@ PendingEntry pending_of(const LedgerRecord& record, const std::string& place) {
     if (entry.has_tail_abandoned()) pending.ends_tail = entry.tail_abandoned().path();
     if (entry.has_pack_deleted() && entry.pack_deleted().place() == place)
         pending.deletes = entry.pack_deleted().path();
-    pending.is_gap = entry.has_gap_found();
+    pending.is_gap = entry.has_gap_found() || entry.has_journal_gap();
     return pending;
 }
 
@@ -169,10 +175,12 @@ private:
         }
     }
 
-    // A tail is opened there after all WAL before it.
+    // A tail is opened there after all WAL before it. Nobody waits for a journal.
     bool has_all_wal() const {
-        return !snapshot_.tails.empty() &&
+        const auto is_wal = [](const auto& synced) { return !is_journal_name(synced.first); };
+        return std::ranges::any_of(snapshot_.tails, is_wal) &&
                std::ranges::all_of(snapshot_.tails, [&](const auto& synced) {
+                   if (!is_wal(synced)) return true;
                    auto there = state_.tails.find(synced.first);
                    return there != state_.tails.end() && there->second.end_offset >= synced.second;
                });

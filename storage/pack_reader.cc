@@ -1,9 +1,9 @@
 #include "storage/pack_reader.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "proto/server_version.h"
+#include "storage/tail_scan.h"
 
 namespace walvault::storage {
 namespace {
@@ -78,6 +78,7 @@ FramePlace PackReader::place_of(const pb::FrameEntry& entry, StreamKind stream) 
         place.start = entry.start_lsn();
         place.end = entry.start_lsn() + entry.plain_bytes();
     }
+    if (stream == StreamKind::journal) place.start = place.end = entry.start_lsn();
     if (entry.content_id().size() == place.content_id.size())
         std::ranges::copy(as_bytes(entry.content_id()), place.content_id.begin());
     return place;
@@ -104,6 +105,18 @@ Result<> PackReader::read_frame(ObjectStore& store, int index, ByteBuffer& plain
     return unseal_frame(index, sealed, plain);
 }
 
+Result<> PackReader::read_keys(ObjectStore& store, int index, ByteBuffer& plain) const {
+    const pb::KeyBlock& block = footer_.key_blocks(index);
+    const std::string name = path_ + ", key block " + std::to_string(index);
+    WV_TRY(ByteBuffer sealed, store.get(path_, block.offset(), block.stored_bytes()));
+    if (sealed.size() != block.stored_bytes() || sealed.size() < kTagBytes ||
+        std::string_view(block.tag()) != as_text(ByteSpan(sealed).last(kTagBytes)))
+        return fail(Errc::corrupt, name + " is not the one the footer names");
+    FramePlace place{.kind = FrameKind::keys, .frame_number = block.frame_number()};
+    auto unsealed = cipher_.unseal_into(place, sealed, plain);
+    return unsealed ? unsealed : fail_while(name, unsealed.error());
+}
+
 Result<> PackReader::read_frames(ObjectStore& store, int first, int last, ByteBuffer& plain) const {
     plain.clear();
     if (first == last) return {};
@@ -125,191 +138,61 @@ Result<> PackReader::read_frames(ObjectStore& store, int first, int last, ByteBu
 
 namespace {
 
-// Reads an object forward through one buffer, so that a tail of small frames is not a read each.
-class ForwardReader {
+class WalTailScan final : public TailScan {
 public:
-    ForwardReader(ObjectStore& store, const std::string& path, std::uint64_t size)
-        : store_(store), path_(path), size_(size) {}
-    // A view of `length` bytes at `offset`, shorter at the end; valid until the next call.
-    Result<ByteSpan> view(std::uint64_t offset, std::uint64_t length) {
-        length = std::min(length, size_ - std::min(offset, size_));
-        if (offset < start_ || offset + length > start_ + buffer_.size()) {
-            constexpr std::uint64_t kAheadBytes = 4 << 20;
-            WV_TRY(buffer_, store_.get(path_, offset, std::max(length, kAheadBytes)));
-            start_ = offset;
-        }
-        return ByteSpan(buffer_).subspan(offset - start_,
-                                         std::min<std::uint64_t>(length, buffer_.size()));
+    WalTailScan(ObjectStore& store, std::string path, FileCipher cipher, std::uint64_t size,
+                WalTracker tracker)
+        : TailScan(store, std::move(path), std::move(cipher), size, "WAL"),
+          tracker_(std::move(tracker)) {}
+
+    Result<ScannedTail> scan(std::uint32_t witness, Lsn reached) {
+        WV_CHECK(run(witness, reached));
+        ScannedTail tail;
+        tail.header = cipher().header();
+        tail.end_lsn = end_lsn_;
+        tail.summary = summary_;
+        tail.largest_at_us = tracker_.largest_at_us();
+        tail.frame_count = frame_number();
+        tail.synced_frames = synced_frames();
+        tail.torn_bytes = torn_bytes();
+        tail.damage = std::move(damage_);
+        tail.reader = take_reader();
+        return tail;
     }
 
 private:
-    ObjectStore& store_;
-    const std::string& path_;
-    std::uint64_t size_;
-    std::uint64_t start_ = 0;
-    ByteBuffer buffer_;
-};
-
-class TailScan {
-public:
-    TailScan(ObjectStore& store, std::string path, FileCipher cipher, std::uint64_t size,
-             WalTracker tracker)
-        : path_(std::move(path)),
-          cipher_(std::move(cipher)),
-          size_(size),
-          forward_(store, path_, size),
-          tracker_(std::move(tracker)) {
-        end_lsn_ = cipher_.header().start_lsn;
+    Lsn frame_end(const FrameHeader& header) const override {
+        return end_lsn_ + (header.kind == FrameKind::quiet ? 0 : header.plain_bytes);
     }
 
-    Result<ScannedTail> run(std::uint32_t witness, Lsn reached) {
-        synced_frames_ = witness;
-        while (offset_ < size_) {
-            auto taken = take_frame();
-            if (taken && *taken == Step::footer) break;
-            if (taken) continue;
-            if (taken.error().code != Errc::corrupt) return fail(taken.error());
-            WV_TRY(const bool ahead, only_zeros_follow());
-            if (ahead && !damage_) break;
-            if (!damage_) WV_CHECK(look_behind(taken.error()));
-            torn_bytes_ = size_ - offset_;
-            break;
-        }
-        if (!damage_ && frame_number_ < synced_frames_)
-            damage_ = Error{Errc::corrupt, path_ + " ends after " + std::to_string(frame_number_) +
-                                               " frames, but " + std::to_string(synced_frames_) +
-                                               " were synced: WAL from " + to_string(end_lsn_) +
-                                               " on is lost"};
-        if (!damage_ && end_lsn_ < reached)
-            damage_ = Error{Errc::corrupt, path_ + " ends at " + to_string(end_lsn_) +
-                                               ", but WAL up to " + to_string(reached) +
-                                               " was synced before the next tail began"};
-        return finish();
-    }
-
-private:
-    enum class Step { frame, footer };
-
-    Result<Step> take_frame() {
-        WV_TRY(ByteSpan head, forward_.view(offset_, kFrameHeaderBytes));
-        WV_TRY(FrameHeader header, decode_frame_header(head));
-        if (header.kind == FrameKind::footer) return Step::footer;
-        std::uint64_t stored = kFrameHeaderBytes + header.sealed_bytes;
-        WV_TRY(ByteSpan sealed, forward_.view(offset_, stored));
-        if (sealed.size() != stored)
-            return fail(Errc::corrupt,
-                        path_ + ": the file ends inside frame " + std::to_string(frame_number_));
-        bool quiet = header.kind == FrameKind::quiet;
-        FramePlace place{.kind = header.kind,
-                         .frame_number = frame_number_,
-                         .start = end_lsn_.value,
-                         .end = end_lsn_.value + (quiet ? 0 : header.plain_bytes)};
-        WV_CHECK(cipher_.unseal_into(place, sealed, plain_));
-        synced_frames_ = std::max(synced_frames_, header.synced_frames);
-        if (quiet)
-            WV_CHECK(take_quiet());
-        else
-            WV_CHECK(take_wal(sealed));
-        offset_ += stored;
-        ++frame_number_;
-        return Step::frame;
-    }
-
-    Result<> take_quiet() {
-        if (plain_.size() != 8)
-            return fail(Errc::corrupt, path_ + ": a quiet frame of another length than 8");
-        std::int64_t until = load_le<std::int64_t>(plain_.data());
+    Result<> take_quiet(ByteSpan plain) override {
+        if (plain.size() != 8)
+            return fail(Errc::corrupt, path() + ": a quiet frame of another length than 8");
+        std::int64_t until = load_le<std::int64_t>(plain.data());
         summary_.set_covered_until_us(std::max(summary_.covered_until_us(), until));
         return {};
     }
 
-    Result<> take_wal(ByteSpan sealed) {
-        if (auto fed = tracker_.feed(plain_); !fed) {
+    Result<> take_content(ByteSpan plain, pb::FrameEntry entry) override {
+        if (auto fed = tracker_.feed(plain); !fed) {
             // Nobody but the writer can have sealed it: this is not what a crash leaves.
             damage_ = Error{Errc::corrupt,
-                            path_ + ": frame " + std::to_string(frame_number_) +
+                            path() + ": frame " + std::to_string(frame_number()) +
                                 " is authentic and its WAL is not: " + fed.error().message};
             return fed;
         }
         FrameNotes notes = tracker_.take_frame();
-        pb::FrameEntry entry;
-        entry.set_frame_number(frame_number_);
-        entry.set_offset(offset_);
-        entry.set_stored_bytes(static_cast<std::uint32_t>(sealed.size()));
-        entry.set_plain_bytes(static_cast<std::uint32_t>(plain_.size()));
-        entry.set_start_lsn(end_lsn_.value);
         entry.set_record_start_lsn(notes.record_start_lsn.value);
-        entry.set_tag(std::string(as_text(sealed.last(kTagBytes))));
         merge_summary(summary_, notes.summary);
         *entry.mutable_summary() = std::move(notes.summary);
         *footer_.add_frames() = std::move(entry);
         for (pb::MarkEntry& mark : notes.marks)
             *footer_.add_marks() = std::move(mark);
-        end_lsn_ = end_lsn_ + plain_.size();
+        end_lsn_ = end_lsn_ + plain.size();
         return {};
     }
 
-    // Space that the writer wrote ahead.
-    Result<bool> only_zeros_follow() {
-        constexpr std::uint64_t kPieceBytes = 64 << 10;
-        for (std::uint64_t at = offset_; at < size_;) {
-            WV_TRY(ByteSpan piece, forward_.view(at, kPieceBytes));
-            if (piece.empty()) break;  // cut off meanwhile
-            const bool zeros = piece[0] == std::byte{} &&
-                               std::memcmp(piece.data(), piece.data() + 1, piece.size() - 1) == 0;
-            if (!zeros) return false;
-            at += piece.size();
-        }
-        return true;
-    }
-
-    // A frame that does not check is the torn end of a crash unless a whole frame behind it says
-    // that this one had been synced.
-    Result<> look_behind(const Error& error) {
-        for (std::uint64_t at = offset_ + 1; at + kFrameHeaderBytes <= size_; ++at) {
-            WV_TRY(ByteSpan head, forward_.view(at, kFrameHeaderBytes));
-            if (head.size() < kFrameHeaderBytes) break;
-            if (head[0] != std::byte{'W'} || head[1] != std::byte{'V'}) continue;
-            auto header = decode_frame_header(head);
-            if (!header || header->synced_frames <= frame_number_) continue;
-            if (!cipher_.vouches_for(*header)) continue;
-            damage_ = Error{Errc::corrupt, path_ + ": frame " + std::to_string(frame_number_) +
-                                               " (WAL from " + to_string(end_lsn_) +
-                                               ") is damaged: " + error.message};
-            break;
-        }
-        return {};
-    }
-
-    Result<ScannedTail> finish() {
-        ScannedTail tail;
-        tail.header = cipher_.header();
-        tail.end_lsn = end_lsn_;
-        tail.summary = summary_;
-        tail.largest_at_us = tracker_.largest_at_us();
-        tail.frame_count = frame_number_;
-        tail.synced_frames = synced_frames_;
-        tail.torn_bytes = torn_bytes_;
-        tail.damage = std::move(damage_);
-        footer_.set_format_version(kFormatVersion);
-        tail.reader =
-            std::make_shared<const PackReader>(path_, std::move(cipher_), std::move(footer_));
-        return tail;
-    }
-
-    std::string path_;
-    FileCipher cipher_;
-    std::uint64_t size_;
-    ForwardReader forward_;
     WalTracker tracker_;
-    std::uint64_t offset_ = kFileHeaderBytes;
-    std::uint32_t frame_number_ = 0;
-    std::uint32_t synced_frames_ = 0;
-    std::uint64_t torn_bytes_ = 0;
-    std::optional<Error> damage_;
-    Lsn end_lsn_;
-    ByteBuffer plain_;
-    pb::PackFooter footer_;
     pb::WalSummary summary_;
 };
 
@@ -327,8 +210,8 @@ Result<ScannedTail> scan_tail(ObjectStore& store, const std::string& path, const
     WV_TRY(WalTracker tracker, WalTracker::open(decoding, options.decode_from,
                                                 options.largest_at_us, header.start_lsn));
     if (options.prime) WV_CHECK(options.prime(tracker));
-    TailScan scan(store, path, std::move(cipher), info.size_bytes, std::move(tracker));
-    return scan.run(synced_frames_witness, options.reached_lsn);
+    WalTailScan scan(store, path, std::move(cipher), info.size_bytes, std::move(tracker));
+    return scan.scan(synced_frames_witness, options.reached_lsn);
 }
 
 }  // namespace walvault::storage

@@ -63,19 +63,29 @@ PackWriter::~PackWriter() {
 }
 
 Result<> PackWriter::append(ByteSpan sealed_frame, pb::FrameEntry entry) {
-    WV_CHECK(file_->write(sealed_frame));
     entry.set_offset(end_offset_);
     entry.set_stored_bytes(static_cast<std::uint32_t>(sealed_frame.size()));
     entry.set_tag(tag_of(sealed_frame));
     plain_bytes_ += entry.plain_bytes();
     *footer_.add_frames() = std::move(entry);
-    end_offset_ += sealed_frame.size();
-    unsynced_bytes_ += sealed_frame.size();
-    if (unsynced_bytes_ >= kSyncEveryBytes) {
-        unsynced_bytes_ = 0;
-        WV_CHECK(file_->sync_data());
-    }
-    return {};
+    return write(sealed_frame);
+}
+
+Result<> PackWriter::append_keys(ByteSpan sealed_frame, pb::KeyBlock block) {
+    block.set_offset(end_offset_);
+    block.set_stored_bytes(static_cast<std::uint32_t>(sealed_frame.size()));
+    block.set_tag(tag_of(sealed_frame));
+    *footer_.add_key_blocks() = std::move(block);
+    return write(sealed_frame);
+}
+
+Result<> PackWriter::write(ByteSpan bytes) {
+    WV_CHECK(file_->write(bytes));
+    end_offset_ += bytes.size();
+    unsynced_bytes_ += bytes.size();
+    if (unsynced_bytes_ < kSyncEveryBytes) return {};
+    unsynced_bytes_ = 0;
+    return file_->sync_data();
 }
 
 void PackWriter::add_marks(const std::vector<pb::MarkEntry>& marks) {

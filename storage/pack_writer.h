@@ -42,13 +42,18 @@ public:
     const std::string& path() const { return path_; }
     // Number for the next frame, where frames are sealed one after another.
     std::uint32_t next_frame_number() const {
-        return static_cast<std::uint32_t>(footer_.frames_size());
+        return static_cast<std::uint32_t>(footer_.frames_size() + footer_.key_blocks_size());
     }
     std::uint64_t end_offset() const { return end_offset_; }
 
     // `entry` has what is known of the frame, its number too; offset, stored length and tag are
     // filled in here. Numbers may come in any order and are not repeated.
     Result<> append(ByteSpan sealed_frame, pb::FrameEntry entry);
+    // Of a journal: a key block, between content frames or behind them. As append().
+    Result<> append_keys(ByteSpan sealed_frame, pb::KeyBlock block);
+    void set_tables(const std::vector<pb::JournalTable>& tables) {
+        footer_.mutable_tables()->Assign(tables.begin(), tables.end());
+    }
     void set_covered_until_us(std::int64_t until_us) { footer_.set_covered_until_us(until_us); }
     void add_marks(const std::vector<pb::MarkEntry>& marks);
 
@@ -59,6 +64,7 @@ public:
     const pb::PackFooter& footer() const { return footer_; }
 
 private:
+    Result<> write(ByteSpan bytes);
     PackWriter(FileSystem& files, std::string root, std::string path, FileCipher cipher)
         : files_(files),
           root_(std::move(root)),

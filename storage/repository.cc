@@ -165,12 +165,17 @@ Result<> Repository::State::open_index() {
 }
 
 Result<> Repository::State::ensure_keys() {
+    return make_keys(
+        {{pb::KEY_PURPOSE_WAL, ""}, {pb::KEY_PURPOSE_BASE, ""}, {pb::KEY_PURPOSE_MANIFEST, ""}});
+}
+
+Result<> Repository::State::make_keys(
+    const std::vector<std::pair<pb::KeyPurpose, std::string>>& wanted) {
     std::vector<const DataKey*> made;
-    for (pb::KeyPurpose purpose :
-         {pb::KEY_PURPOSE_WAL, pb::KEY_PURPOSE_BASE, pb::KEY_PURPOSE_MANIFEST}) {
-        const DataKey* current = keyring.current(purpose);
+    for (const auto& [purpose, data_class] : wanted) {
+        const DataKey* current = keyring.current(purpose, data_class);
         if (current == nullptr || current->made_at + kKeySlice < clock.now())
-            made.push_back(&keyring.add(purpose, {}, clock.now()));
+            made.push_back(&keyring.add(purpose, data_class, clock.now()));
     }
     if (made.empty()) return {};
     WV_CHECK(write_keyring(*store, keyring, master));
@@ -178,6 +183,7 @@ Result<> Repository::State::ensure_keys() {
         pb::LedgerEntry entry;
         entry.mutable_key_made()->set_key_id(text_of(key->id));
         entry.mutable_key_made()->set_purpose(key->purpose);
+        entry.mutable_key_made()->set_data_class(key->data_class);
         entry.mutable_key_made()->set_keyring_generation(keyring.generation());
         WV_CHECK(enter(std::move(entry)));
     }
@@ -225,6 +231,7 @@ Result<> Repository::State::remove_leftovers() {
     WV_TRY(auto clusters, index->clusters());
     WV_TRY(auto open, index->open_tails());
     for (const ClusterRecord& cluster : clusters) {
+        WV_CHECK(remove_journal_leftovers(cluster.name));
         for (const char* part : {"/wal", "/base"}) {
             auto entries = files.list(root + "/" + cluster.name + part);
             if (!entries && entries.error().code == Errc::not_found) continue;

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "storage/index_catch_up.h"
+#include "storage/journal_rewrite.h"
 #include "storage/repository.h"
 #include "storage/repository_files.h"
 
@@ -54,6 +55,8 @@ struct Repository::State {
     Result<> claim_generation();
     Result<> require_writer() const;
     Result<> ensure_keys();
+    // New ones for those of which there is none, or only one of an earlier time; in the ledger too.
+    Result<> make_keys(const std::vector<std::pair<pb::KeyPurpose, std::string>>& wanted);
     Result<bool> is_leftover_tail(const ObjectInfo& object, const std::vector<OpenTail>& open);
     Result<> remove_leftovers();
     Result<> remove_unentered_packs(const pb::BackupStarted& backup);
@@ -79,12 +82,27 @@ struct Repository::State {
     Result<> delete_pack(const CondemnedThere& condemned, const std::string& place);
     Result<> remove_object(const std::string& path);
     Result<> finish_deletions();
+    Result<> make_journal_key(const std::string& data_class);
+    FileHeader journal_header(const Id16& journal, const ClusterRecord& cluster,
+                              TimelineId timeline, Lsn start) const;
+    Result<std::unique_ptr<JournalRewrite>> plan_rewrite(pb::TailOpened opened,
+                                                         std::shared_ptr<const PackReader> reader,
+                                                         Lsn end, std::int64_t covered_until_us,
+                                                         int level);
+    Result<> enter_rewrite(JournalRewrite::Plan& plan);
+    Result<> recover_journal_tails();
+    Result<> recover_journal_tail(const OpenTail& tail, std::optional<Lsn> next_start);
+    Result<> remove_journal_leftovers(const std::string& cluster);
     Result<> enter_lost_wal(const pb::TailOpened& tail, Lsn from, Lsn to);
 };
 
 // Whether a file is the pack of this tail: of its history, from its start on. Its name alone proves
 // nothing.
 bool is_pack_of_tail(const FileHeader& header, const pb::TailOpened& opened);
+
+// What the index says of the journals of a cluster; and what follows from all of them for each.
+Result<std::vector<JournalRecord>> journal_records(Index& index, const std::string& cluster);
+void settle_whole_until(std::vector<JournalRecord>& records);
 
 // What the ledger says of a WAL pack made from a tail.
 pb::PackInfo wal_pack_info(const std::string& cluster, const FileHeader& header, Lsn end,

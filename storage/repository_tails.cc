@@ -103,6 +103,8 @@ Result<std::unique_ptr<TailWriter>> Repository::open_tail(std::shared_ptr<const 
     opened.set_start_lsn(plan->header().start_lsn.value);
     opened.set_path(plan->path);
     opened.set_file_id(text_of(plan->header().file_id));
+    opened.set_kind(plan->header().stream == StreamKind::journal ? pb::PACK_KIND_JOURNAL
+                                                                 : pb::PACK_KIND_WAL);
     WV_TRY(auto tail, TailWriter::create(state_->files, state_->root, plan));
     WV_CHECK(state_->enter(std::move(entry)));
     state_->held_tails.insert(plan->path);
@@ -407,7 +409,7 @@ Result<> Repository::recover_tails() {
         WV_TRY(Lsn end, state_->recover_tail(tail));
         if (next && end < *next) WV_CHECK(state_->enter_lost_wal(tail.opened, end, *next));
     }
-    return {};
+    return state_->recover_journal_tails();
 }
 
 }  // namespace walvault::storage

@@ -9,7 +9,10 @@
 #include "base/log.h"
 #include "storage/index_catch_up.h"
 #include "storage/index_retention.h"
+#include "storage/journal_source.h"
 #include "storage/lineage.h"
+#include "storage/manifest_pack.h"
+#include "storage/pack_check.h"
 #include "storage/repository_files.h"
 #include "storage/repository_state.h"
 #include "storage/tail_writer.h"
@@ -110,8 +113,26 @@ public:
                            const std::function<Result<>(pb::ManifestFile&)>& on_file) override;
     Result<> read_chunk(const Id32& content_id, ByteBuffer& plain) override;
     Result<std::uint64_t> verify_pack(const pb::PackInfo& pack, bool decode_wal) override;
+    Result<std::vector<JournalRecord>> journals(const std::string& cluster) override {
+        return read_journals(journal_host(), cluster);
+    }
+    Result<std::unique_ptr<JournalSource>> journal_source(const Id16& journal) override {
+        WV_TRY(auto known, index_->journals().journal(journal));
+        if (!known) return std::unique_ptr<JournalSource>();
+        auto source = std::make_unique<JournalSource>(journal_host(), journal);
+        WV_CHECK(source->refresh());
+        return source;
+    }
 
 private:
+    JournalHost journal_host() {
+        return {.store = store_,
+                .keyring = keyring_,
+                .index = *index_,
+                .is_tier = is_tier_,
+                .catch_up = [this] { return catch_index_up(); }};
+    }
+    Result<> catch_index_up();
     Result<ChunkPlace> place_of_chunk(const Id32& content_id);
     Result<ScannedTail> pack_in_its_place(const pb::TailOpened& opened);
     Result<> replace_closed_tail(const std::string& path);
@@ -121,7 +142,6 @@ private:
     Result<> or_damage(const Id16& history, Result<> done);
     Result<std::vector<pb::MarkEntry>> own_marks(const Id16& history);
     Result<std::shared_ptr<const FileCipher>> base_cipher(const Id16& file_id, std::string& path);
-    Result<> verify_frames(const PackReader& reader, std::uint64_t& checked);
     Result<> verify_tail(const pb::PackInfo& tail, std::uint64_t& checked);
 
     ObjectStore& store_;
@@ -280,15 +300,18 @@ Result<ScannedTail> View::pack_in_its_place(const pb::TailOpened& opened) {
     return tail;
 }
 
+Result<> View::catch_index_up() {
+    LedgerKeys keys = LedgerKeys::derive(*keyring_.current(pb::KEY_PURPOSE_LEDGER));
+    std::unique_lock guard(index_mutex_);
+    WV_TRY(LedgerHead head, catch_up(*index_, store_, store_, id_, keys, keyring_));
+    (void)head;
+    return {};
+}
+
 // The ledger says which pack a tail has become; between the renaming and the entry, only its name
 // does.
 Result<> View::replace_closed_tail(const std::string& path) {
-    LedgerKeys keys = LedgerKeys::derive(*keyring_.current(pb::KEY_PURPOSE_LEDGER));
-    {
-        std::unique_lock guard(index_mutex_);
-        WV_TRY(LedgerHead head, catch_up(*index_, store_, store_, id_, keys, keyring_));
-        (void)head;
-    }
+    WV_CHECK(catch_index_up());
     WV_TRY(auto open, index_->open_tails());
     for (std::size_t i = tails_.size(); i-- > 0;) {
         auto still = std::find_if(open.begin(), open.end(), [&](const OpenTail& tail) {
@@ -403,6 +426,11 @@ Result<RepositoryView::Totals> View::totals(const std::string& cluster) {
         for (const pb::FrameEntry& frame : tails_[i].reader->footer().frames())
             totals.wal_stored_bytes += frame.stored_bytes();
     }
+    WV_TRY(auto tails, journal_tails(journal_host(), cluster));
+    for (const pb::PackInfo& tail : tails) {
+        totals.journal_plain_bytes += tail.plain_bytes();
+        totals.journal_stored_bytes += tail.stored_bytes();
+    }
     return totals;
 }
 
@@ -417,6 +445,10 @@ Result<std::vector<pb::PackInfo>> View::packs(const std::string& cluster) {
                                        }));
     for (const pb::PackInfo& tail : tail_infos_)
         if (tail.cluster() == cluster) found.push_back(tail);
+    WV_TRY(auto journals, index_->journals().all_packs(cluster));
+    std::ranges::move(journals, std::back_inserter(found));
+    WV_TRY(auto tails, journal_tails(journal_host(), cluster));
+    std::ranges::move(tails, std::back_inserter(found));
     return found;
 }
 
@@ -433,21 +465,7 @@ Result<> View::read_manifest(const pb::BackupInfo& backup,
     auto reader = PackReader::open(store_, *info, keyring_);
     if (!reader)
         return fail_while("read the manifest of backup " + backup.backup_id(), reader.error());
-    ByteBuffer plain;
-    int count = (*reader)->frame_count();
-    // The head is the last frame, written when all files were known; it is wanted first.
-    for (int n = 0; n < count; ++n) {
-        WV_CHECK((*reader)->read_frame(store_, n == 0 ? count - 1 : n - 1, plain));
-        pb::ManifestBatch batch;
-        if (!batch.ParseFromArray(plain.data(), static_cast<int>(plain.size())) ||
-            batch.has_head() != (n == 0))
-            return fail(Errc::corrupt,
-                        "the manifest " + backup.manifest_path() + " cannot be read");
-        if (batch.has_head()) WV_CHECK(on_head(batch.head()));
-        for (pb::ManifestFile& file : *batch.mutable_files())
-            WV_CHECK(on_file(file));
-    }
-    return {};
+    return read_manifest_pack(store_, **reader, on_head, on_file);
 }
 
 Result<std::shared_ptr<const FileCipher>> View::base_cipher(const Id16& file_id,
@@ -518,21 +536,6 @@ Result<> View::read_chunk(const Id32& content_id, ByteBuffer& plain) {
     return {};
 }
 
-Result<> View::verify_frames(const PackReader& reader, std::uint64_t& checked) {
-    const DataKey* content_key = keyring_.current(pb::KEY_PURPOSE_CONTENT_ID);
-    WV_ASSERT(content_key != nullptr);
-    ByteBuffer plain;
-    for (int i = 0; i < reader.frame_count(); ++i) {
-        WV_CHECK(reader.read_frame(store_, i, plain));
-        checked += reader.footer().frames(i).stored_bytes();
-        const std::string& id = reader.footer().frames(i).content_id();
-        if (!id.empty() && id_from<32>(id) != content_id(*content_key, plain))
-            return fail(Errc::corrupt, reader.path() + ", frame " + std::to_string(i) +
-                                           " does not hold chunk " + to_hex(as_bytes(id)));
-    }
-    return {};
-}
-
 // A tail, or, when the writer has closed it since it was listed, the packs that hold its WAL now.
 Result<> View::verify_tail(const pb::PackInfo& tail, std::uint64_t& checked) {
     const Id16 history = id_from<16>(tail.history_id());
@@ -543,7 +546,7 @@ Result<> View::verify_tail(const pb::PackInfo& tail, std::uint64_t& checked) {
             return fail(Errc::corrupt,
                         tail.path() + ": WAL from " + to_string(at) + " on is not stored any more");
         std::uint64_t now = 0;
-        auto verified = verify_frames(*source->reader, now);
+        auto verified = check_frames(store_, keyring_, *source->reader, now);
         if (!verified && verified.error().code == Errc::not_found && !replaced) {
             replaced = true;
             WV_CHECK(replace_closed_tail(source->reader->path()));
@@ -558,11 +561,15 @@ Result<> View::verify_tail(const pb::PackInfo& tail, std::uint64_t& checked) {
 
 Result<std::uint64_t> View::verify_pack(const pb::PackInfo& pack, bool decode_wal) {
     std::uint64_t checked = 0;
+    if (is_of_journal(pack.kind())) {
+        WV_CHECK(check_journal_file(journal_host(), pack, checked));
+        return checked;
+    }
     if (pack.path().ends_with(".tail")) {
         WV_CHECK(verify_tail(pack, checked));
     } else {
         WV_TRY(auto reader, PackReader::open(store_, pack, keyring_));
-        WV_CHECK(verify_frames(*reader, checked));
+        WV_CHECK(check_frames(store_, keyring_, *reader, checked));
     }
     if (!decode_wal || pack.kind() != pb::PACK_KIND_WAL) return checked;
     Id16 history = id_from<16>(pack.history_id());

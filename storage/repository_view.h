@@ -171,6 +171,7 @@ public:
         std::uint64_t base_plain_bytes = 0,
                       base_stored_bytes = 0;  // plain: of chunks stored, each once
         std::uint64_t chunk_count = 0, pack_count = 0;
+        std::uint64_t journal_plain_bytes = 0, journal_stored_bytes = 0;  // snapshots too
     };
     virtual Result<Totals> totals(const std::string& cluster) = 0;
     virtual Result<std::vector<pb::PackInfo>> packs(const std::string& cluster) = 0;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "storage/index_journal.h"
 #include "storage/repository_files.h"
 
 namespace walvault::storage {
@@ -157,6 +158,7 @@ Result<RetentionSurvey> survey_retention(RepositoryView& view, const std::string
     WV_TRY(facts.backups, view.backups(cluster));
     WV_TRY(auto packs, view.packs(cluster));
     for (pb::PackInfo& pack : packs) {
+        if (is_of_journal(pack.kind())) continue;
         if (pack.kind() != pb::PACK_KIND_WAL)
             survey.base_packs.push_back(std::move(pack));
         else if (!pack.path().ends_with(".tail"))

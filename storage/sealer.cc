@@ -227,6 +227,12 @@ Id32 FileCipher::keyed_hash(ByteSpan bytes) const {
     return hash;
 }
 
+Id16 FileCipher::derived_key(std::string_view purpose) const {
+    Id16 key;
+    blake2b(key, key_->view(), {as_bytes(purpose)});
+    return key;
+}
+
 Id32 content_id(const DataKey& content_key, ByteSpan plain) {
     WV_ASSERT(content_key.secret.view().size() == kKeyBytes);
     Id32 id;

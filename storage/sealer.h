@@ -41,6 +41,8 @@ public:
 
     // Keyed BLAKE2b-256 under this file's key; names the footer in the ledger.
     Id32 keyed_hash(ByteSpan bytes) const;
+    // Keyed BLAKE2b-128 of `purpose` under this file's key: a key for something else in this file.
+    Id16 derived_key(std::string_view purpose) const;
 
 private:
     FileCipher(SecretBytes key, const FileHeader& header)

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 
+#include "storage/journal_source.h"
 #include "storage/repository_view.h"
 
 namespace walvault::storage {
@@ -186,6 +187,12 @@ public:
         return {};
     }
     Result<std::uint64_t> verify_pack(const pb::PackInfo&, bool) override { return 0; }
+    Result<std::vector<JournalRecord>> journals(const std::string&) override {
+        return std::vector<JournalRecord>{};
+    }
+    Result<std::unique_ptr<JournalSource>> journal_source(const Id16&) override {
+        return std::unique_ptr<JournalSource>();
+    }
 
 private:
     static bool is_transaction(const WalFinding& f) {

@@ -288,33 +288,3 @@ TEST_CASE("A tuple of another number of columns than its table is an error") {
     CHECK(describe_batch(batch, tables).error().message.find("3 columns, and its table 2") !=
           std::string::npos);
 }
-
-TEST_CASE("The key of a row is that of its primary key, or of an identity index") {
-    pb::JournalRelation relation = made_relation(16'400, "orders", 3);
-    CHECK(key_columns(relation) == std::vector<std::uint32_t>{0});
-    relation.set_identity(pb::JournalRelation::INDEX);
-    relation.mutable_columns(0)->set_is_identity(false);
-    relation.mutable_columns(2)->set_is_identity(true);
-    CHECK(key_columns(relation) == std::vector<std::uint32_t>{2});
-    relation.set_identity(pb::JournalRelation::FULL);
-    CHECK(key_columns(relation) == std::vector<std::uint32_t>{0});
-
-    const auto keys_of = [&](const MadeValues& now, const std::optional<MadeValues>& old) {
-        JournalRecordView record;
-        const ByteBuffer fresh = made_tuple(now);
-        const ByteBuffer before = old ? made_tuple(*old) : ByteBuffer{};
-        record.new_tuple = fresh;
-        record.old_tuple = before;
-        std::vector<ByteBuffer> keys;
-        auto done = each_journal_key(
-            relation, record, [&](ByteSpan key) { keys.emplace_back(key.begin(), key.end()); });
-        CHECK(done.has_value());
-        return keys;
-    };
-    const auto key = [](std::string_view text) { return encode_journal_key(16'400, {text}); };
-    CHECK(keys_of({"1", "a", "b"}, {}) == std::vector<ByteBuffer>{key("1")});
-    CHECK(keys_of({"2", "a", "b"}, {{"1", {}, {}}}) == std::vector<ByteBuffer>{key("1"), key("2")});
-    CHECK(keys_of({"1", "a", "b"}, {{"1", "z", "b"}}) == std::vector<ByteBuffer>{key("1")});
-    CHECK(keys_of({kUnchanged, "a", "b"}, {{"1", "z", "b"}}) == std::vector<ByteBuffer>{key("1")});
-    CHECK(keys_of({kUnchanged, "a", "b"}, {}).empty());
-}

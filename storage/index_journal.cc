@@ -1,0 +1,253 @@
+#include "storage/index_journal.h"
+
+#include <rocksdb/iterator.h>
+
+#include <algorithm>
+#include <map>
+
+#include "storage/index_keys.h"
+#include "storage/index_retention.h"
+
+namespace walvault::storage {
+namespace {
+
+using namespace index_keys;
+
+std::string opened_prefix(const std::string& cluster) { return "journal/" + cluster + "/"; }
+std::string id_key(const std::string& id) { return "journal of/" + id; }
+std::string end_key(const std::string& id) { return "journal end/" + id; }
+std::string gap_prefix(const std::string& id) { return "journal gap/" + id; }
+// In Family::journal.
+std::string pack_prefix(const std::string& id) { return "p" + id; }
+std::string table_prefix(const std::string& id) { return "t" + id; }
+std::string snapshot_prefix(const std::string& id, std::uint32_t table_oid) {
+    return table_oid == 0 ? "s" + id : numbered_key("s" + id, table_oid);
+}
+
+template <class Message, class Sink>
+Result<> each(const IndexStore& store, Family family, const std::string& prefix, Sink sink) {
+    auto at = store.iterate(family);
+    for (at->Seek(prefix); at->Valid() && at->key().starts_with(prefix); at->Next()) {
+        Message message;
+        if (!message.ParseFromString(at->value().ToString()))
+            return fail(Errc::corrupt, "index: a value of a journal cannot be read");
+        sink(at->key().ToString(), message);
+    }
+    return IndexStore::check(*at);
+}
+
+}  // namespace
+
+bool is_of_journal(pb::PackKind kind) {
+    return kind == pb::PACK_KIND_JOURNAL || kind == pb::PACK_KIND_JOURNAL_ROWS;
+}
+
+Result<std::vector<pb::JournalOpened>> IndexJournal::opened(const std::string& cluster) {
+    std::vector<pb::JournalOpened> found;
+    WV_CHECK(each<pb::JournalOpened>(
+        store_, Family::state, opened_prefix(cluster),
+        [&](const std::string&, pb::JournalOpened& each) { found.push_back(std::move(each)); }));
+    return found;
+}
+
+Result<std::optional<pb::JournalOpened>> IndexJournal::journal(const Id16& id) {
+    WV_TRY(auto value, store_.get(Family::state, id_key(text_of(id))));
+    if (!value) return std::optional<pb::JournalOpened>{};
+    pb::JournalOpened opened;
+    if (!opened.ParseFromString(*value))
+        return fail(Errc::corrupt, "index: a journal cannot be read");
+    return std::optional<pb::JournalOpened>(std::move(opened));
+}
+
+Result<IndexJournal::End> IndexJournal::end_of(const Id16& id) {
+    WV_TRY(auto value, store_.get(Family::state, end_key(text_of(id))));
+    End end;
+    if (!value) return end;
+    ByteReader reader(as_bytes(*value));
+    end.lsn = Lsn{reader.le<std::uint64_t>()};
+    end.covered_until_us = static_cast<std::int64_t>(reader.le<std::uint64_t>());
+    if (!reader.ok()) return fail(Errc::corrupt, "index: the end of a journal cannot be read");
+    return end;
+}
+
+Result<> IndexJournal::move_end(const std::string& id, std::uint64_t end,
+                                std::int64_t covered_until_us) {
+    WV_TRY(End before, end_of(id_from<16>(id)));
+    ByteBuffer value;
+    append_le(value, std::max(before.lsn.value, end));
+    append_le(value, std::max(before.covered_until_us, covered_until_us));
+    store_.put(Family::state, end_key(id), std::string(as_text(value)));
+    return {};
+}
+
+Result<std::vector<pb::JournalGap>> IndexJournal::gaps(const Id16& id) {
+    std::vector<pb::JournalGap> found;
+    WV_CHECK(each<pb::JournalGap>(
+        store_, Family::state, gap_prefix(text_of(id)),
+        [&](const std::string&, pb::JournalGap& gap) { found.push_back(std::move(gap)); }));
+    return found;
+}
+
+Result<std::vector<pb::PackInfo>> IndexJournal::packs(const Id16& id, Lsn from) {
+    std::vector<pb::PackInfo> stored;
+    WV_CHECK(each<pb::PackInfo>(store_, Family::journal, pack_prefix(text_of(id)),
+                                [&](const std::string&, pb::PackInfo& pack) {
+                                    if (pack.end_lsn() > from.value)
+                                        stored.push_back(std::move(pack));
+                                }));
+    std::vector<pb::PackInfo> found;
+    for (pb::PackInfo& pack : stored) {
+        WV_TRY(bool hidden, retention_.hides(pack.path()));
+        if (!hidden) found.push_back(std::move(pack));
+    }
+    return found;
+}
+
+Result<std::vector<pb::PackInfo>> IndexJournal::all_packs(const std::string& cluster) {
+    std::vector<pb::PackInfo> stored;
+    WV_CHECK(each<pb::PackInfo>(store_, Family::packs, "", [&](const std::string&, auto& pack) {
+        if (pack.cluster() == cluster && is_of_journal(pack.kind()))
+            stored.push_back(std::move(pack));
+    }));
+    std::vector<pb::PackInfo> found;
+    for (pb::PackInfo& pack : stored) {
+        WV_TRY(bool hidden, retention_.hides(pack.path()));
+        if (!hidden) found.push_back(std::move(pack));
+    }
+    std::ranges::sort(found, {}, &pb::PackInfo::path);
+    return found;
+}
+
+Result<std::vector<pb::JournalSeen>> IndexJournal::tables(const Id16& id) {
+    std::map<std::uint32_t, pb::JournalSeen> sums;
+    WV_CHECK(each<pb::JournalSeen>(
+        store_, Family::journal, table_prefix(text_of(id)),
+        [&](const std::string&, const pb::JournalSeen& seen) {
+            pb::JournalSeen& sum = sums[seen.table().oid()];
+            *sum.mutable_table() = seen.table();  // the last pack has the latest name
+            pb::JournalCount& counts = *sum.mutable_counts();
+            counts.set_inserted(counts.inserted() + seen.counts().inserted());
+            counts.set_updated(counts.updated() + seen.counts().updated());
+            counts.set_deleted(counts.deleted() + seen.counts().deleted());
+            counts.set_truncated(counts.truncated() + seen.counts().truncated());
+        }));
+    std::vector<pb::JournalSeen> found;
+    for (auto& [oid, sum] : sums)
+        found.push_back(std::move(sum));
+    return found;
+}
+
+Result<std::vector<pb::StoredSnapshot>> IndexJournal::snapshots(const Id16& id,
+                                                                std::uint32_t table_oid) {
+    std::vector<pb::StoredSnapshot> stored;
+    WV_CHECK(each<pb::StoredSnapshot>(
+        store_, Family::journal, snapshot_prefix(text_of(id), table_oid),
+        [&](const std::string&, auto& each) { stored.push_back(std::move(each)); }));
+    std::vector<pb::StoredSnapshot> found;
+    for (pb::StoredSnapshot& snapshot : stored) {
+        bool hidden = false;
+        for (int i = 0; i < snapshot.packs_size() && !hidden; ++i) {
+            WV_TRY(hidden, retention_.hides(snapshot.packs(i).path()));
+        }
+        if (!hidden) found.push_back(std::move(snapshot));
+    }
+    std::ranges::stable_sort(found, {}, [](const auto& each) { return each.taken().lsn(); });
+    return found;
+}
+
+void IndexJournal::apply_opened(const pb::LedgerEntry& entry) {
+    const pb::JournalOpened& opened = entry.journal_opened();
+    const std::string value = opened.SerializeAsString();
+    store_.put(Family::state, numbered_key(opened_prefix(opened.cluster()), entry.sequence()),
+               value);
+    store_.put(Family::state, id_key(opened.journal_id()), value);
+    ByteBuffer end;
+    append_le<std::uint64_t>(end, opened.start_lsn());
+    append_le<std::uint64_t>(end, 0);
+    store_.put(Family::state, end_key(opened.journal_id()), std::string(as_text(end)));
+}
+
+Result<> IndexJournal::apply_gap(const pb::LedgerEntry& entry) {
+    const pb::JournalGap& gap = entry.journal_gap();
+    store_.put(Family::state, numbered_key(gap_prefix(gap.journal_id()), entry.sequence()),
+               gap.SerializeAsString());
+    return move_end(gap.journal_id(), gap.to_lsn(), 0);
+}
+
+Result<> IndexJournal::apply_abandoned(const pb::TailOpened& tail,
+                                       const pb::TailAbandoned& abandoned) {
+    return move_end(tail.history_id(), abandoned.end_lsn(), abandoned.covered_until_us());
+}
+
+Result<> IndexJournal::apply_closed(const pb::PackClosed& closed, const Footers& footers) {
+    std::vector<const pb::PackInfo*> packs{&closed.pack()};
+    for (const pb::PackInfo& pack : closed.further())
+        packs.push_back(&pack);
+    for (const pb::PackInfo* pack : packs)
+        store_.put(Family::packs, pack->file_id(), pack->SerializeAsString());
+    if (closed.pack().kind() == pb::PACK_KIND_JOURNAL_ROWS) {
+        pb::StoredSnapshot stored;
+        *stored.mutable_taken() = closed.snapshot();
+        for (const pb::PackInfo* pack : packs)
+            *stored.add_packs() = *pack;
+        const pb::SnapshotTaken& taken = closed.snapshot();
+        std::string key = snapshot_prefix(taken.journal_id(), taken.table_oid());
+        append_number(key, taken.lsn());
+        store_.put(Family::journal, key + closed.pack().file_id(), stored.SerializeAsString());
+        return {};
+    }
+    for (std::size_t i = 0; i < packs.size(); ++i) {
+        store_.put(Family::journal,
+                   numbered_key(pack_prefix(packs[i]->history_id()), packs[i]->start_lsn()),
+                   packs[i]->SerializeAsString());
+        put_tables(*packs[i], *footers[i]);
+    }
+    return move_end(packs.back()->history_id(), packs.back()->end_lsn(),
+                    packs.back()->summary().covered_until_us());
+}
+
+void IndexJournal::put_tables(const pb::PackInfo& pack, const pb::PackFooter& footer) {
+    if (pack.kind() != pb::PACK_KIND_JOURNAL) return;
+    std::map<std::uint32_t, pb::JournalCount> sums;  // by place in tables
+    for (const pb::FrameEntry& frame : footer.frames())
+        for (const pb::JournalCount& each : frame.journal().counts()) {
+            pb::JournalCount& sum = sums[each.table()];
+            sum.set_inserted(sum.inserted() + each.inserted());
+            sum.set_updated(sum.updated() + each.updated());
+            sum.set_deleted(sum.deleted() + each.deleted());
+            sum.set_truncated(sum.truncated() + each.truncated());
+        }
+    for (const auto& [place, sum] : sums) {
+        if (place >= static_cast<std::uint32_t>(footer.tables_size())) continue;
+        pb::JournalSeen seen;
+        *seen.mutable_table() = footer.tables(static_cast<int>(place));
+        *seen.mutable_counts() = sum;
+        std::string key = numbered_key(table_prefix(pack.history_id()), seen.table().oid());
+        append_number(key, pack.start_lsn());
+        store_.put(Family::journal, key, seen.SerializeAsString());
+    }
+}
+
+Result<> IndexJournal::forget(const pb::PackInfo& pack) {
+    store_.remove(Family::packs, pack.file_id());
+    const std::string& id = pack.history_id();
+    if (pack.kind() == pb::PACK_KIND_JOURNAL)
+        store_.remove(Family::journal, numbered_key(pack_prefix(id), pack.start_lsn()));
+    std::vector<std::string> gone;
+    WV_CHECK(each<pb::StoredSnapshot>(store_, Family::journal, snapshot_prefix(id, 0),
+                                      [&](const std::string& key, const auto& snapshot) {
+                                          for (const pb::PackInfo& part : snapshot.packs())
+                                              if (part.path() == pack.path()) gone.push_back(key);
+                                      }));
+    WV_CHECK(each<pb::JournalSeen>(store_, Family::journal, table_prefix(id),
+                                   [&](const std::string& key, const auto&) {
+                                       if (pack.kind() == pb::PACK_KIND_JOURNAL &&
+                                           key.ends_with(numbered_key("", pack.start_lsn())))
+                                           gone.push_back(key);
+                                   }));
+    for (const std::string& key : gone)
+        store_.remove(Family::journal, key);
+    return {};
+}
+
+}  // namespace walvault::storage
