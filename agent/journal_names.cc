@@ -7,6 +7,7 @@
 #include "agent/config_keys.h"
 #include "agent/journal_text.h"
 #include "agent/render.h"
+#include "proto/journal_keys.h"
 
 namespace walvault::agent {
 namespace {

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "agent/render.h"
+#include "proto/journal_keys.h"
 
 namespace walvault::agent {
 namespace {

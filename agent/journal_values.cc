@@ -1,5 +1,7 @@
 #include "agent/journal_values.h"
 
+#include "proto/journal_keys.h"
+
 #include <algorithm>
 #include <charconv>
 

@@ -1,5 +1,7 @@
 #include "agent/row_versions.h"
 
+#include "proto/journal_keys.h"
+
 namespace walvault::agent {
 
 void RowVersions::begin_with(const pb::JournalRelation& relation, Row row) {
