@@ -2,6 +2,7 @@
 
 #include "agent/journal_text.h"
 #include "agent/render.h"
+#include "proto/journal_keys.h"
 
 namespace walvault::agent {
 namespace {

@@ -7,6 +7,7 @@
 #include "agent/render.h"
 #include "agent/row_versions.h"
 #include "agent/undo_sql.h"
+#include "proto/journal_keys.h"
 
 namespace walvault::agent {
 namespace {

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "agent/journal_text.h"
+#include "proto/journal_keys.h"
 
 namespace walvault::agent {
 namespace {

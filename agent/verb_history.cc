@@ -6,6 +6,7 @@
 #include "agent/journal_set.h"
 #include "agent/render.h"
 #include "agent/row_versions.h"
+#include "proto/journal_keys.h"
 
 namespace walvault::agent {
 namespace {
