@@ -194,6 +194,8 @@ Result<> IndexJournal::apply_closed(const pb::PackClosed& closed, const Footers&
         std::string key = snapshot_prefix(taken.journal_id(), taken.table_oid());
         append_number(key, taken.lsn());
         store_.put(Family::journal, key + closed.pack().file_id(), stored.SerializeAsString());
+        for (std::size_t i = 0; i < packs.size(); ++i)
+            put_tables_read(*packs[i], *footers[i]);
         return {};
     }
     for (std::size_t i = 0; i < packs.size(); ++i) {
@@ -204,6 +206,17 @@ Result<> IndexJournal::apply_closed(const pb::PackClosed& closed, const Footers&
     }
     return move_end(packs.back()->history_id(), packs.back()->end_lsn(),
                     packs.back()->summary().covered_until_us());
+}
+
+// A table that was read is known before it changes.
+void IndexJournal::put_tables_read(const pb::PackInfo& pack, const pb::PackFooter& footer) {
+    for (const pb::JournalTable& table : footer.tables()) {
+        pb::JournalSeen seen;
+        *seen.mutable_table() = table;
+        std::string key = numbered_key(table_prefix(pack.history_id()), table.oid());
+        append_number(key, pack.start_lsn());
+        store_.put(Family::journal, key + pack.file_id(), seen.SerializeAsString());
+    }
 }
 
 void IndexJournal::put_tables(const pb::PackInfo& pack, const pb::PackFooter& footer) {

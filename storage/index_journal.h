@@ -38,6 +38,7 @@ public:
     Result<> apply_abandoned(const pb::TailOpened& tail, const pb::TailAbandoned& abandoned);
     Result<> apply_closed(const pb::PackClosed& closed, const Footers& footers);
     void put_tables(const pb::PackInfo& pack, const pb::PackFooter& footer);
+    void put_tables_read(const pb::PackInfo& pack, const pb::PackFooter& footer);
     Result<> forget(const pb::PackInfo& pack);
 
 private:

@@ -71,16 +71,16 @@ class JournalCase(StageCase):
         """The rows of a table as of then, out of the journal."""
         out = self.agent.cli("extract", table, "--at", at, "--header", *extra).stdout
         header, _, body = out.partition("\n")
-        return rows_of(header.removeprefix("--"), body)
+        return rows_of(header.removeprefix("--").strip().split("\t"), body)
 
     def live(self, server, table):
         """The same of a server, now; without generated columns, which are not decoded."""
         columns = server.sql("select string_agg(quote_ident(attname), ',' order by attnum) from pg_attribute where "
-                             f"attrelid = '{qualified(table)}'::regclass and attnum > 0 and not attisdropped and "
+                             f"attrelid = $q${qualified(table)}$q$::regclass and attnum > 0 and not attisdropped and "
                              "attgenerated = ''")
         out = server.psql("-qAt", "-c", TEXT, "-c",
                           f"copy (select {columns} from {qualified(table)}) to stdout").stdout
-        return rows_of(columns, out)
+        return rows_of(columns.split(","), out)
 
     def check_table(self, table, at, expected, what):
         rows = self.extract(table, at)
@@ -91,10 +91,14 @@ class JournalCase(StageCase):
 
 def rows_of(columns, text):
     """Sorted rows of COPY as {column: value}; a column that is NULL is left out, for one may not be known yet."""
-    names = [name.strip() for name in columns.strip().split(",")]
+    names = [unquoted(name) for name in columns]
     rows = [dict(zip(names, line.split("\t"))) for line in text.split("\n")[:-1]]
     return sorted(tuple(sorted((name, value) for name, value in row.items() if value != "\\N")) for row in rows)
 
 
 def qualified(table):
     return table if "." in table else f"public.{table}"
+
+
+def unquoted(name):
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name
