@@ -19,6 +19,7 @@ std::string end_key(const std::string& id) { return "journal end/" + id; }
 std::string gap_prefix(const std::string& id) { return "journal gap/" + id; }
 // In Family::journal.
 std::string pack_prefix(const std::string& id) { return "p" + id; }
+std::string quiet_prefix(const std::string& id) { return "q" + id; }
 std::string table_prefix(const std::string& id) { return "t" + id; }
 std::string snapshot_prefix(const std::string& id, std::uint32_t table_oid) {
     return table_oid == 0 ? "s" + id : numbered_key("s" + id, table_oid);
@@ -85,6 +86,18 @@ Result<std::vector<pb::JournalGap>> IndexJournal::gaps(const Id16& id) {
     WV_CHECK(each<pb::JournalGap>(
         store_, Family::state, gap_prefix(text_of(id)),
         [&](const std::string&, pb::JournalGap& gap) { found.push_back(std::move(gap)); }));
+    return found;
+}
+
+Result<std::map<Lsn, Lsn>> IndexJournal::quiet_stretches(const Id16& id) {
+    std::map<Lsn, Lsn> found;
+    const std::string prefix = quiet_prefix(text_of(id));
+    WV_CHECK(each<pb::TailAbandoned>(
+        store_, Family::journal, prefix, [&](const std::string& key, const auto& abandoned) {
+            const std::uint64_t start =
+                load_be<std::uint64_t>(as_bytes(std::string_view(key).substr(prefix.size())).data());
+            found[Lsn{start}] = Lsn{abandoned.end_lsn()};
+        }));
     return found;
 }
 
@@ -176,6 +189,10 @@ Result<> IndexJournal::apply_gap(const pb::LedgerEntry& entry) {
 
 Result<> IndexJournal::apply_abandoned(const pb::TailOpened& tail,
                                        const pb::TailAbandoned& abandoned) {
+    // Nothing was left of it because nothing happened: no hole for a reader.
+    if (abandoned.end_lsn() > tail.start_lsn())
+        store_.put(Family::journal, numbered_key(quiet_prefix(tail.history_id()), tail.start_lsn()),
+                   abandoned.SerializeAsString());
     return move_end(tail.history_id(), abandoned.end_lsn(), abandoned.covered_until_us());
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <vector>
 
 #include "storage/index.h"
@@ -23,6 +24,8 @@ public:
     };
     Result<End> end_of(const Id16& id);
     Result<std::vector<pb::JournalGap>> gaps(const Id16& id);  // as they were found
+    // Where tails began and ended in which nothing happened, and which left no pack.
+    Result<std::map<Lsn, Lsn>> quiet_stretches(const Id16& id);
     // Packs that end behind `from`, in the order of LSNs; but those that retention hides.
     Result<std::vector<pb::PackInfo>> packs(const Id16& id, Lsn from = {});
     // With the rows of snapshots: all that a cluster has of journals.

@@ -51,6 +51,7 @@ public:
     std::int64_t covered_until_us() const { return covered_until_us_; }
     Result<std::vector<pb::JournalGap>> gaps();
     IndexJournal& index() { return host_.index.journals(); }
+    const Id16& id() const { return id_; }
     ObjectStore& store() { return host_.store; }
 
     // The last ones stay open.

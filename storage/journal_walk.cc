@@ -27,6 +27,7 @@ JournalWalk::JournalWalk(JournalSource& source, const JournalRecord& journal,
 Result<> JournalWalk::run() {
     if (query_.to <= query_.from) return {};
     WV_TRY(gaps_, source_.gaps());
+    WV_TRY(quiet_, source_.index().quiet_stretches(source_.id()));
     // A tail that is closed meanwhile has become a pack: it is gone on with where it was left.
     constexpr int kTries = 5;
     for (int tries = 1;; ++tries) {
@@ -74,10 +75,12 @@ Result<> JournalWalk::require_no_gap(Lsn from, Lsn to) const {
     return {};
 }
 
-// Files follow one another without a hole, but where a gap is told of.
+// Files follow one another without a hole, but where a gap is told of, or nothing happened.
 Result<> JournalWalk::require_no_hole(const JournalFile& file) {
-    const Lsn from = is_backward() ? Lsn{file.info.end_lsn()} : cursor_;
+    Lsn from = is_backward() ? Lsn{file.info.end_lsn()} : cursor_;
     const Lsn to = is_backward() ? cursor_ : Lsn{file.info.start_lsn()};
+    for (const auto& [start, end] : quiet_)
+        if (start <= from && from < end) from = end;
     if (from >= to) return {};
     WV_CHECK(require_no_gap(from, to));
     if (source_.damage()) return fail(*source_.damage());

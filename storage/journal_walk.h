@@ -100,6 +100,7 @@ private:
     const JournalSink& sink_;
     Hooks hooks_;
     std::vector<pb::JournalGap> gaps_;
+    std::map<Lsn, Lsn> quiet_;  // stretches in which nothing happened
     Lsn cursor_;  // forward: what ends up to here was handed out; backward: what ends behind it
 
     // Of the file that is walked through.
