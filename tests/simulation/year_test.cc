@@ -1,7 +1,7 @@
 // A year of hourly bases and WAL under retention and movement; in each run of tests/run some weeks
 // of it.
 //
-//   test_year                         six weeks
+//   test_year                         four weeks
 //   test_year --hours=8760 --seed=N   a whole year of a seed
 #include <doctest/doctest.h>
 
@@ -16,7 +16,7 @@
 namespace walvault::simulation {
 namespace {
 
-unsigned hours = 24 * 7 * 6;
+unsigned hours = 24 * 7 * 4;
 std::uint64_t seed = 1;
 
 TEST_CASE("each second of the windows is restorable, nothing else is kept, as the rules imply") {
