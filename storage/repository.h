@@ -28,7 +28,7 @@ namespace walvault::storage {
 struct RepositoryOptions {
     std::string host;  // for the ledger
     std::string version;
-    int wal_level = 2;  // zstd
+    int wal_level = 1;  // zstd
     int base_level = 1;
     bool rebuild_index = false;  // even if it looks whole
     IndexHome* index_home = &rocksdb_home();
