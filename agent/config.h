@@ -72,7 +72,7 @@ struct RepoConfig {
     std::string name;
     std::string root;                        // of url = "file:///…"
     double reserve_ratio = 0.10;             // of the disk: the stream's, not for base backups
-    int wal_level = 2;                       // zstd level of WAL frames, 1..19
+    int wal_level = 1;                       // zstd level of WAL frames, 1..19
     int base_level = 1;                      // zstd level of base backup chunks
     std::uint64_t pack_bytes = 64ull << 20;  // plain bytes of WAL in a pack
     storage::RetentionRules retention;       // window, then, protect_min

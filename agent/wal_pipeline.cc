@@ -15,6 +15,10 @@ constexpr std::size_t kSmallFrameBytes = 64_KiB;
 // Smaller than what the disk writes at least: zstd would take as long as the rest and save nothing
 // until the tail is closed, when all is compressed together.
 constexpr std::size_t kUncompressedFrameBytes = 4_KiB;
+// So much goes past the page cache in any case.
+constexpr std::size_t kPastCacheBytes = 32_KiB;
+// So much at once is a backlog: to write zeros before it would be to write it twice.
+constexpr std::size_t kWriteAheadBytesMax = 512_KiB;
 // After WAL stops, one proof of quiet soon, then few: an idle server costs less than 1 kB a minute.
 constexpr std::chrono::seconds kQuietAfter{1};
 constexpr std::chrono::seconds kQuietEvery{15};
@@ -24,6 +28,20 @@ constexpr std::size_t kFrameEntryBytes = 128;  // of a footer, at most
 
 double seconds_since(SteadyTime start, SteadyTime now) {
     return std::chrono::duration<double>(now - start).count();
+}
+
+// Buffers that are filled again: a new megabyte from the kernel costs as much as to copy it.
+ByteBuffer take_spare(std::vector<ByteBuffer>& spare) {
+    if (spare.empty()) return {};
+    ByteBuffer buffer = std::move(spare.back());
+    spare.pop_back();
+    return buffer;
+}
+
+void keep_spare(std::vector<ByteBuffer>& spare, ByteBuffer buffer) {
+    if (spare.size() >= kBatchFramesMax || buffer.capacity() < kSmallFrameBytes) return;
+    buffer.clear();
+    spare.push_back(std::move(buffer));
 }
 
 }  // namespace
@@ -130,10 +148,7 @@ Result<> WalPipeline::feed(ByteSpan wal) {
         ByteSpan piece = wal.first(count);
         WV_CHECK(tracker_->feed(piece));
         if (open_.empty()) {
-            if (open_.capacity() < kFrameBytes && !spare_.empty()) {
-                open_ = std::move(spare_.back());
-                spare_.pop_back();
-            }
+            if (open_.capacity() < kFrameBytes) open_ = take_spare(spare_);
             open_.reserve(kFrameBytes);
             open_since_ = last_wal_at_;
             if (!flush_at_once_) filled_.notify();
@@ -209,8 +224,9 @@ void WalPipeline::enqueue(std::shared_ptr<Frame> frame) {
 }
 
 Task<> WalPipeline::seal_frame(std::shared_ptr<Frame> frame) {
-    auto work = [frame, level = options_.level] {
-        return frame->tail->plan->cipher.seal(frame->place, frame->plain, level);
+    auto work = [frame, level = options_.level, sealed = take_spare(spare_sealed_)]() mutable {
+        frame->tail->plan->cipher.seal_into(frame->place, frame->plain, level, sealed);
+        return std::move(sealed);
     };
     frame->sealed = co_await run_on(pools_.cpu, std::move(work));
     frame->is_sealed = true;
@@ -332,20 +348,35 @@ Task<Result<>> WalPipeline::enter_barriers(const std::vector<std::shared_ptr<Fra
     co_return co_await run_on(pools_.store, std::move(enter));
 }
 
+// On a thread that may block.
+Result<> WalPipeline::append_frames(const std::vector<std::shared_ptr<Frame>>& batch, int level,
+                                    bool waited_for) {
+    storage::TailWriter& writer = *batch.front()->tail->writer;
+    std::vector<ByteSpan> sealed;
+    std::size_t bytes = 0;
+    for (const auto& frame : batch) {
+        if (frame->sealed.empty()) {
+            const bool compress = frame->plain.size() > kUncompressedFrameBytes;
+            frame->tail->plan->cipher.seal_into(frame->place, frame->plain,
+                                                compress ? level : storage::kNotCompressed,
+                                                frame->sealed);
+        }
+        sealed.emplace_back(frame->sealed);
+        bytes += frame->sealed.size();
+    }
+    if (waited_for || bytes >= kPastCacheBytes) {
+        if (waited_for && bytes < kWriteAheadBytesMax) WV_CHECK(writer.write_ahead(bytes));
+        return writer.append_past_cache(sealed);
+    }
+    for (ByteSpan frame : sealed)
+        WV_CHECK(writer.append(frame));
+    return {};
+}
+
 Task<Result<>> WalPipeline::sync_frames(const std::vector<std::shared_ptr<Frame>>& batch) {
     SteadyTime start = clock_.steady_now();
     auto append = [&batch, level = options_.level, waited_for = flush_at_once_]() -> Result<> {
-        for (const auto& frame : batch) {
-            storage::TailWriter& writer = *frame->tail->writer;
-            if (frame->sealed.empty()) {
-                const bool compress = frame->plain.size() > kUncompressedFrameBytes;
-                frame->sealed = frame->tail->plan->cipher.seal(
-                    frame->place, frame->plain, compress ? level : storage::kNotCompressed);
-            }
-            if (waited_for) WV_CHECK(writer.write_ahead(frame->sealed.size()));
-            WV_CHECK(writer.append(frame->sealed));
-        }
-        return {};
+        return append_frames(batch, level, waited_for);
     };
     auto sync = [&batch] { return batch.front()->tail->writer->sync(); };
     // A later writer has read what was synced before it began; what comes after it must not be
@@ -413,14 +444,12 @@ void WalPipeline::note_flushed(const std::vector<std::shared_ptr<Frame>>& batch)
                     0.0, now - static_cast<double>(frame->notes.summary.first_at_us()) / 1e6));
             }
             *entry.mutable_summary() = std::move(frame->notes.summary);
-            if (spare_.size() < kBatchFramesMax && frame->plain.capacity() >= kFrameBytes) {
-                frame->plain.clear();
-                spare_.push_back(std::move(frame->plain));
-            }
         }
         tail.end_offset += frame->sealed.size();
         tail.end_lsn = Lsn{frame->place.end};
         ++tail.synced_frames;
+        keep_spare(spare_, std::move(frame->plain));
+        keep_spare(spare_sealed_, std::move(frame->sealed));
     }
     metrics_.store_written_bytes_total.add(static_cast<double>(stored));
     if (newest != WallTime{}) progress_.set_recoverable_until(newest);

@@ -29,7 +29,7 @@ public:
     struct Options {
         std::chrono::milliseconds flush_interval{200};
         std::uint64_t pack_bytes = 64 << 20;
-        int level = 2;
+        int level = 1;
         std::chrono::seconds tail_age_max{3600};
     };
 
@@ -77,6 +77,8 @@ private:
     Task<> write_loop();
     Task<Result<>> write_batch(std::vector<std::shared_ptr<Frame>> batch);
     Task<Result<>> enter_barriers(const std::vector<std::shared_ptr<Frame>>& batch);
+    static Result<> append_frames(const std::vector<std::shared_ptr<Frame>>& batch, int level,
+                                  bool waited_for);
     Task<Result<>> sync_frames(const std::vector<std::shared_ptr<Frame>>& batch);
     void close_if_whole(const std::shared_ptr<Tail>& tail);
     Task<> close_tail(std::shared_ptr<Tail> tail);
@@ -113,10 +115,10 @@ private:
     SteadyTime last_wal_at_{};
     SteadyTime last_quiet_at_{};
     SteadyTime last_witness_at_{};
-    std::vector<ByteBuffer> spare_;  // buffers to fill again
-    Event work_;                     // for the writer: a frame was sealed, or the end is near
-    Event room_;                     // for append(): in-flight bytes went down
-    Event filled_;                   // for the timer: a frame was begun
+    std::vector<ByteBuffer> spare_, spare_sealed_;  // buffers to fill again
+    Event work_;    // for the writer: a frame was sealed, or the end is near
+    Event room_;    // for append(): in-flight bytes went down
+    Event filled_;  // for the timer: a frame was begun
     Event failed_;
     TaskGroup tasks_;
 };

@@ -24,8 +24,10 @@ public:
     // Appends all of `bytes` at end(). Errors: no_space, io. Part of them may be in the file after
     // an error.
     virtual Result<> write(ByteSpan bytes) = 0;
-    // Writes all of `bytes` at `offset` without moving end(). For restored files; in the repository
-    // only to write again what is there.
+    // Writes all of `bytes` at `offset` without moving end(). For restored files and tails; else in
+    // the repository only to write again what is there. Whole blocks of 4 KiB at an offset and an
+    // address that are multiples of that go past the page cache where the file system can do it:
+    // then no other thread may read from this File meanwhile.
     virtual Result<> write_at(std::uint64_t offset, ByteSpan bytes) = 0;
     // Reads until `into` is full or the file ends; returns the count. Errors: io.
     virtual Result<std::size_t> read_at(std::uint64_t offset, MutableByteSpan into) = 0;

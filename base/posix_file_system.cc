@@ -22,6 +22,14 @@ Error system_error(std::string_view doing, const std::string& path, int code) {
     return Error{errc, std::string(doing) + " " + path + ": " + std::strerror(code)};
 }
 
+// O_DIRECT asks for whole blocks at aligned addresses; 4096 is enough for nearly every disk.
+constexpr std::size_t kBlockBytes = 4096;
+
+bool is_whole_blocks(std::uint64_t offset, ByteSpan bytes) {
+    return !bytes.empty() && offset % kBlockBytes == 0 && bytes.size() % kBlockBytes == 0 &&
+           reinterpret_cast<std::uintptr_t>(bytes.data()) % kBlockBytes == 0;
+}
+
 class PosixFile final : public File {
 public:
     PosixFile(int fd, std::string path, std::uint64_t end)
@@ -44,6 +52,7 @@ public:
 
     Result<std::size_t> read_at(std::uint64_t offset, MutableByteSpan into) override {
         std::size_t done = 0;
+        if (!use_page_cache()) return fail(system_error("fcntl", path_, errno));
         while (done < into.size()) {
             ssize_t count = ::pread(fd_, into.data() + done, into.size() - done,
                                     static_cast<off_t>(offset + done));
@@ -84,9 +93,16 @@ private:
         return fail(system_error(doing, path_, code));
     }
     Result<> write_all(std::uint64_t offset, ByteSpan bytes) {
+        const bool direct = is_whole_blocks(offset, bytes) && pass_page_cache();
+        if (!direct && !use_page_cache()) return break_with("fcntl", errno);
         while (!bytes.empty()) {
             ssize_t count = ::pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
             if (count < 0 && errno == EINTR) continue;
+            // Blocks larger than these, or a file system that says so late.
+            if (count < 0 && errno == EINVAL && is_direct_) {
+                never_direct_ = true;
+                if (use_page_cache()) continue;
+            }
             if (count < 0) return break_with("write", errno);
             offset += static_cast<std::uint64_t>(count);
             bytes = bytes.subspan(static_cast<std::size_t>(count));
@@ -94,10 +110,28 @@ private:
         return {};
     }
 
+    // False where the file system cannot do that.
+    bool pass_page_cache() {
+        if (!is_direct_ && !never_direct_) never_direct_ = !set_flags(O_DIRECT, 0);
+        is_direct_ = !never_direct_;
+        return is_direct_;
+    }
+    bool use_page_cache() {
+        if (is_direct_ && !set_flags(0, O_DIRECT)) return false;
+        is_direct_ = false;
+        return true;
+    }
+    bool set_flags(int on, int off) {
+        const int flags = ::fcntl(fd_, F_GETFL);
+        return flags >= 0 && ::fcntl(fd_, F_SETFL, (flags | on) & ~off) == 0;
+    }
+
     int fd_;
     std::string path_;
     std::uint64_t end_;
     bool broken_ = false;
+    bool is_direct_ = false;  // O_DIRECT is set
+    bool never_direct_ = false;
 };
 
 class PosixFileLock final : public FileLock {

@@ -30,7 +30,7 @@ namespace walvault::storage {
 struct RepositoryOptions {
     std::string host;  // for the ledger
     std::string version;
-    int wal_level = 2;  // zstd
+    int wal_level = 1;  // zstd
     int base_level = 1;
     int journal_level = 6;       // of packs; tails are sealed as their writer chooses
     bool rebuild_index = false;  // even if it looks whole

@@ -44,21 +44,41 @@ public:
     Compressor(const Compressor&) = delete;
     Compressor& operator=(const Compressor&) = delete;
 
-    // The compressed size, or 0 where it is no smaller than `plain` or zstd ran out of memory.
-    std::size_t compress(MutableByteSpan out, ByteSpan plain, int level) {
+    // `plain` compressed, in memory of this object; empty where that is no smaller or zstd ran out
+    // of memory.
+    ByteSpan compress(ByteSpan plain, int level) {
         level = std::clamp(level, ZSTD_minCLevel(), 19);
-        if (level != level_) {
-            ZSTD_CCtx_setParameter(context_, ZSTD_c_compressionLevel, level);
-            level_ = level;
+        if (level != level_) set_level(level);
+        const std::size_t bound = ZSTD_compressBound(plain.size());
+        if (bound > scratch_bytes_) {
+            scratch_ = std::make_unique_for_overwrite<std::byte[]>(bound);
+            scratch_bytes_ = bound;
         }
         std::size_t size =
-            ZSTD_compress2(context_, out.data(), out.size(), plain.data(), plain.size());
-        return ZSTD_isError(size) != 0 || size >= plain.size() ? 0 : size;
+            ZSTD_compress2(context_, scratch_.get(), bound, plain.data(), plain.size());
+        if (ZSTD_isError(size) != 0 || size >= plain.size()) return {};
+        return {scratch_.get(), size};
     }
 
 private:
+    // Level 1 is zstd's, but for what PostgreSQL's pages ask for: matches of five bytes, since most
+    // that repeats there is short, and a table that stays in the processor's first cache.
+    void set_level(int level) {
+        const bool for_pages = level == 1;
+        set(ZSTD_c_compressionLevel, level);
+        set(ZSTD_c_minMatch, for_pages ? 5 : 0);
+        set(ZSTD_c_hashLog, for_pages ? 13 : 0);
+        set(ZSTD_c_windowLog, for_pages ? 20 : 0);
+        level_ = level;
+    }
+    void set(ZSTD_cParameter parameter, int value) {
+        WV_ASSERT(ZSTD_isError(ZSTD_CCtx_setParameter(context_, parameter, value)) == 0);
+    }
+
     ZSTD_CCtx* context_;
     int level_ = ZSTD_CLEVEL_DEFAULT;
+    std::unique_ptr<std::byte[]> scratch_;
+    std::size_t scratch_bytes_ = 0;
 };
 
 class Decompressor {
@@ -147,36 +167,36 @@ Result<FileCipher> FileCipher::for_existing_file(const DataKey& key, const FileH
 }
 
 ByteBuffer FileCipher::seal(const FramePlace& place, ByteSpan plain, int level) const {
+    ByteBuffer out;
+    seal_into(place, plain, level, out);
+    return out;
+}
+
+void FileCipher::seal_into(const FramePlace& place, ByteSpan plain, int level,
+                           ByteBuffer& out) const {
     WV_ASSERT(plain.size() <= kFramePlainBytesMax);
-    // Compressed straight behind the header, then encrypted in place: the bytes are copied only
-    // where zstd makes them no smaller.
-    ByteBuffer out(kFrameHeaderBytes + ZSTD_compressBound(plain.size()) + kTagBytes);
-    std::byte* body = out.data() + kFrameHeaderBytes;
+    // Encryption carries the bytes over: nothing is copied for its own sake.
+    ByteSpan body;
+    if (!plain.empty() && level != kNotCompressed)
+        body = this_threads_compressor().compress(plain, level);
     FrameHeader header;
     header.kind = place.kind;
+    header.codec = body.empty() ? Codec::stored : Codec::zstd;
+    if (body.empty()) body = plain;
     header.frame_number = place.frame_number;
     header.synced_frames = place.synced_frames;
     header.plain_bytes = static_cast<std::uint32_t>(plain.size());
-    std::size_t body_bytes = 0;
-    if (!plain.empty() && level != kNotCompressed)
-        body_bytes = this_threads_compressor().compress(
-            {body, out.size() - kFrameHeaderBytes - kTagBytes}, plain, level);
-    header.codec = body_bytes == 0 ? Codec::stored : Codec::zstd;
-    if (body_bytes == 0) {
-        body_bytes = plain.size();
-        std::ranges::copy(plain, body);
-    }
-    header.sealed_bytes = static_cast<std::uint32_t>(body_bytes + kTagBytes);
+    header.sealed_bytes = static_cast<std::uint32_t>(body.size() + kTagBytes);
     randombytes_buf(header.nonce.data(), header.nonce.size());
     header.commitment = frame_commitment(*key_, header_, header.nonce);
+    out.resize(kFrameHeaderBytes + body.size() + kTagBytes);
     encode_frame_header(header, std::span(out).first<kFrameHeaderBytes>());
     std::array<std::byte, kAdditionalDataBytes> bound;
     encode_additional_data(header_, place, header.codec, header.plain_bytes, bound);
-    crypto_aead_xchacha20poly1305_ietf_encrypt(raw(body), nullptr, raw(body), body_bytes,
-                                               raw(bound.data()), bound.size(), nullptr,
-                                               raw(header.nonce.data()), raw(key_->view().data()));
-    out.resize(kFrameHeaderBytes + body_bytes + kTagBytes);
-    return out;
+    crypto_aead_xchacha20poly1305_ietf_encrypt(raw(out.data() + kFrameHeaderBytes), nullptr,
+                                               raw(body.data()), body.size(), raw(bound.data()),
+                                               bound.size(), nullptr, raw(header.nonce.data()),
+                                               raw(key_->view().data()));
 }
 
 Result<ByteBuffer> FileCipher::unseal(const FramePlace& place, ByteSpan frame) const {

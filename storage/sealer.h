@@ -25,8 +25,10 @@ public:
 
     // Header and ciphertext, ready to append. `plain` has at most kFramePlainBytesMax bytes. Stored
     // uncompressed where zstd makes it no smaller. `level` is zstd's, 1..19 (negative ones are
-    // allowed), or kNotCompressed.
+    // allowed; 1 is tuned to PostgreSQL's pages), or kNotCompressed.
     ByteBuffer seal(const FramePlace& place, ByteSpan plain, int level) const;
+    // The same into a buffer the caller owns; resized. Not one that `plain` lies in.
+    void seal_into(const FramePlace& place, ByteSpan plain, int level, ByteBuffer& out) const;
 
     // The plain bytes of `frame` (header and ciphertext) if it is exactly the frame that belongs at
     // `place`. Authenticates before it decompresses, and decompresses into exactly the

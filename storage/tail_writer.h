@@ -6,6 +6,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,9 @@ public:
 
     const TailPlan& plan() const { return *plan_; }
     Result<> append(ByteSpan sealed_frame);
+    // The same past the page cache, for many bytes, and for few that are synced at once: the cache
+    // costs more than the disk. Zeros are left behind the last frame, up to the end of its block.
+    Result<> append_past_cache(std::span<const ByteSpan> sealed_frames);
     // Sees to it that the next `bytes` fall on space that is written (with zeros) and synced before
     // or with them: a sync that changes no size takes the file system about half as long. For
     // frames that somebody waits for; writes 1 MiB when the space is used up. Does nothing where
@@ -45,6 +49,7 @@ public:
                                         pb::PackInfo info);
 
 private:
+    void note_appended(ByteSpan bytes);
     TailWriter(FileSystem& files, std::string root, std::shared_ptr<const TailPlan> plan)
         : files_(files), root_(std::move(root)), plan_(std::move(plan)) {}
     FileSystem& files_;
@@ -53,6 +58,7 @@ private:
     std::unique_ptr<File> file_;
     std::uint64_t end_offset_ = 0;    // of the frames
     std::uint64_t ahead_offset_ = 0;  // end of the zeros behind them, where there are some
+    ByteBuffer last_block_;           // the bytes before end_offset_ that do not fill a block
 };
 
 // "x.tail" -> "x.pack"

@@ -154,6 +154,59 @@ class RetentionTest(StageCase):
         last_micros, last_rows = self.moments[-2]  # one behind it proves that nothing is missing
         self.assertEqual(self.rows_at(last_micros), last_rows)
 
+    def change(self):
+        """Other 8 MB in the place of those that were there; nothing of them is shared."""
+        self.primary.sql("truncate life")
+        self.count += 1
+        self.primary.sql("insert into life select n, (select string_agg(md5(random()::text || n::text), '') "
+                         "from generate_series(1, 250)) from generate_series(1, 1000) n")
+        self.primary.sql(f"update life set n = n + {self.count * 10000}")
+
+    def test_packs_that_are_mostly_dead_are_rewritten_and_the_rest_of_them_stays_whole(self):
+        agent = self.agent
+        for _ in range(3):
+            self.change()
+            anchor = self.backup()
+        behind = self.server_micros()
+        wait_until(lambda: self.server_micros() - behind > (WINDOW_SECONDS + 2) * 1_000_000,
+                   "the window to pass", timeout=120, every=1)
+        rows = self.primary.sql("select md5(string_agg(n || filler, '' order by n)) from life")
+        self.live()
+        self.live()
+        agent.wait_until_flushed()
+        self.set_rules(window=WINDOW_SECONDS, grace=0)
+        shown = agent.json("expire", "--dry-run")["places"][0]
+        planned = [pack for pack in shown["packs"] if pack.get("rewritten")]
+        self.assertTrue(planned, shown["packs"])
+        self.assertTrue(all(pack["keep"] and "% of it is dead" in pack["reason"] for pack in planned), planned)
+        self.assertEqual(shown["rewritten_packs"], len(planned))
+        self.assertGreater(shown["rewritten_dead_bytes"], 3_000_000)
+        self.assertIn("rewritten", agent.cli("expire", "--dry-run").stdout)
+        before = bytes_of(agent.repo / "main" / "base")
+
+        self.take_rules()
+        self.expire()
+        old = [agent.repo / pack["path"] for pack in planned]
+        wait_until(lambda: not any(path.exists() for path in old), "the old packs to go", timeout=120)
+        self.assertTrue(list((agent.repo / "main" / "base").glob("rewritten-*.pack")))
+        self.assertLess(bytes_of(agent.repo / "main" / "base"), before - shown["rewritten_dead_bytes"])
+        self.assertEqual([base["backup_id"] for base in agent.backups()], [anchor])
+        for level in ("chunks", "wal"):
+            self.assertTrue(agent.json("verify", "--level", level)["ok"])
+        restored = agent.restore(to="backup:" + anchor).open()
+        try:
+            self.assertEqual(restored.sql("select md5(string_agg(n || filler, '' order by n)) from life"), rows)
+        finally:
+            restored.discard()
+        # What is shared now is shared with the new packs; a base taken on top of them is whole.
+        self.backup()
+        self.assertTrue(agent.json("verify", "--level", "chunks")["ok"])
+        agent.check_log()
+        # An index made anew finds the chunks in the same places.
+        self.assertEqual(agent.stop(), 0)
+        agent.cli("repo", "rebuild-index")
+        self.assertTrue(agent.json("verify", "--level", "chunks")["ok"])
+
     def test_without_an_agent_the_verb_does_it_and_without_a_window_nothing(self):
         agent = self.agent
         self.live_through_a_window()

@@ -171,8 +171,13 @@ private:
         entry.set_tag(tag_of(sealed));
         merge_summary(summary_, notes.summary);
         *entry.mutable_summary() = std::move(notes.summary);
-        if (writes_ahead) WV_CHECK(tail_->write_ahead(sealed.size()));
-        WV_CHECK(tail_->append(sealed));
+        if (writes_ahead) {
+            const ByteSpan frame(sealed);
+            WV_CHECK(tail_->write_ahead(sealed.size()));
+            WV_CHECK(tail_->append_past_cache({&frame, 1}));
+        } else {
+            WV_CHECK(tail_->append(sealed));
+        }
         WV_CHECK(tail_->sync());
         *footer_.add_frames() = std::move(entry);
         for (pb::MarkEntry& mark : notes.marks)

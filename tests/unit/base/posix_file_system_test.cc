@@ -32,6 +32,10 @@ private:
     std::string path_;
 };
 
+struct FreeBlocks {
+    void operator()(std::byte* bytes) const { std::free(bytes); }
+};
+
 // Files of this process may not grow beyond `bytes` while it lives.
 class FileSizeLimit {
 public:
@@ -81,6 +85,29 @@ TEST_CASE("a file is created once, appended to, and read at any place") {
     CHECK((*again)->write(as_bytes("p")));
     CHECK(content_of(directory / "f") == "Help");
     CHECK(files().info(directory / "f")->mode == 0640);
+}
+
+TEST_CASE("whole blocks and parts of blocks may be written in any order, and read in between") {
+    Directory directory;
+    auto file = files().create(directory / "f");
+    REQUIRE(file);
+    constexpr std::size_t kBlock = 4096;
+    const std::unique_ptr<std::byte, FreeBlocks> memory(
+        static_cast<std::byte*>(std::aligned_alloc(kBlock, 3 * kBlock)));
+    std::memset(memory.get(), 'b', 3 * kBlock);
+    const ByteSpan blocks(memory.get(), 3 * kBlock);
+    CHECK((*file)->write(as_bytes("head")));
+    CHECK((*file)->write_at(0, blocks));
+    ByteBuffer into(5);
+    CHECK((*file)->read_at(3 * kBlock - 3, into).value() == 3);
+    CHECK((*file)->write_at(10, as_bytes("part")));
+    CHECK((*file)->write_at(kBlock, blocks.first(kBlock)));
+    CHECK((*file)->write_at(3 * kBlock, blocks));
+    CHECK((*file)->write(as_bytes("tail")));
+    CHECK((*file)->sync_data());
+    std::string expected(6 * kBlock, 'b');
+    expected.replace(10, 4, "part");
+    CHECK(content_of(directory / "f") == expected + "tail");
 }
 
 TEST_CASE("what is absent is not_found, and nothing else is") {

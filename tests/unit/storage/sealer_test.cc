@@ -5,7 +5,9 @@
 
 #include <doctest/doctest.h>
 
+#include <cstring>
 #include <functional>
+#include <random>
 #include <thread>
 
 #include "tests/unit/storage/fixtures.h"
@@ -118,6 +120,44 @@ TEST_CASE("every compression level opens, also when levels alternate on one thre
         if (level == 1 && size_at_1 != 0) CHECK(frame.size() == size_at_1);
         if (level == 1) size_at_1 = frame.size();
     }
+}
+
+TEST_CASE("a buffer that had another frame before, longer or shorter, holds the new one alone") {
+    SealedFile file;
+    ByteBuffer frame;
+    for (std::size_t size : {70'000u, 1'000u, 0u, 200'000u}) {
+        ByteBuffer plain = size == 1'000 ? random_bytes(size) : compressible_bytes(size);
+        FramePlace place = wal_place(7, 100, 100 + size);
+        file.cipher.seal_into(place, plain, 1, frame);
+        CHECK(file.cipher.unseal(place, frame).value() == plain);
+    }
+}
+
+// Pages whose rows share only short runs: level 1 has to find five bytes.
+TEST_CASE(
+    "level 1 finds short repeats as they are in pages, and leaves other levels as they were") {
+    SealedFile file;
+    std::mt19937 random(11);
+    ByteBuffer plain(1 << 20);
+    for (std::size_t at = 0; at + 8 <= plain.size(); at += 8) {
+        const std::array<std::uint8_t, 8> row{7,
+                                              0,
+                                              0,
+                                              static_cast<std::uint8_t>(random() % 4),
+                                              9,
+                                              static_cast<std::uint8_t>(random()),
+                                              static_cast<std::uint8_t>(random()),
+                                              static_cast<std::uint8_t>(random())};
+        std::memcpy(plain.data() + at, row.data(), row.size());
+    }
+    auto bytes_at = [&](int level) {
+        return file.cipher.seal(wal_place(1, 0, plain.size()), plain, level).size();
+    };
+    const std::size_t at_2 = bytes_at(2), at_3 = bytes_at(3), at_1 = bytes_at(1);
+    CHECK(at_1 < at_2);
+    CHECK(bytes_at(2) == at_2);
+    CHECK(bytes_at(3) == at_3);
+    CHECK(bytes_at(1) == at_1);
 }
 
 TEST_CASE("sealing in place gives what libsodium gives with separate buffers") {
