@@ -101,10 +101,10 @@ Task<Result<>> JournalCapture::prepare() {
 // A server of 18 sends nothing of a publication that is gone, and says nothing: what was changed
 // meanwhile is not in the journal. Older ones fail, and go on failing.
 Task<Result<>> JournalCapture::look_for_publications(wal::Connection& sql) {
-    std::string query = fmt::format(
-        "SELECT count(*) FROM pg_catalog.pg_publication WHERE pubname IN ({}, {})",
-        wal::quote_literal(server_.journal.slot),
-        wal::quote_literal(wal::inserts_publication(server_.journal.slot)));
+    std::string query =
+        fmt::format("SELECT count(*) FROM pg_catalog.pg_publication WHERE pubname IN ({}, {})",
+                    wal::quote_literal(server_.journal.slot),
+                    wal::quote_literal(wal::inserts_publication(server_.journal.slot)));
     WV_CO_TRY(const wal::QueryResult found, co_await sql.query_one(std::move(query)));
     const bool both = found.rows.size() == 1 && found.rows[0][0] == "2";
     if (!both) slot_unusable_ = "the journal's publication was dropped";

@@ -71,8 +71,8 @@ private:
         return fail(still_there(left, servers.size()));
     }
 
-    // Slots and publications of the row journals. A publication that is left makes UPDATE and DELETE
-    // of its tables fail when somebody drops their primary key.
+    // Slots and publications of the row journals. A publication that is left makes UPDATE and
+    // DELETE of its tables fail when somebody drops their primary key.
     Result<> leave_databases() const {
         for (const std::string& database : server_.journal.databases) {
             wal::DatabaseOptions options;

@@ -94,8 +94,8 @@ Result<std::map<Lsn, Lsn>> IndexJournal::quiet_stretches(const Id16& id) {
     const std::string prefix = quiet_prefix(text_of(id));
     WV_CHECK(each<pb::TailAbandoned>(
         store_, Family::journal, prefix, [&](const std::string& key, const auto& abandoned) {
-            const std::uint64_t start =
-                load_be<std::uint64_t>(as_bytes(std::string_view(key).substr(prefix.size())).data());
+            const std::uint64_t start = load_be<std::uint64_t>(
+                as_bytes(std::string_view(key).substr(prefix.size())).data());
             found[Lsn{start}] = Lsn{abandoned.end_lsn()};
         }));
     return found;

@@ -127,11 +127,7 @@ public:
 
 private:
     JournalHost journal_host() {
-        return {.store = store_,
-                .keyring = keyring_,
-                .index = *index_,
-                .is_tier = is_tier_,
-                .catch_up = [this] { return catch_index_up(); }};
+        return {store_, keyring_, *index_, is_tier_, [this] { return catch_index_up(); }};
     }
     Result<> catch_index_up();
     Result<ScannedTail> pack_in_its_place(const pb::TailOpened& opened);

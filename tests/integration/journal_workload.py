@@ -35,7 +35,8 @@ create table no_key (a int, b text);
 WHOLE = ["everything", '"Odd schema"."Odd name\'s"', "parted_0", "parted_1", "parted_rest", "big", "by_index",
          "full_identity", "evolving"]
 
-TEXTS = ["", "plain", "tab\there", "line\nbreak", "back\\slash", "\\N", "quote '' \" ", "ünïcödé €", "\r", "x" * 200]
+TEXTS = ["", "plain", "tab\there", "line\nbreak", "back\\slash", "\\N", "quote '' \" ", "ünïcödé €", "\r",
+         "x" * 200]
 
 
 class Workload:
@@ -49,9 +50,6 @@ class Workload:
         self.columns = 0
         self.gids = 0
         self.transactions = 0
-
-    def text(self):
-        return "'" + self.random.choice(TEXTS).replace("'", "''").replace("''''", "''") + "'"
 
     def _e(self, text):
         return "e'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
@@ -72,17 +70,20 @@ class Workload:
             "ts": f"timestamp '2020-02-03 04:05:06.7' + {n} * interval '1 second'",
             "tstz": f"timestamptz '2020-02-03 04:05:06.7+00' + {n} * interval '1 second'",
             "iv": f"{n} * interval '1 day 2.5 hours'", "uu": f"md5('{n}')::uuid",
-            "js": f"json_build_object('n', {n}, 'w', {word}::text)", "jb": f"jsonb_build_object('n', {n}, 'w', {word}::text)",
+            "js": f"json_build_object('n', {n}, 'w', {word}::text)",
+            "jb": f"jsonb_build_object('n', {n}, 'w', {word}::text)",
             "xm": f"xmlelement(name a, '{n}')", "ia": f"array[{n}, null, 3]",
             "ta": f"array[[{word}, 'b'], ['c, \"d', null]]::text[]", "ir": f"int4range({n}, {n} + 5)",
-            "tr": "tstzrange('2020-01-01+00', null)", "mr": f"nummultirange(numrange({n}, {n} + 1), numrange({n} + 3, {n} + 4))",
+            "tr": "tstzrange('2020-01-01+00', null)",
+            "mr": f"nummultirange(numrange({n}, {n} + 1), numrange({n} + 3, {n} + 4))",
             "po": f"point({n}, 2.5)", "li": "line '{1,2,3}'", "ls": "lseg '[(0,0),(1,1)]'", "bx": "box '(2,2),(0,0)'",
             "pa": "path '[(0,0),(1,1)]'", "pg": "polygon '((0,0),(1,1),(2,0))'", "ci": "circle '<(0,0),3>'",
             "cd": "cidr '10.1.0.0/16'", "ie": "inet '::1/64'", "ma": "macaddr '08:00:2b:01:02:03'",
             "m8": "macaddr8 '08:00:2b:01:02:03:04:05'", "bt": "b'10101'", "vb": "b'110'",
             "tv": "to_tsvector('simple', 'a fat cat')", "tq": "to_tsquery('simple', 'fat & !rat')",
             "en": self.random.choice(["'sad'", "'ok'", "'it''s fine'"]), "dm": str(abs(n) + 1),
-            "co": f"row({n}, {word})::pair", "cos": f"array[row(1, {word})::pair]", "pl": "'1/ABCDEF'", "oi": str(abs(n)),
+            "co": f"row({n}, {word})::pair", "cos": f"array[row(1, {word})::pair]", "pl": "'1/ABCDEF'",
+            "oi": str(abs(n)),
             "rc": "'pg_class'::regclass", "jp": "'$.a[*] ? (@ > 1)'",
         }
         kept = [name for name in every if self.random.random() < 0.8] or ["te"]
@@ -106,8 +107,8 @@ class Workload:
         if table == "odd":
             name = '"Odd schema"."Odd name\'s"'
             if kind < 0.6:
-                return (f'insert into {name} values ({key}, {self.any_text()}, \'ok\') on conflict ("The id") do update '
-                        f'set "a ""quoted"" column" = excluded."a ""quoted"" column";')
+                return (f'insert into {name} values ({key}, {self.any_text()}, \'ok\') '
+                        f'on conflict ("The id") do update set "a ""quoted"" column" = excluded."a ""quoted"" column";')
             if kind < 0.8:
                 return (f'update {name} set "The id" = {key + 100 + r.randrange(10**6)} where "The id" = {key};')
             return f'delete from {name} where "The id" = {key};'
@@ -119,7 +120,8 @@ class Workload:
             return f"delete from parted where id = {key};"
         if table == "big":
             size = r.choice([10, 3000, 9000])
-            payload = f"(select string_agg(md5(g::text || '{r.random()}'), '') from generate_series(1, {size // 32 + 1}) g)"
+            payload = (f"(select string_agg(md5(g::text || '{r.random()}'), '') "
+                       f"from generate_series(1, {size // 32 + 1}) g)")
             if kind < 0.4:
                 return (f"insert into big values ({key}, {payload}, {payload}, 0) on conflict (id) do update "
                         f"set n = big.n + 1;")
@@ -129,7 +131,8 @@ class Workload:
             return f"delete from big where id = {key};"
         if table == "by_index":
             if kind < 0.6:
-                return f"insert into by_index values ({key}, {self._e(r.choice(TEXTS))}, {self.any_text()}) on conflict do nothing;"
+                return (f"insert into by_index values ({key}, {self._e(r.choice(TEXTS))}, {self.any_text()}) "
+                        f"on conflict do nothing;")
             if kind < 0.85:
                 return f"update by_index set c = {self.any_text()} where a = {key};"
             return f"delete from by_index where a = {key};"
@@ -141,7 +144,8 @@ class Workload:
             return f"delete from full_identity where ctid = (select min(ctid) from full_identity where a = {key % 5});"
         if table == "evolving":
             if kind < 0.6:
-                return f"insert into evolving (id, v) values ({key}, {self.any_text()}) on conflict (id) do update set v = excluded.v;"
+                return (f"insert into evolving (id, v) values ({key}, {self.any_text()}) "
+                        f"on conflict (id) do update set v = excluded.v;")
             return f"delete from evolving where id = {key};"
         return (f"insert into no_key values ({key}, {self.any_text()});" if kind < 0.5 else
                 f"update no_key set b = {self.any_text()} where a = {key};" if kind < 0.8 else
@@ -156,7 +160,8 @@ class Workload:
         if choice < 0.7:
             return "alter table evolving alter v type varchar(500);"
         if choice < 0.85:
-            return f"alter table evolving rename v to v_{self.columns}; alter table evolving rename v_{self.columns} to v;"
+            other = f"v_{self.columns}"
+            return f"alter table evolving rename v to {other}; alter table evolving rename {other} to v;"
         return "analyze evolving;"
 
     def transaction(self):

@@ -164,8 +164,10 @@ class ApplicationTest(JournalFaultCase):
 
     def setUp(self):
         super().setUp()
-        self.primary.sql("create table no_key (a int, b text); insert into no_key select g, 'x' from generate_series(1, 50) g;"
-                         "create table nothing (a int primary key, b text); alter table nothing replica identity nothing;"
+        self.primary.sql("create table no_key (a int, b text);"
+                         "insert into no_key select g, 'x' from generate_series(1, 50) g;"
+                         "create table nothing (a int primary key, b text);"
+                         "alter table nothing replica identity nothing;"
                          "insert into nothing select g, 'x' from generate_series(1, 50) g;"
                          "create table odd (a int primary key deferrable, b text); insert into odd values (1, 'x');"
                          "create table keyed (a int primary key, b text); insert into keyed values (1, 'x');"
@@ -183,15 +185,18 @@ class ApplicationTest(JournalFaultCase):
                 self.count += 1
                 for table in ("no_key", "nothing", "odd", "keyed", "part"):
                     session.execute(f"update {table} set b = '{self.count}' where a = 1;")
-                    session.execute(f"insert into {table} values ({100 + self.count % 50}, 'new') on conflict do nothing;"
-                                    if table in ("nothing", "keyed") else
-                                    f"insert into {table} values ({50 + self.count % 49}, 'new');"
-                                    if table not in ("odd",) else f"insert into odd values ({1000 + self.count}, 'new');")
+                    session.execute(self.insert(table))
                     session.execute(f"delete from {table} where a > 60 and b = 'new';")
         except Exception as error:  # shown at the end
             self.errors.append(error)
         finally:
             session.close()
+
+    def insert(self, table):
+        if table in ("nothing", "keyed"):
+            return f"insert into {table} values ({100 + self.count % 50}, 'new') on conflict do nothing;"
+        key = 1000 + self.count if table == "odd" else 50 + self.count % 49
+        return f"insert into {table} values ({key}, 'new');"
 
     def test_G07_tables_without_keys(self):
         worker = threading.Thread(target=self.work, daemon=True)

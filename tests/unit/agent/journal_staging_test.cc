@@ -2,9 +2,9 @@
 
 #include <doctest/doctest.h>
 
-#include "../../support/scratch_directory.h"
 #include "base/asio.h"
 #include "base/secret.h"
+#include "tests/support/scratch_directory.h"
 
 namespace walvault::agent {
 namespace {

@@ -4,7 +4,7 @@
 
 #include <filesystem>
 
-#include "../../support/scratch_directory.h"
+#include "tests/support/scratch_directory.h"
 
 namespace walvault::storage {
 namespace {
