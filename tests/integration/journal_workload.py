@@ -156,7 +156,9 @@ class Workload:
         self.columns += 1
         choice = r.random()
         if choice < 0.5:
-            return f"alter table evolving add column c{self.columns} {r.choice(['int', 'text', 'mood'])};"
+            # What a new column has in rows that nothing changes is not decoded: so all are changed.
+            return (f"alter table evolving add column c{self.columns} {r.choice(['int', 'text', 'mood'])}; "
+                    f"update evolving set v = v;")
         if choice < 0.7:
             return "alter table evolving alter v type varchar(500);"
         if choice < 0.85:
