@@ -154,6 +154,7 @@ Task<> JournalCapture::end_session(Session& session) {
     hangup_.hang_up();
     session.changed.notify();
     stopped_.notify();
+    pipeline_.changed().notify();
     auto ended = co_await pipeline_.end_session();
     if (!ended) log::debug("journal.session_broken", ended.error().message);
     co_await session.tasks.join();

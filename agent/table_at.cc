@@ -53,10 +53,17 @@ Result<std::optional<Candidate>> choose(const std::vector<TablePlace>& places, L
     return best;
 }
 
+// Up to where changes count: nothing lies between the last commit that is kept and the moment,
+// though a gap may begin there.
+Lsn changes_until(const JournalMoment& moment, Lsn snapshot_lsn) {
+    if (moment.needed == Lsn{}) return moment.lsn;
+    return std::min(moment.lsn, std::max(moment.needed, snapshot_lsn));
+}
+
 Result<> require_no_gap(const Candidate& chosen, const std::vector<TablePlace>& places,
                         const JournalMoment& moment, const std::string& zone) {
     const Lsn from{chosen.snapshot.taken().lsn()};
-    const auto gaps = gaps_within(chosen.journal->gaps, from, moment.lsn);
+    const auto gaps = gaps_within(chosen.journal->gaps, from, changes_until(moment, from));
     if (gaps.empty()) return {};
     WV_TRY(std::string hint, works_from(places, moment.lsn, zone));
     const Lsn last_known = std::max(from, Lsn{gaps.front().from_lsn()});
@@ -134,7 +141,8 @@ Result<TableAt> table_at(OpenedView& opened, JournalSet& set, const std::string&
     TableAt built{.oid = chosen->oid, .moment = moment, .snapshot = chosen->snapshot.taken()};
     WV_TRY(built.scratch, storage::ScratchRows::open(scratch_parent()));
     built.state = std::make_unique<TableState>(*built.scratch, chosen->oid);
-    WV_CHECK(fill(*chosen, moment.lsn, *built.state));
+    const Lsn until = changes_until(moment, Lsn{chosen->snapshot.taken().lsn()});
+    WV_CHECK(fill(*chosen, until, *built.state));
     const pb::JournalRelation* relation = built.state->relation();
     if (relation == nullptr)
         return fail(Errc::corrupt, "the snapshot of " + printable(places.front().text()) +

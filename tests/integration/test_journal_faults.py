@@ -25,8 +25,11 @@ class JournalFaultCase(JournalCase):
 
     def at_now(self):
         """Where the server is, once the journal is there too."""
+        lsn = self.primary.sql("select pg_current_wal_lsn()")
+        # A target lies before the end of what is stored.
+        self.primary.sql("select pg_create_restore_point('behind')")
         self.agent.wait_until_flushed()
-        return self.primary.sql("select pg_current_wal_lsn()"), self.wait_until_journaled()
+        return lsn, self.wait_until_journaled(lsn_number(lsn))
 
     def check_now(self, table):
         lsn, _ = self.at_now()
@@ -126,9 +129,8 @@ class ChangingTablesTest(JournalFaultCase):
 
     def test_G16_dropped_and_made_again(self):
         lsn = self.primary.current_lsn()
-        self.wait_until_journaled()
         old = self.live(self.primary, "items")
-        at = self.primary.sql("select pg_current_wal_lsn()")
+        at, _ = self.at_now()
         self.primary.sql("drop table items")
         self.primary.sql("create table items (id text primary key, other int); insert into items values ('a', 1)")
         self.assertGreater(self.primary.current_lsn(), lsn)
