@@ -1,0 +1,138 @@
+"""The questions of the row journal, asked of a live one: who changed a row, what was then, how it is taken back."""
+
+import json
+import unittest
+
+from journal_case import JournalCase
+from journal_workload import SCHEMA, WHOLE, Workload
+
+UNDONE = 20
+
+
+class QuestionCase(JournalCase):
+    def lines(self, *arguments):
+        return [json.loads(line) for line in self.agent.cli("-o", "jsonl", *arguments).stdout.splitlines()]
+
+    def transaction(self, statements):
+        """Runs them as one transaction and waits until the journal has it; its xid."""
+        xid = self.primary.sql(f"begin; {statements}; select pg_current_xact_id(); commit;").splitlines()[-1]
+        self.primary.sql("select pg_create_restore_point('behind')")
+        self.agent.wait_until_flushed()
+        self.wait_until_journaled()
+        return xid
+
+
+class HistoryTest(QuestionCase):
+    def setUp(self):
+        super().setUp()
+        self.primary.sql("create table orders (id int primary key, state text, note text);"
+                         "alter table orders alter note set storage external;"
+                         "insert into orders values (4711, 'new', repeat('n', 9000)), (1, 'new', null)")
+        self.protect()
+
+    def test_history_of_a_row(self):
+        paid = self.transaction("update orders set state = 'paid' where id = 4711")
+        moved = self.transaction("update orders set id = 4712 where id = 4711")
+        self.transaction("update orders set state = 'other' where id = 1")
+        gone = self.transaction("delete from orders where id = 4712")
+        versions = self.agent.json("history", "orders", "--key", "id=4711")["versions"]
+        self.assertEqual([(each["kind"], str(each["xid"])) for each in versions], [("update", paid), ("update", moved)])
+        self.assertEqual(versions[0]["changed"], ["state"])
+        # What an update did not send is looked up, down to the snapshot.
+        self.assertEqual(versions[0]["new"]["note"], "n" * 9000)
+        self.assertEqual(versions[0]["old"]["state"], "new")
+        self.assertIn(f"--before xid:{paid}", versions[0]["restore"])
+        later = self.agent.json("history", "orders", "--key", "id=4712")["versions"]
+        self.assertEqual([str(each["xid"]) for each in later], [moved, gone])
+        self.assertIn("4711", self.agent.cli("history", "orders", "--key", "id=4711").stdout)
+
+    def test_who_deleted_them(self):
+        self.primary.sql("insert into orders select g, 'x', null from generate_series(100, 199) g")
+        deleted = self.transaction("delete from orders where id between 100 and 199")
+        self.transaction("delete from orders where id = 1")
+        found = self.agent.json("log", "--table", "orders", "--kind", "delete", "--min-rows", "10")["transactions"]
+        self.assertEqual([(str(each["xid"]), each["deleted_rows"]) for each in found], [(deleted, 100)])
+        shown = self.agent.json("show", f"xid:{deleted}")["changes"]
+        self.assertEqual(len(shown), 100)
+        changes = self.agent.json("changes", "orders", "--kind", "delete", "-L", "1000")["changes"]
+        self.assertEqual(len(changes), 101)
+        refused = self.agent.error("history", "order", "--key", "id=1", expect=1)
+        self.assertIn("orders", refused["message"] + refused["hint"])
+
+    def test_follow_goes_on_where_it_ended(self):
+        start = self.agent.json("status")["journals"][0]["stored_lsn"]
+        self.transaction("update orders set state = 'a' where id = 1")
+        first = self.lines("follow", "--from-lsn", start, "--until-idle")
+        self.assertEqual([(each["type"], each.get("kind")) for each in first], [("change", "update"), ("commit", None)])
+        self.transaction("update orders set state = 'b' where id = 1")
+        second = self.lines("follow", "--from-lsn", first[-1]["end_lsn"], "--until-idle", "--table", "orders")
+        self.assertEqual([each["new"]["state"] for each in second if each["type"] == "change"], ["b"])
+
+    def test_rows_then_in_each_form(self):
+        lsn = self.primary.sql("select pg_current_wal_lsn()")
+        self.transaction("delete from orders")
+        rows = self.agent.json("rows", "orders", "--at", f"lsn:{lsn}", "--where", "state=new")["rows"]
+        self.assertEqual([each["values"]["id"] for each in rows], ["1", "4711"])
+        csv = self.agent.cli("-o", "csv", "rows", "orders", "--at", f"lsn:{lsn}").stdout.splitlines()
+        self.assertEqual(csv[0], "id,state,note")
+        self.assertEqual(csv[1], "1,new,")
+        self.assertEqual(self.agent.json("rows", "orders", "--at", "latest")["rows"], [])
+
+
+class UndoTest(QuestionCase):
+    """Random transactions are taken back; where something changed later nothing is."""
+
+    def setUp(self):
+        super().setUp()
+        self.primary.sql(SCHEMA)
+        self.protect()
+        self.workload = Workload(self.primary, self.random)
+        for _ in range(60):
+            self.workload.transaction()
+
+    def tables(self):
+        return {table: self.live(self.primary, table) for table in WHOLE}
+
+    def undo(self, xid, check=True):
+        script = self.agent.cli("undo", f"xid:{xid}").stdout
+        path = self.stage.write(self.stage.directory / "undo.sql", script)
+        done = self.primary.psql("-f", path, check=False)
+        if check and done.returncode != 0:
+            raise AssertionError(f"{done.stderr}\n{script[:3000]}")
+        return done, script
+
+    def changes(self):
+        """A transaction's statements, of tables that are journaled whole."""
+        statements = []
+        while len(statements) < self.random.randrange(1, 6):
+            statement = self.workload.statement()
+            if "no_key" not in statement:
+                statements.append(statement)
+        return " ".join(statements).rstrip(";")
+
+    def test_random_transactions_are_taken_back(self):
+        for number in range(UNDONE):
+            before = self.tables()
+            statements = self.changes()
+            xid = self.transaction(statements)
+            if self.tables() == before:
+                continue
+            self.undo(xid)
+            self.assertEqual(self.tables(), before, f"undo of transaction {number}, {statements}")
+
+    def test_a_later_change_is_a_conflict_and_nothing_is_harmed(self):
+        self.primary.sql("insert into evolving (id, v) values (9001, 'a'), (9002, 'a')")
+        xid = self.transaction("update evolving set v = 'b' where id in (9001, 9002)")
+        self.transaction("update evolving set v = 'c' where id = 9002")
+        before = self.tables()
+        done, script = self.undo(xid, check=False)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("evolving", done.stderr)
+        self.assertIn("CONFLICT", script)
+        self.assertEqual(self.tables(), before)
+        conflicts = self.agent.json("undo", f"xid:{xid}")["conflicts"]
+        self.assertEqual(len(conflicts), 1)
+
+
+if __name__ == "__main__":
+    unittest.main()
