@@ -55,7 +55,7 @@ std::vector<std::string> names_below(const std::string& table) {
 }
 
 bool is_table_name(const std::string& path) {
-    if (path == "server") return true;
+    if (path == "server" || path == "class") return true;
     bool server = path.starts_with("server.") && std::count(path.begin(), path.end(), '.') == 1;
     return server || !names_below(path).empty();
 }

@@ -45,7 +45,7 @@ std::string config_text(const InitArguments& arguments, const std::string& conni
     put("url", repo_url);
     put("key", key);
     if (arguments.no_backup) put("every", "off");
-    for (std::string table : {"[server.main]", "[server.main.backup]"}) {
+    for (std::string table : {"[server.main]", "[server.main.backup]", "[server.main.journal]"}) {
         std::string named = table;
         named.replace(named.find("main"), 4, arguments.name);
         text.replace(text.find(table), table.size(), named);

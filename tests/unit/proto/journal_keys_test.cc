@@ -23,9 +23,9 @@ TEST_CASE("The key of a row is that of its primary key, or of an identity index"
         record.new_tuple = fresh;
         record.old_tuple = before;
         std::vector<ByteBuffer> keys;
-        auto done = each_journal_key(
-            relation.oid(), key_columns(relation), record,
-            [&](ByteSpan key) { keys.emplace_back(key.begin(), key.end()); });
+        auto done =
+            each_journal_key(relation.oid(), key_columns(relation), record,
+                             [&](ByteSpan key) { keys.emplace_back(key.begin(), key.end()); });
         CHECK(done.has_value());
         return keys;
     };
