@@ -158,9 +158,8 @@ class RetentionTest(StageCase):
         """Other 8 MB in the place of those that were there; nothing of them is shared."""
         self.primary.sql("truncate life")
         self.count += 1
-        self.primary.sql("insert into life select n, (select string_agg(md5(random()::text || n::text), '') "
-                         "from generate_series(1, 250)) from generate_series(1, 1000) n")
-        self.primary.sql(f"update life set n = n + {self.count * 10000}")
+        self.primary.sql(f"insert into life select n + {self.count * 10000}, string_agg(md5(random()::text), '') "
+                         "from generate_series(1, 1000) n, generate_series(1, 250) group by n")
 
     def test_packs_that_are_mostly_dead_are_rewritten_and_the_rest_of_them_stays_whole(self):
         agent = self.agent
