@@ -1,5 +1,7 @@
 """What tests of the row journal share: a server that decodes, an agent with a journal, tables out of it."""
 
+import collections
+
 from agent_process import Agent
 from cluster import Postgres
 from harness import StageCase, lsn_number, lsn_text, seeded_random, wait_until
@@ -84,9 +86,11 @@ class JournalCase(StageCase):
 
     def check_table(self, table, at, expected, what):
         rows = self.extract(table, at)
-        wrong = [row for row in rows if row not in expected][:3] + [row for row in expected if row not in rows][:3]
-        self.assertEqual(len(rows), len(expected), f"{table} {what}: {wrong}")
-        self.assertEqual(rows, expected, f"{table} {what}")
+        if rows == expected:
+            return
+        got, wanted = collections.Counter(rows), collections.Counter(expected)
+        self.fail(f"{table} {what}: {len(rows)} rows and not {len(expected)}; too many: "
+                  f"{list((got - wanted).elements())[:3]}; missing: {list((wanted - got).elements())[:3]}")
 
 
 def rows_of(columns, text):
