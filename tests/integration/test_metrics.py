@@ -40,11 +40,11 @@ class MetricsTest(StageCase):
         exported = {series.split("{")[0] for series in self.agent.metrics()}
         exported |= {re.sub(r"_(bucket|sum|count)$", "", name) for name in exported}
         # Of several servers in one conninfo only: test_failover_hosts has them.
-        # And of a second copy only: test_tiers has one.
+        # And of a second copy and a journal only: test_tiers and test_journal have one.
         self.assertEqual(named - exported, {"walvault_standby_slot_ready", "walvault_offloaded_lag_seconds",
                                             "walvault_offload_up",
-                                             "walvault_journal_up", "walvault_journal_gaps_total",
-                                             "walvault_journal_slot_retained_bytes"})
+                                            "walvault_journal_up", "walvault_journal_gaps_total",
+                                            "walvault_journal_slot_retained_bytes"})
 
     def test_positions_follow_the_stream(self):
         before = self.value("walvault_durable_lsn_bytes")
