@@ -123,6 +123,7 @@ Task<Result<>> JournalCapture::look_at_catalogue(wal::Connection& sql) {
 
 void JournalCapture::note_verdicts(const wal::PublicationPlan& plan) {
     status_.verdicts = plan.verdicts;
+    if (server_.journal.snapshots) status_.waiting_snapshots = tables_to_read().size();
     std::string missing;
     std::size_t whole = 0;
     std::size_t inserts = 0;

@@ -60,6 +60,35 @@ Lsn changes_until(const JournalMoment& moment, Lsn snapshot_lsn) {
     return std::min(moment.lsn, std::max(moment.needed, snapshot_lsn));
 }
 
+// One that was dropped is not told of. Where another one of the name has changed since the
+// snapshot, the rows that it had are not known.
+Result<> require_the_last(const Candidate& chosen, const std::vector<TablePlace>& places,
+                          const JournalMoment& moment, const std::string& zone) {
+    for (const TablePlace& place : places)
+        for (const auto& table : place.tables) {
+            if (table.oid == chosen.oid) continue;
+            storage::JournalQuery query{.from = Lsn{chosen.snapshot.taken().lsn()},
+                                        .to = moment.lsn};
+            query.tables = {table.oid};
+            bool found = false;
+            storage::JournalSink sink;
+            sink.on_begin = [&](const storage::JournalTransaction&) -> Result<bool> {
+                found = true;
+                return false;
+            };
+            if (query.from < query.to) WV_CHECK(place.journal->reader->read(query, sink));
+            if (!found) continue;
+            WV_TRY(std::string hint, works_from(places, moment.lsn, zone));
+            return fail(Errc::outside_window,
+                        "the rows of " + printable(places.front().text()) + " at " +
+                            printable(moment.text) +
+                            " are not known: it was made anew, and no snapshot of the new one was "
+                            "taken before",
+                        hint);
+        }
+    return {};
+}
+
 Result<> require_no_gap(const Candidate& chosen, const std::vector<TablePlace>& places,
                         const JournalMoment& moment, const std::string& zone) {
     const Lsn from{chosen.snapshot.taken().lsn()};
@@ -138,6 +167,7 @@ Result<TableAt> table_at(OpenedView& opened, JournalSet& set, const std::string&
                     hint);
     }
     WV_CHECK(require_no_gap(*chosen, places, moment, opened.zone));
+    WV_CHECK(require_the_last(*chosen, places, moment, opened.zone));
     TableAt built{.oid = chosen->oid, .moment = moment, .snapshot = chosen->snapshot.taken()};
     WV_TRY(built.scratch, storage::ScratchRows::open(scratch_parent()));
     built.state = std::make_unique<TableState>(*built.scratch, chosen->oid);
