@@ -14,7 +14,7 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-UNIT_TIMEOUT_SECONDS = 900
+UNIT_TIMEOUT_SECONDS = 1500
 SIMULATION_TIMEOUT_SECONDS = 1500
 INTEGRATION_TIMEOUT_SECONDS = 1500
 SANITIZERS = {
