@@ -204,7 +204,7 @@ Task<Result<>> JournalCapture::stream(Session& session) {
             WV_CO_CHECK(co_await take_event(session, std::move(*event)));
         }
         WV_CO_CHECK(co_await pipeline_.wait_for_room());
-        session.forget_sql();
+        session.streamed.sql.reset();
         WV_CO_TRY(wal::LogicalEvent event, co_await session.receiver->next());
         WV_CO_CHECK(co_await take_event(session, std::move(event)));
         if (session.server_ended) break;
@@ -281,7 +281,7 @@ Task<Result<>> JournalCapture::take_whole(Session& session, const pgoutput::AnyM
 }
 
 Task<Result<>> JournalCapture::take_relation(Session& session, const pgoutput::Relation& relation) {
-    WV_CO_TRY(const TableFacts facts, co_await facts_of(session, relation));
+    WV_CO_TRY(const TableFacts facts, co_await facts_of(session.streamed, relation));
     session.router->take_relation(relation, facts);
     co_return Result<>{};
 }

@@ -64,6 +64,7 @@ public:
     std::map<std::string, std::uint64_t> synced_tails() const { return pipeline_.synced_tails(); }
 
 private:
+    struct Catalogue;
     struct Session;
     using SharedSnapshot = std::shared_ptr<std::unique_ptr<storage::SnapshotWriter>>;
     Task<Result<>> session();
@@ -77,7 +78,7 @@ private:
     Task<Result<>> open_missing(Lsn start);
     Task<Result<>> enter_gap(Lsn to_lsn, std::string cause);
     Task<Result<>> settle(wal::Connection& sql, JournalAttachment attachment);
-    Task<Result<TableFacts>> facts_of(Session& session, const pgoutput::Relation& relation);
+    Task<Result<TableFacts>> facts_of(Catalogue& catalogue, const pgoutput::Relation& relation);
     void note_trouble(const Session& session, const Error& error);
     Task<Result<>> stream(Session& session);
     Task<Result<>> take_event(Session& session, wal::LogicalEvent event);

@@ -256,31 +256,32 @@ Task<Result<Lsn>> JournalCapture::make_slot(wal::Connection& sql, MakeJournalSlo
 }
 
 // The primary key where the identity is another one, and what types are called.
-Task<Result<TableFacts>> JournalCapture::facts_of(Session& session,
+Task<Result<TableFacts>> JournalCapture::facts_of(Catalogue& catalogue,
                                                   const pgoutput::Relation& relation) {
     TableFacts facts;
     const bool by_primary_key = relation.identity == pgoutput::ReplicaIdentity::by_default;
     std::string wanted;
     for (const pgoutput::Column& column : relation.columns) {
         if (by_primary_key && column.in_key) facts.primary_key.insert(std::string(column.name));
-        if (!session.type_names.contains(column.type))
+        if (!catalogue.type_names.contains(column.type))
             wanted += fmt::format("{}{}", wanted.empty() ? "" : ",", column.type);
     }
-    if (!session.sql && (!wanted.empty() || !by_primary_key)) {
+    if (!catalogue.sql && (!wanted.empty() || !by_primary_key)) {
         wal::DatabaseOptions options = database_options("walvault journal catalogue");
         WV_CO_TRY(wal::LogicalSession opened, co_await wal::connect_to_database(
                                                   std::move(options), wal::Connection::Mode::sql));
-        session.sql = std::move(opened.connection);
+        catalogue.sql = std::move(opened.connection);
     }
     if (!wanted.empty()) {
         std::string query = fmt::format(
             "SELECT oid::text, pg_catalog.format_type(oid, NULL) FROM pg_catalog.pg_type "
             "WHERE oid < {} OR oid IN ({})",
             kFirstUserOid, wanted);
-        WV_CO_TRY(const wal::QueryResult types, co_await session.sql->query_one(std::move(query)));
+        WV_CO_TRY(const wal::QueryResult types,
+                  co_await catalogue.sql->query_one(std::move(query)));
         for (const auto& row : types.rows)
             if (row[0] && row[1])
-                session.type_names[static_cast<std::uint32_t>(std::stoul(*row[0]))] = *row[1];
+                catalogue.type_names[static_cast<std::uint32_t>(std::stoul(*row[0]))] = *row[1];
     }
     if (!by_primary_key) {
         std::string query = fmt::format(
@@ -288,13 +289,13 @@ Task<Result<TableFacts>> JournalCapture::facts_of(Session& session,
             "ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey) "
             "WHERE i.indrelid = {} AND i.indisprimary",
             relation.oid);
-        WV_CO_TRY(const wal::QueryResult key, co_await session.sql->query_one(std::move(query)));
+        WV_CO_TRY(const wal::QueryResult key, co_await catalogue.sql->query_one(std::move(query)));
         for (const auto& row : key.rows)
             if (row[0]) facts.primary_key.insert(*row[0]);
     }
     for (const pgoutput::Column& column : relation.columns) {
         // One that was dropped meanwhile has no name.
-        const std::string& name = session.type_names[column.type];
+        const std::string& name = catalogue.type_names[column.type];
         if (!name.empty()) facts.type_names[column.type] = name;
     }
     co_return facts;

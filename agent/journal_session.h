@@ -5,6 +5,12 @@
 
 namespace walvault::agent {
 
+// What the catalogue says: an ordinary connection while it is needed, types as they are asked for.
+struct JournalCapture::Catalogue {
+    std::unique_ptr<wal::Connection> sql;
+    std::map<std::uint32_t, std::string> type_names;
+};
+
 struct JournalCapture::Session {
     Session(JournalCapture& capture);
 
@@ -25,10 +31,9 @@ struct JournalCapture::Session {
     std::uint64_t counted_transactions = 0;
     std::uint64_t counted_changes = 0;
 
-    // Of the catalogue: an ordinary connection while it is needed, types as they are asked for.
-    std::unique_ptr<wal::Connection> sql;
-    std::map<std::uint32_t, std::string> type_names;
-    void forget_sql() { sql.reset(); }
+    // One for the stream and one for snapshots, which ask at the same time.
+    Catalogue streamed;
+    Catalogue read;
 };
 
 }  // namespace walvault::agent

@@ -106,6 +106,7 @@ Task<Result<>> JournalCapture::read_tables(Session& session, wal::CreatedSlot sl
         later = std::move(read);
         if (later.error().code != Errc::busy) break;
     }
+    session.read.sql.reset();
     status_.snapshot_of.clear();
     co_return later;
 }
@@ -114,7 +115,7 @@ Task<Result<>> JournalCapture::read_table(Session& session, wal::TableSnapshot& 
                                           JournalRouter& router, std::uint32_t table_oid, Lsn lsn) {
     WV_CO_TRY(const pgoutput::Relation relation, co_await rows.begin(table_oid));
     status_.snapshot_of = std::string(relation.schema) + "." + std::string(relation.name);
-    WV_CO_TRY(const TableFacts facts, co_await facts_of(session, relation));
+    WV_CO_TRY(const TableFacts facts, co_await facts_of(session.read, relation));
     router.take_relation(relation, facts);
     auto begin = [this, journal = journals_[router.journal_of(table_oid)], table_oid, lsn,
                   at = services_.clock.now()] {

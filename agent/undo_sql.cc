@@ -1,5 +1,7 @@
 #include "agent/undo_sql.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 
@@ -163,8 +165,16 @@ std::string sql_identifier(std::string_view name) {
 }
 
 std::string sql_literal(std::string_view text) {
-    std::string quoted = text.find('\\') == std::string_view::npos ? "'" : "E'";
+    // Control characters as escapes: an editor or a terminal would make others of them.
+    const auto is_control = [](char c) { return c == '\x7f' || (c >= '\1' && c < ' '); };
+    const bool escapes = text.find('\\') != std::string_view::npos ||
+                         std::any_of(text.begin(), text.end(), is_control);
+    std::string quoted = escapes ? "E'" : "'";
     for (char c : text) {
+        if (is_control(c)) {
+            quoted += fmt::format("\\x{:02x}", static_cast<unsigned>(c));
+            continue;
+        }
         if (c == '\'' || c == '\\') quoted += c;
         quoted += c;
     }

@@ -23,6 +23,7 @@ TEST_CASE("Names and texts stand in SQL as they are") {
     CHECK(sql_identifier("a \"b\"") == "\"a \"\"b\"\"\"");
     CHECK(sql_literal("it's") == "'it''s'");
     CHECK(sql_literal("a\\b'c") == "E'a\\\\b''c'");
+    CHECK(sql_literal("a\rb\né") == "E'a\\x0db\\x0aé'");
     auto relation = made_relation(1, "odd; \"t\"");
     relation.set_schema("my schema");
     relation.mutable_columns(1)->set_name("no te");
