@@ -131,7 +131,7 @@ TEST_CASE("lengths that no frame can have are refused before anything is read") 
 TEST_CASE("an unknown frame kind, codec, version or magic is corrupt") {
     FrameBytes bytes = encoded(test_frame_header());
     for (auto [offset, value] :
-         {std::pair<std::size_t, int>{0, 'X'}, {4, 2}, {5, 0}, {5, 4}, {6, 2}, {7, 1}}) {
+         {std::pair<std::size_t, int>{0, 'X'}, {4, 2}, {5, 0}, {5, 5}, {6, 2}, {7, 1}}) {
         FrameBytes changed = bytes;
         changed[offset] = static_cast<std::byte>(value);
         CHECK(decode_frame_header(changed).error().code == Errc::corrupt);
