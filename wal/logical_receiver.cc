@@ -12,8 +12,6 @@
 namespace walvault::wal {
 namespace {
 
-constexpr std::chrono::seconds kStopTimeout{1};
-
 std::string option(std::string_view name, const std::string& value) {
     return fmt::format("{} {}", name, quote_literal(value));
 }
@@ -24,11 +22,11 @@ std::string start_command(const LogicalReceiver::Options& options, unsigned prot
         publications += (publications.empty() ? "" : ",") + quote_identifier(name);
     std::string list = option("proto_version", std::to_string(protocol)) + ", " +
                        option("publication_names", publications) + ", " +
-                       option("messages", options.messages ? "true" : "false");
+                       option("messages", "true");
     // "parallel" sends the same, and in aborts where they lie.
     if (options.streaming) list += ", " + option("streaming", protocol >= 4 ? "parallel" : "on");
     if (options.two_phase && protocol >= 3) list += ", " + option("two_phase", "on");
-    if (protocol >= 4) list += ", " + option("origin", options.other_origins ? "any" : "none");
+    if (protocol >= 4) list += ", " + option("origin", "any");
     return fmt::format("START_REPLICATION SLOT {} LOGICAL {} ({})", quote_identifier(options.slot),
                        to_string(start), list);
 }
@@ -48,7 +46,6 @@ public:
     Result<std::optional<LogicalEvent>> poll() override;
     Task<Result<>> acknowledge(Lsn stored_lsn, bool urgent) override;
     LogicalTrouble trouble() const override { return trouble_; }
-    Task<> stop() override;
     void close() override { connection_->close(); }
 
 private:
@@ -231,29 +228,6 @@ Task<Result<LogicalEvent>> PqLogicalReceiver::end_of_stream() {
     auto results = co_await connection_->results_after_copy();
     if (!results) co_return fail(explain_stream(std::move(results).error()));
     co_return DecodingEnded{};
-}
-
-Task<> PqLogicalReceiver::stop() {
-    if (state_) {
-        auto sent = co_await send_status(false);
-        bool said = false;
-        if (sent) {
-            auto ended = co_await connection_->put_copy_end();
-            said = ended.has_value();
-        }
-        const SteadyTime deadline = std::chrono::steady_clock::now() + kStopTimeout;
-        while (said) {
-            auto message = connection_->poll_copy_data();
-            if (!message) break;
-            auto left = deadline - std::chrono::steady_clock::now();
-            if (left <= SteadyTime::duration::zero()) break;
-            if (*message) continue;
-            auto woken = co_await connection_->wait_copy_data(left);
-            if (!woken || *woken != Connection::CopyWait::readable) break;
-        }
-        state_.reset();
-    }
-    connection_->close();
 }
 
 }  // namespace

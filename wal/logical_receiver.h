@@ -69,9 +69,6 @@ public:
         bool streaming =
             true;  // large transactions while they run; else the server keeps them on its disk
         bool two_phase = false;  // only if the slot was made so
-        bool messages = true;    // pg_logical_emit_message
-        // From 16 on: whether changes that were replayed there from another server come too.
-        bool other_origins = true;
         // How often the server is asked for its position when nothing arrives.
         std::chrono::milliseconds ask_interval{5000};
         std::chrono::milliseconds status_interval{1000};
@@ -104,8 +101,6 @@ public:
     virtual Task<Result<>> acknowledge(Lsn stored_lsn, bool urgent) = 0;
     // Of the last call that failed.
     virtual LogicalTrouble trouble() const = 0;
-    // Ends the stream cleanly (CopyDone), bounded by one second, and closes.
-    virtual Task<> stop() = 0;
     // From anywhere on the loop: pending next() returns cancelled.
     virtual void close() = 0;
 };

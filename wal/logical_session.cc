@@ -13,7 +13,8 @@ constexpr const char* kSettings =
     "SET idle_session_timeout = 0; "
     "SET DateStyle = 'ISO, YMD'; SET IntervalStyle = postgres; SET TimeZone = 'UTC'; "
     "SET extra_float_digits = 3; SET bytea_output = hex; SET lc_monetary = 'C'; "
-    "SET quote_all_identifiers = off; SET search_path = ''; SET row_security = off";
+    "SET quote_all_identifiers = off; SET standard_conforming_strings = on; SET search_path = ''; "
+    "SET row_security = off";
 
 }  // namespace
 
@@ -28,8 +29,10 @@ Task<Result<LogicalSession>> connect_to_database(DatabaseOptions options, Connec
     wanted.hangup = options.hangup;
     LogicalSession session;
     WV_CO_TRY(session.connection, co_await Connection::connect(std::move(wanted)));
-    WV_CO_CHECK(server_version_of(*session.connection));
-    WV_CO_CHECK(co_await session.connection->query(kSettings));
+    WV_CO_TRY(const ServerVersion* version, server_version_of(*session.connection));
+    std::string settings = kSettings;
+    if (version->major >= 17) settings += "; SET transaction_timeout = 0";
+    WV_CO_CHECK(co_await session.connection->query(std::move(settings)));
     // In a SQL_ASCII database the server would check what it sends against UTF8, and names, too,
     // can be any bytes: so before anything else is asked.
     WV_CO_TRY(session.server_encoding, co_await show(*session.connection, "server_encoding"));

@@ -30,8 +30,9 @@ struct LogicalSession {
 
 // `mode`: sql or database_replication. Settings: ISO dates in UTC, postgres intervals, shortest
 // exact floats, hex bytea, C money, an empty search_path (regclass and its like are qualified), no
-// time-outs of statements, and an error where row security would hide rows. Errors: as
-// Connection::connect; unsupported for a major this build does not know.
+// time-outs of statements or transactions, backslashes that are ordinary in strings, and an error
+// where row security would hide rows. Errors: as Connection::connect; unsupported for a major this
+// build does not know.
 Task<Result<LogicalSession>> connect_to_database(DatabaseOptions options, Connection::Mode mode);
 
 }  // namespace walvault::wal

@@ -1,4 +1,5 @@
-// What the row journal needs in a database, and how it gets there: facts, publications, the slot.
+// What the row journal needs in a database, and how it gets there: facts and the slot; publications
+// are made by wal/publication_apply.h.
 //
 // Order: publications first, then the slot. Decoding looks at the catalogue as it was at the
 // change, so that a publication made after the slot does not exist for what lies between.
@@ -12,13 +13,12 @@
 
 #include "proto/lsn.h"
 #include "wal/connection.h"
-#include "wal/publication_plan.h"
+#include "wal/publication_apply.h"
 
 namespace walvault::wal {
 
 struct LogicalSlot {
     std::string name;
-    std::string plugin;
     bool active = false;
     bool two_phase = false;
     // The server decodes from here on at the earliest. Above what is stored: changes are missing, a
@@ -27,7 +27,6 @@ struct LogicalSlot {
     std::optional<Lsn> restart_lsn;
     std::string wal_status;  // reserved, extended, unreserved, lost
     std::uint64_t retained_bytes = 0;
-    std::optional<std::int64_t> safe_wal_bytes;
     // Rows of catalogues that VACUUM keeps for it, by the oldest transaction; none where it holds
     // nothing.
     std::optional<Xid> catalog_xmin;
@@ -39,7 +38,6 @@ struct LogicalSlot {
 struct DatabaseFacts {
     int server_version_num = 0;
     std::string database;
-    std::uint32_t database_oid = 0;
     std::string role;
     bool role_may_replicate = false;  // REPLICATION, or a superuser
     bool role_may_publish = false;    // CREATE on the database
@@ -55,34 +53,19 @@ Task<Result<DatabaseFacts>> database_facts(Connection& sql);
 // Errors: refused.
 Result<> check_journal_possible(const DatabaseFacts& facts);
 
-// Tables and views of users, and the two publications; `name` as in plan_publication().
-Task<Result<PublicationRequest>> publication_request(Connection& sql, std::string name);
-
-struct AppliedPublication {
-    PublicationPlan plan;  // that was executed last; its statements may be none
-    bool changed = false;
-};
-// Reads, plans and executes in one transaction, which locks the tables that it adds or takes out
-// (SHARE UPDATE EXCLUSIVE: neither reads nor writes wait for it) and looks at their identities
-// again before it ends, so that none that it adds to NAME has lost its identity by then. Reads anew
-// where the catalogue changed meanwhile. Called at each interval it takes out what lost its
-// identity since; until then the application's UPDATE and DELETE of that table fail, because
-// PostgreSQL lets an identity be dropped without looking at publications. Errors: as
-// plan_publication; busy if a lock was not to be had within `lock_timeout` (VACUUM and DDL hold
-// such locks); then nothing was changed.
-Task<Result<AppliedPublication>> apply_publication(Connection& sql, std::string name,
-                                                   const TablePatterns& patterns,
-                                                   std::chrono::milliseconds lock_timeout);
-// Both, where they are there.
-Task<Result<>> drop_publication(Connection& sql, std::string name);
+// Those of `paths` ("schema.table.column") that no column of an ordinary or partitioned table of
+// this database is called.
+Task<Result<std::vector<std::string>>> unknown_columns(Connection& sql,
+                                                       std::vector<std::string> paths);
 
 struct LogicalSlotOptions {
     std::string slot;
     bool temporary = false;  // ends with the connection
     bool two_phase = false;  // PREPARE TRANSACTION is decoded when it is made; ignored before 15
     bool failover = false;   // copied to standbys that ask for it; ignored before 17
-    // Of each wait for a transaction that was running when it began: one that is idle would hold it
-    // up for ever.
+    // For each transaction that it waits for, one after the other, and not for all of it: those
+    // that were running when it began, and in up to two more rounds those that began meanwhile. One
+    // that is idle would hold it up for ever.
     std::chrono::milliseconds wait_timeout{60'000};
 };
 struct CreatedSlot {
@@ -91,8 +74,8 @@ struct CreatedSlot {
 };
 // On a connection of Mode::database_replication. The snapshot can be imported (TableSnapshot) until
 // the next command on that connection, or its end. Errors: refused if the slot exists or wal_level
-// is too low; busy if a transaction did not end in time (the hint names the oldest); and then there
-// is no slot.
+// is too low; busy if one transaction did not end in time (the hint names the oldest); and then
+// there is no slot.
 Task<Result<CreatedSlot>> create_logical_slot(Connection& replication, LogicalSlotOptions options);
 // Dropping: drop_slot_by_sql() of wal/server_facts.h.
 

@@ -52,6 +52,8 @@ TableVerdict verdict_of(const CatalogTable& table, Journaled journaled, std::str
     verdict.oid = table.oid;
     verdict.root = table.root;
     verdict.partitioned = table.kind == Kind::partitioned;
+    verdict.schema = table.schema;
+    verdict.name = table.name;
     verdict.table = quoted_name(table);
     verdict.journaled = journaled;
     verdict.reason = std::move(reason);
@@ -85,9 +87,8 @@ private:
     void find_danger();
 
     std::string options(bool inserts_only) const;
-    std::string table_list(const std::vector<Oid>& oids) const;
-    void add_statements();
-    void add_statement(const std::string& name, const char* change, const std::vector<Oid>& oids);
+    void add_publications();
+    void add_changes();
 
     const PublicationRequest& request_;
     const TablePatterns& patterns_;
@@ -95,6 +96,7 @@ private:
     std::map<Oid, std::vector<const CatalogTable*>> trees_;
     std::set<Oid> all_;
     std::set<Oid> inserts_;
+    std::set<Oid> endangered_;  // and their roots
     PublicationPlan plan_;
 };
 
@@ -218,8 +220,9 @@ void Planner::find_danger() {
         const bool held = members.contains(table.oid) || members.contains(table.root);
         const bool checked =
             table.kind == Kind::ordinary && table.persistence == Persistence::permanent;
-        if (held && checked && !has_replica_identity(table))
-            plan_.in_danger.push_back(quoted_name(table));
+        if (!held || !checked || has_replica_identity(table)) continue;
+        plan_.in_danger.push_back(quoted_name(table));
+        endangered_.insert({table.oid, table.root});
     }
 }
 
@@ -233,51 +236,50 @@ std::string Planner::options(bool inserts_only) const {
     return text;
 }
 
-// ONLY: what inherits from a table, without being a partition, has a verdict of its own.
-std::string Planner::table_list(const std::vector<Oid>& oids) const {
-    std::string list;
-    for (Oid oid : oids)
-        list += (list.empty() ? "ONLY " : ", ONLY ") + quoted_name(*by_oid_.at(oid));
-    return list;
+void Planner::add_publications() {
+    for (bool inserts_only : {false, true}) {
+        const PublicationState& now = inserts_only ? request_.inserts : request_.all_changes;
+        const std::string name =
+            quote_identifier(inserts_only ? inserts_publication(request_.name) : request_.name);
+        if (!now.exists)
+            plan_.first.push_back(
+                fmt::format("CREATE PUBLICATION {} WITH ({})", name, options(inserts_only)));
+        if (!now.exists || now.as_made_here) continue;
+        // The rest of the options can be refused for a member that is narrowed.
+        if (inserts_only)
+            plan_.first.push_back(
+                fmt::format("ALTER PUBLICATION {} SET (publish = 'insert, truncate')", name));
+        plan_.options.push_back(
+            fmt::format("ALTER PUBLICATION {} SET ({})", name, options(inserts_only)));
+    }
 }
 
-void Planner::add_statement(const std::string& name, const char* change,
-                            const std::vector<Oid>& oids) {
-    if (oids.empty()) return;
-    plan_.statements.push_back(fmt::format("ALTER PUBLICATION {} {} TABLE {}",
-                                           quote_identifier(name), change, table_list(oids)));
-}
-
-void Planner::add_statements() {
-    struct Change {
-        std::string name;
-        const PublicationState& now;
-        const std::set<Oid>& wanted;
-        std::vector<Oid> gone = {};
-        std::vector<Oid> added = {};
-    };
-    std::vector<Change> changes{{request_.name, request_.all_changes, all_},
-                                {inserts_publication(request_.name), request_.inserts, inserts_}};
-    for (Change& change : changes) {
-        const std::set<Oid> now(change.now.members.begin(), change.now.members.end());
+void Planner::add_changes() {
+    std::map<Oid, MembershipChange> changes;
+    for (bool inserts_only : {false, true}) {
+        const PublicationState& state = inserts_only ? request_.inserts : request_.all_changes;
+        const std::set<Oid>& wanted = inserts_only ? inserts_ : all_;
+        const std::set<Oid> now(state.members.begin(), state.members.end());
+        const std::set<Oid> narrowed(state.narrowed.begin(), state.narrowed.end());
         for (Oid oid : now)
-            if (!change.wanted.contains(oid) && by_oid_.contains(oid)) change.gone.push_back(oid);
-        for (Oid oid : change.wanted)
-            if (!now.contains(oid)) change.added.push_back(oid);
+            if (by_oid_.contains(oid) && (!wanted.contains(oid) || narrowed.contains(oid)))
+                (inserts_only ? changes[oid].leaves_inserts : changes[oid].leaves_all_changes) =
+                    true;
+        for (Oid oid : wanted)
+            if (!now.contains(oid) || narrowed.contains(oid))
+                (inserts_only ? changes[oid].joins_inserts : changes[oid].joins_all_changes) = true;
     }
-    for (const Change& change : changes)
-        add_statement(change.name, "DROP", change.gone);
-    for (const Change& change : changes) {
-        const std::string with = options(&change != &changes.front());
-        if (!change.now.exists)
-            plan_.statements.push_back(fmt::format("CREATE PUBLICATION {} WITH ({})",
-                                                   quote_identifier(change.name), with));
-        else if (!change.now.as_made_here)
-            plan_.statements.push_back(
-                fmt::format("ALTER PUBLICATION {} SET ({})", quote_identifier(change.name), with));
+    const std::set<Oid> narrowed(request_.all_changes.narrowed.begin(),
+                                 request_.all_changes.narrowed.end());
+    for (auto& [oid, change] : changes) {
+        change.oid = oid;
+        change.table = quoted_name(*by_oid_.at(oid));
+        change.in_danger =
+            change.leaves_all_changes && (endangered_.contains(oid) || narrowed.contains(oid));
+        (change.leaves() ? plan_.leaving : plan_.joining).push_back(std::move(change));
     }
-    for (const Change& change : changes)
-        add_statement(change.name, "ADD", change.added);
+    std::stable_partition(plan_.leaving.begin(), plan_.leaving.end(),
+                          [](const MembershipChange& change) { return change.in_danger; });
 }
 
 PublicationPlan Planner::plan() {
@@ -305,9 +307,26 @@ PublicationPlan Planner::plan() {
     plan_.all_changes.assign(all_.begin(), all_.end());
     plan_.inserts.assign(inserts_.begin(), inserts_.end());
     find_danger();
-    add_statements();
+    add_publications();
+    add_changes();
     return std::move(plan_);
 }
+
+// What a publication holds, whole or at all, by the tables' own names or their roots'.
+class Coverage {
+public:
+    explicit Coverage(const PublicationState& state)
+        : any_(state.members.begin(), state.members.end()), whole_(any_) {
+        for (Oid oid : state.narrowed)
+            whole_.erase(oid);
+    }
+    bool any(Oid oid, Oid root) const { return any_.contains(oid) || any_.contains(root); }
+    bool whole(Oid oid, Oid root) const { return whole_.contains(oid) || whole_.contains(root); }
+
+private:
+    std::set<Oid> any_;
+    std::set<Oid> whole_;
+};
 
 }  // namespace
 
@@ -329,6 +348,75 @@ bool has_replica_identity(const CatalogTable& table) {
 }
 
 std::string inserts_publication(const std::string& name) { return name + "_inserts"; }
+
+// ONLY: what inherits from a table, without being a partition, has a verdict of its own.
+std::vector<std::string> statements_of(const std::string& name,
+                                       const std::vector<MembershipChange>& changes) {
+    std::vector<std::string> statements;
+    auto add = [&](const std::string& publication, const char* what,
+                   bool MembershipChange::*wanted) {
+        std::string list;
+        for (const MembershipChange& change : changes)
+            if (change.*wanted) list += (list.empty() ? "ONLY " : ", ONLY ") + change.table;
+        if (!list.empty())
+            statements.push_back(fmt::format("ALTER PUBLICATION {} {} TABLE {}",
+                                             quote_identifier(publication), what, list));
+    };
+    add(name, "DROP", &MembershipChange::leaves_all_changes);
+    add(inserts_publication(name), "DROP", &MembershipChange::leaves_inserts);
+    add(name, "ADD", &MembershipChange::joins_all_changes);
+    add(inserts_publication(name), "ADD", &MembershipChange::joins_inserts);
+    return statements;
+}
+
+void judge_as_published(const PublicationRequest& now, const std::vector<Oid>& locked,
+                        PublicationPlan& plan) {
+    const Coverage all(now.all_changes);
+    const Coverage inserts(now.inserts);
+    const std::set<Oid> waiting(locked.begin(), locked.end());
+    for (TableVerdict& verdict : plan.verdicts) {
+        const bool has_all = all.whole(verdict.oid, verdict.root);
+        const bool has_inserts = has_all || inserts.whole(verdict.oid, verdict.root);
+        const Journaled wanted = verdict.journaled;
+        if (wanted == Journaled::left_out || (wanted == Journaled::all_changes && has_all) ||
+            (wanted == Journaled::inserts_only && has_inserts))
+            continue;
+        verdict.journaled = has_inserts ? Journaled::inserts_only : Journaled::left_out;
+        verdict.reason = waiting.contains(verdict.oid) || waiting.contains(verdict.root)
+                             ? "it is locked by another session; it joins when the lock is gone"
+                             : "it came or was altered meanwhile: it joins the next time";
+        verdict.mend.clear();
+    }
+    plan.all_changes = now.all_changes.members;
+    plan.inserts = now.inserts.members;
+    std::sort(plan.all_changes.begin(), plan.all_changes.end());
+    std::sort(plan.inserts.begin(), plan.inserts.end());
+}
+
+MembershipDifference compare_members(const PublicationRequest& before,
+                                     const PublicationRequest& after) {
+    const Coverage past(before.all_changes);
+    const Coverage present(after.all_changes);
+    std::map<Oid, Oid> roots;
+    for (const CatalogTable& table : before.tables)
+        roots[table.oid] = table.root;
+    MembershipDifference difference;
+    for (const CatalogTable& table : after.tables) {
+        if (table.kind != Kind::ordinary) continue;
+        auto known = roots.find(table.oid);
+        const Oid root_before = known == roots.end() ? table.root : known->second;
+        const bool was_there = past.any(table.oid, root_before);
+        const bool was_whole = past.whole(table.oid, root_before);
+        const bool is_whole = present.whole(table.oid, table.root);
+        const bool joined = is_whole && !was_whole;
+        if (joined) difference.joined.push_back(table.oid);
+        if (was_there && (joined || !present.any(table.oid, table.root)))
+            difference.left.push_back(table.oid);
+    }
+    std::sort(difference.joined.begin(), difference.joined.end());
+    std::sort(difference.left.begin(), difference.left.end());
+    return difference;
+}
 
 Result<PublicationPlan> plan_publication(const PublicationRequest& request,
                                          const TablePatterns& patterns) {

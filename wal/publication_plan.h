@@ -64,8 +64,10 @@ struct TableVerdict {
     std::uint32_t oid = 0;
     std::uint32_t root = 0;  // as in CatalogTable
     bool partitioned =
-        false;          // its rows are those of its partitions, which have verdicts of their own
-    std::string table;  // as quoted_name()
+        false;  // its rows are those of its partitions, which have verdicts of their own
+    std::string schema;
+    std::string name;
+    std::string table;  // both, as quoted_name()
     Journaled journaled = Journaled::left_out;
     std::string reason;  // why not all changes; empty where they are
     std::string mend;    // the statement that would change it; empty where there is none
@@ -77,6 +79,9 @@ struct PublicationState {
     bool as_made_here = false;           // what it publishes, and how
     bool names_tables = true;            // neither all tables nor whole schemas
     std::vector<std::uint32_t> members;  // oids
+    // Of the members those that are not published whole: with a row filter or a list of columns,
+    // from 15 on.
+    std::vector<std::uint32_t> narrowed;
 };
 
 struct PublicationRequest {
@@ -88,16 +93,43 @@ struct PublicationRequest {
     PublicationState inserts;
 };
 
+// What changes for one table: for one transaction, as all of it takes the same lock of that table
+// (SHARE UPDATE EXCLUSIVE).
+struct MembershipChange {
+    std::uint32_t oid = 0;
+    std::string table;  // as quoted_name()
+    bool leaves_all_changes = false;
+    bool leaves_inserts = false;
+    bool joins_all_changes = false;
+    bool joins_inserts = false;
+    bool in_danger = false;  // its UPDATE and DELETE fail, or may, until it has left NAME
+
+    bool leaves() const { return leaves_all_changes || leaves_inserts; }
+};
+// Of all of `changes` in one transaction.
+std::vector<std::string> statements_of(const std::string& name,
+                                       const std::vector<MembershipChange>& changes);
+
+// To be executed part by part, in the order of its members: so NAME comes to publish more only
+// where nothing in it is in danger, and NAME_inserts publishes no UPDATE when a table joins it.
 struct PublicationPlan {
-    // For one transaction, in this order: what takes a table out of NAME is first.
-    std::vector<std::string> statements;
-    // One for each table that is selected, by schema and name.
+    std::vector<std::string> first;  // CREATE and SET, which lock no table
+    // Out of one, and maybe into the other; those in danger are at the front.
+    std::vector<MembershipChange> leaving;
+    std::vector<std::string> options;  // SET; once all of `leaving` is done
+    std::vector<MembershipChange> joining;
+
+    // One for each table that is selected, by schema and name; as it is after all of it.
     std::vector<TableVerdict> verdicts;
     // Tables whose UPDATE and DELETE fail at present, because NAME holds them.
     std::vector<std::string> in_danger;
-    // After the statements, in ascending order.
+    // After all of it, in ascending order.
     std::vector<std::uint32_t> all_changes;
     std::vector<std::uint32_t> inserts;
+
+    bool changes_nothing() const {
+        return first.empty() && leaving.empty() && options.empty() && joining.empty();
+    }
 };
 
 std::string inserts_publication(const std::string& name);
@@ -107,5 +139,23 @@ std::string inserts_publication(const std::string& name);
 // Errors: refused if a publication of that name holds all tables or whole schemas; it is not ours.
 Result<PublicationPlan> plan_publication(const PublicationRequest& request,
                                          const TablePatterns& patterns);
+
+// Makes the verdicts of a plan, and its last two members, those of what is published now: `now` is
+// the reading that it was planned from, and none of its changes is executed. The reason names the
+// lock for the tables of `locked`, and what goes with a root that is one of them.
+void judge_as_published(const PublicationRequest& now, const std::vector<std::uint32_t>& locked,
+                        PublicationPlan& plan);
+
+struct MembershipDifference {
+    std::vector<std::uint32_t> joined;
+    std::vector<std::uint32_t> left;
+};
+// Tables that hold rows of their own, in ascending order, which NAME publishes whole in `after` and
+// did not in `before`, and those it published in `before` and no more: by themselves or by their
+// root. One that a row filter or a list of columns narrowed has left and joined when it is
+// published whole. A table that is gone is in neither, nor is a partition of a root that NAME held
+// and holds.
+MembershipDifference compare_members(const PublicationRequest& before,
+                                     const PublicationRequest& after);
 
 }  // namespace walvault::wal

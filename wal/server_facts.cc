@@ -38,16 +38,17 @@ Task<Result<std::string>> read_server_file(Connection& sql, std::string path) {
 
 Task<Result<SlotFacts>> slot_facts(Connection& sql, std::string slot) {
     // A standby has no current WAL position of its own to write; what it replayed stands in.
-    WV_CO_TRY(auto result,
-              co_await sql.query_one(
-                  "SELECT active, coalesce(active_pid, 0), restart_lsn, coalesce(wal_status, ''), "
-                  "safe_wal_size, coalesce(greatest(0, (CASE WHEN pg_catalog.pg_is_in_recovery() THEN "
-                  "pg_catalog.pg_last_wal_receive_lsn() ELSE pg_catalog.pg_current_wal_lsn() END) "
-                  "- restart_lsn), 0)::bigint, coalesce((SELECT r.sync_state FROM "
-                  "pg_catalog.pg_stat_replication r WHERE r.pid = s.active_pid), ''), "
-                  "pg_catalog.current_setting('synchronous_commit') "
-                  "FROM pg_catalog.pg_replication_slots s WHERE slot_name = " +
-                  quote_literal(slot)));
+    WV_CO_TRY(
+        auto result,
+        co_await sql.query_one(
+            "SELECT active, coalesce(active_pid, 0), restart_lsn, coalesce(wal_status, ''), "
+            "safe_wal_size, coalesce(greatest(0, (CASE WHEN pg_catalog.pg_is_in_recovery() THEN "
+            "pg_catalog.pg_last_wal_receive_lsn() ELSE pg_catalog.pg_current_wal_lsn() END) "
+            "- restart_lsn), 0)::bigint, coalesce((SELECT r.sync_state FROM "
+            "pg_catalog.pg_stat_replication r WHERE r.pid = s.active_pid), ''), "
+            "pg_catalog.current_setting('synchronous_commit') "
+            "FROM pg_catalog.pg_replication_slots s WHERE slot_name = " +
+            quote_literal(slot)));
     SlotFacts facts;
     if (result.rows.empty()) co_return facts;
     facts.exists = true;
@@ -77,10 +78,29 @@ Task<Result<>> drop_slot_by_sql(Connection& sql, std::string slot) {
     co_return Result<>();
 }
 
+Task<Result<>> drop_logical_slot_by_sql(Connection& sql, std::string slot) {
+    const std::string doing = "drop the slot \"" + slot + "\"";
+    // Whose it is is looked at by the statement that drops it.
+    auto result = co_await sql.query_one(
+        "SELECT own, database, CASE WHEN own THEN "
+        "pg_catalog.pg_drop_replication_slot(slot_name)::text END FROM (SELECT slot_name, "
+        "database, coalesce(database = pg_catalog.current_database(), false) AS own FROM "
+        "pg_catalog.pg_replication_slots) s WHERE slot_name = " +
+        quote_literal(slot));
+    if (!result) co_return fail_while(doing, std::move(result).error());
+    if (result->rows.empty() || true_at(*result, 0, 0)) co_return Result<>();
+    const std::string database = text_at(*result, 0, 1);
+    const std::string what =
+        database.empty() ? "it is a physical slot" : "it is of the database \"" + database + "\"";
+    co_return fail_while(
+        doing, {Errc::refused, what + ", and not a logical one of this database",
+                "Name the journal's slot otherwise, or drop this one yourself if it is not used."});
+}
+
 Task<Result<ConfigurationFacts>> configuration_facts(Connection& sql) {
     ConfigurationFacts facts;
-    // Connection strings and commands of the old server have no place in a restored one's settings, and
-    // may hold passwords.
+    // Connection strings and commands of the old server have no place in a restored one's settings,
+    // and may hold passwords.
     WV_CO_TRY(auto settings,
               co_await sql.query_one(
                   "SELECT name, pg_catalog.current_setting(name, true) FROM pg_catalog.pg_settings "
@@ -116,15 +136,17 @@ Task<Result<ConfigurationFacts>> configuration_facts(Connection& sql) {
 
 Task<Result<Lsn>> create_restore_point(Connection& sql, std::string name) {
     if (name.empty() || name.size() > 63 || name.find('\0') != std::string::npos)
-        co_return fail(Errc::invalid_argument,
-                       fmt::format("a restore point's name has 1 to 63 bytes, this one {}", name.size()));
+        co_return fail(
+            Errc::invalid_argument,
+            fmt::format("a restore point's name has 1 to 63 bytes, this one {}", name.size()));
     auto result = co_await sql.query_one("SELECT pg_catalog.pg_create_restore_point(" +
                                          quote_literal(name) + ")");
     if (!result) {
         Error error = std::move(result).error();
         if (sql.sqlstate() == "42501")
-            error.hint = "As a superuser, in this database: GRANT EXECUTE ON FUNCTION "
-                         "pg_catalog.pg_create_restore_point(text) TO the role walvault connects as.";
+            error.hint =
+                "As a superuser, in this database: GRANT EXECUTE ON FUNCTION "
+                "pg_catalog.pg_create_restore_point(text) TO the role walvault connects as.";
         co_return fail_while("create the restore point \"" + name + "\"", std::move(error));
     }
     co_return parse_lsn(text_at(*result, 0, 0));
@@ -134,20 +156,23 @@ Task<Result<std::map<std::string, std::string>>> relation_names(Connection& sql,
                                                                 std::vector<std::string> files) {
     std::map<std::string, std::string> names;
     if (files.empty()) co_return names;
-    // "tablespace/database/relation"; the database's default tablespace is 0 in pg_filenode_relation.
-    WV_CO_TRY(
-        auto result,
-        co_await sql.query_one(
-            "WITH f AS (SELECT file, split_part(file, '/', 1)::oid AS spc, split_part(file, '/', 2)::oid "
-            "AS db, split_part(file, '/', 3)::oid AS rel FROM unnest(" +
-            string_array(files) +
-            ") AS file WHERE file ~ '^[0-9]{1,10}/[0-9]{1,10}/[0-9]{1,10}$'), "
-            "d AS (SELECT oid, dattablespace FROM pg_catalog.pg_database WHERE datname = "
-            "pg_catalog.current_database()) "
-            "SELECT f.file, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) "
-            "FROM f JOIN d ON f.db IN (0, d.oid) JOIN pg_catalog.pg_class c ON c.oid = "
-            "pg_catalog.pg_filenode_relation(CASE WHEN f.spc = d.dattablespace THEN 0 ELSE f.spc END, f.rel) "
-            "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"));
+    // "tablespace/database/relation"; the database's default tablespace is 0 in
+    // pg_filenode_relation.
+    WV_CO_TRY(auto result,
+              co_await sql.query_one(
+                  "WITH f AS (SELECT file, split_part(file, '/', 1)::oid AS spc, split_part(file, "
+                  "'/', 2)::oid "
+                  "AS db, split_part(file, '/', 3)::oid AS rel FROM unnest(" +
+                  string_array(files) +
+                  ") AS file WHERE file ~ '^[0-9]{1,10}/[0-9]{1,10}/[0-9]{1,10}$'), "
+                  "d AS (SELECT oid, dattablespace FROM pg_catalog.pg_database WHERE datname = "
+                  "pg_catalog.current_database()) "
+                  "SELECT f.file, pg_catalog.quote_ident(n.nspname) || '.' || "
+                  "pg_catalog.quote_ident(c.relname) "
+                  "FROM f JOIN d ON f.db IN (0, d.oid) JOIN pg_catalog.pg_class c ON c.oid = "
+                  "pg_catalog.pg_filenode_relation(CASE WHEN f.spc = d.dattablespace THEN 0 ELSE "
+                  "f.spc END, f.rel) "
+                  "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"));
     for (const auto& row : result.rows)
         if (row.size() == 2 && row[0] && row[1]) names[*row[0]] = *row[1];
     co_return names;

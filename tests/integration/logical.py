@@ -6,7 +6,7 @@ import subprocess
 import unittest
 
 from cluster import Postgres, Session
-from harness import BUILD, Stage
+from harness import BUILD, Stage, wait_until
 
 SERVER_SETTINGS = {"wal_level": "logical", "max_prepared_transactions": "10", "logical_decoding_work_mem": "'64kB'",
             "max_replication_slots": "40", "max_connections": "60", "autovacuum": "off"}
@@ -50,6 +50,9 @@ class Client:
         errors = [line for line in lines if line["event"] == "error"]
         if errors:
             raise AssertionError(errors[0])
+        active = f"select active from pg_replication_slots where slot_name = '{slot}'"
+        wait_until(lambda: self.server.sql(active) != "t",
+                   "the server to have let go of the slot", every=0.02)
         return [line for line in lines if line["event"] == "change"]
 
     def error(self, verb, *flags, expect=0, **arguments):
@@ -228,8 +231,10 @@ class LogicalCase:
         for gid, database in self.server.rows("select gid, database from pg_prepared_xacts"):
             quoted = gid.replace("'", "''")
             self.server.sql(f"rollback prepared '{quoted}'", database=database)
-        self.server.sql(f"select pg_drop_replication_slot(slot_name) from pg_replication_slots where database ="
-                        f" '{self.database}' and not active")
+        slots = f"from pg_replication_slots where database = '{self.database}'"
+        wait_until(lambda: self.server.sql(f"select count(*) {slots} and active") == "0", "slots to be free",
+                   every=0.02)
+        self.server.sql(f"select pg_drop_replication_slot(slot_name) {slots}")
 
     def sql(self, query, **options):
         return self.server.sql(query, database=self.database, **options)

@@ -267,6 +267,22 @@ class Logical(LogicalCase):
         self.assertEqual((elsewhere["code"], elsewhere["trouble"]), ("refused", "slot unsuitable"))
         self.sql("select pg_drop_replication_slot('physical')")
 
+    def test_a_slot_is_dropped_as_a_journals_if_it_is_logical_and_of_this_database(self):
+        self.begin()
+        self.sql("select pg_create_physical_replication_slot('physical')")
+        self.addCleanup(self.server.sql, "select pg_drop_replication_slot('physical')")
+        slots = "select string_agg(slot_name, ' ' order by slot_name) from pg_replication_slots"
+        error = self.client.error("drop", slot="physical", expect=1)
+        self.assertEqual(error["code"], "refused")
+        self.assertIn("it is a physical slot", error["message"])
+        error = Client(self.stage, self.server, "postgres").error("drop", slot="s", expect=1)
+        self.assertEqual(error["code"], "refused")
+        self.assertIn(f'it is of the database "{self.database}"', error["message"])
+        self.assertEqual(self.sql(slots), "physical s")
+        self.client.run("drop", slot="s")
+        self.client.run("drop", slot="s")
+        self.assertEqual(self.sql(slots), "physical")
+
     def test_g14_a_publication_that_is_dropped_is_told_where_the_server_tells_it(self):
         self.sql("create table t(a int primary key)")
         self.begin()
@@ -319,16 +335,37 @@ class Logical(LogicalCase):
                  f'alter database "{self.database}" set extra_float_digits = -10;'
                  f'alter database "{self.database}" set bytea_output = escape;'
                  f'alter database "{self.database}" set timezone = \'Asia/Kolkata\';'
-                 f'alter database "{self.database}" set intervalstyle = iso_8601;')
+                 f'alter database "{self.database}" set intervalstyle = iso_8601;'
+                 f'alter database "{self.database}" set standard_conforming_strings = off;'
+                 f'alter database "{self.database}" set default_transaction_read_only = on;')
+        # Of PostgreSQL's own programs, so that the test itself can write.
+        own = self.stage.environment(PGOPTIONS="-c default_transaction_read_only=off -c standard_conforming_strings=on")
+
+        def sql(statement):
+            self.server.psql("-c", statement, database=self.database, environment=own)
+
+        sql('create table "a\\nb"(id int primary key)')
+        if self.major >= 17:
+            sql(f'alter database "{self.database}" set transaction_timeout = \'500ms\'')
+            own["PGOPTIONS"] += " -c transaction_timeout=0"
         expected = ["1", "2026-02-03", "1 year 2 mons 03:00:00", "0.1", "\\x00ff", "2026-02-03 04:05:06+00", "public.t"]
         insert = ("insert into t values ({}, '2026-02-03', '1 year 2 months 3 hours', 0.1,"
                   " '\\x00ff', '2026-02-03 04:05:06Z', 't')")
-        self.sql(insert.format(1))
+        sql(insert.format(1))
         lines = self.begin()
         self.assertEqual([line["row"] for line in lines if line["event"] == "row"], [expected])
-        self.sql(insert.format(2))
+        self.assertEqual([line["name"] for line in lines if line["event"] == "snapshot"], ["a\\nb", "t"])
+        sql(insert.format(2))
         row = next(change["row"] for change in self.client.stream() if change["kind"] == "insert")
         self.assertEqual(row, ["2"] + expected[1:])
+        # A wait that is longer than the transaction_timeout.
+        sql("create table late(id int primary key)")
+        holder = self.session()
+        holder.execute("set transaction_timeout = 0;" * (self.major >= 17) +
+                       " begin; lock table late in share update exclusive mode;")
+        self.assertEqual(len(self.client.publish()["waiting"]), 1)
+        holder.execute("rollback;")
+        self.client.run("drop", publication="walvault")
 
 
 class LogicalServerTest(StageCase):

@@ -3,11 +3,9 @@
 #include <cstdio>
 #include <fstream>
 #include <iostream>
-#include <map>
-#include <nlohmann/json.hpp>
 
-#include "base/task_group.h"
 #include "proto/pgoutput.h"
+#include "tests/support/json_lines.h"
 #include "wal/logical_receiver.h"
 #include "wal/logical_setup.h"
 #include "wal/server_facts.h"
@@ -16,35 +14,11 @@
 namespace walvault {
 namespace {
 
-using nlohmann::json;
-using Arguments = std::map<std::string, std::string>;
-
-// Bytes that are no UTF-8 would not fit in JSON: they are printed as hexadecimal digits.
-json text(std::string_view bytes) {
-    try {
-        const std::string copy(bytes);
-        (void)json(copy).dump();
-        return copy;
-    } catch (const json::exception&) {
-        return {{"hex", to_hex(as_bytes(bytes))}};
-    }
-}
-
 json texts(const std::vector<std::string>& all) {
     json array = json::array();
     for (const std::string& one : all)
         array.push_back(text(one));
     return array;
-}
-
-void print(const json& line) { std::cout << line.dump() << std::endl; }
-
-void print_error(const Error& error, wal::LogicalTrouble trouble = wal::LogicalTrouble::none) {
-    print({{"event", "error"},
-           {"code", std::string(to_string(error.code))},
-           {"message", text(error.message)},
-           {"hint", text(error.hint)},
-           {"trouble", std::string(wal::to_string(trouble))}});
 }
 
 // A null is null, an unchanged value is {"unchanged": true}.
@@ -177,35 +151,20 @@ wal::DatabaseOptions database_of(Arguments& arguments) {
     return options;
 }
 
-// What one stream receives: every message is printed, and written to a file of sized messages where
-// one is named.
+// What one stream receives: every message is printed.
 struct StreamSink {
     pgoutput::Decoder decoder;
-    std::ofstream raw;
-    bool quiet = false;
     bool acknowledges = false;
     Lsn until;  // of a position that is named behind it
-    std::uint64_t changes = 0;
     bool done = false;
     bool open = false;  // a streamed transaction waits for its end
 
     Result<Lsn> take(const wal::DecodedChange& change) {
-        if (raw.is_open() && change.data.size() < 0x10000) {
-            ByteBuffer size;
-            append_be(size, static_cast<std::uint16_t>(change.data.size()));
-            raw.write(as_text(size).data(), 2);
-            raw.write(as_text(change.data).data(),
-                      static_cast<std::streamsize>(change.data.size()));
-            raw.flush();
-        }
         WV_TRY(auto message, decoder.decode(change.data));
-        ++changes;
-        if (!quiet) {
-            json line = std::visit(Printer{}, message);
-            line["event"] = "change";
-            line["at_lsn"] = to_string(change.lsn);
-            print(line);
-        }
+        json line = std::visit(Printer{}, message);
+        line["event"] = "change";
+        line["at_lsn"] = to_string(change.lsn);
+        print(line);
         if (std::holds_alternative<pgoutput::StreamStart>(message)) open = true;
         if (std::holds_alternative<pgoutput::StreamCommit>(message)) open = false;
         if (const auto* abort = std::get_if<pgoutput::StreamAbort>(&message);
@@ -231,9 +190,8 @@ Task<Result<>> stream_events(wal::LogicalReceiver& receiver, StreamSink& sink) {
             if (!sink.open) stored = position.decoded_lsn;
             if (sink.until && position.decoded_lsn >= sink.until) sink.done = true;
         }
-        if (sink.acknowledges && stored) WV_CO_CHECK(co_await receiver.acknowledge(stored, false));
+        if (sink.acknowledges && stored) WV_CO_CHECK(co_await receiver.acknowledge(stored, true));
     }
-    co_await receiver.stop();
     co_return Result<>();
 }
 
@@ -253,7 +211,6 @@ Task<Result<>> stream(Arguments arguments) {
            {"protocol", identity.protocol}});
     StreamSink sink;
     sink.acknowledges = arguments.contains("ack");
-    sink.quiet = arguments.contains("quiet");
     Lsn start;
     if (arguments.contains("start")) {
         WV_CO_TRY(start, parse_lsn(arguments["start"]));
@@ -261,12 +218,12 @@ Task<Result<>> stream(Arguments arguments) {
     if (arguments.contains("until")) {
         WV_CO_TRY(sink.until, parse_lsn(arguments["until"]));
     }
-    if (arguments.contains("raw")) sink.raw.open(arguments["raw"], std::ios::binary);
     auto result = co_await receiver->start(start);
     if (result) print({{"event", "started"}});
     if (result) result = co_await stream_events(*receiver, sink);
-    print({{"event", "summary"}, {"changes", sink.changes}});
-    if (!result) print_error(result.error(), receiver->trouble());
+    receiver->close();
+    if (!result)
+        print_error(result.error(), {{"trouble", std::string(to_string(receiver->trouble()))}});
     co_return Result<>();
 }
 
@@ -286,13 +243,20 @@ void print_plan(const wal::AppliedPublication& applied) {
     json verdicts = json::array();
     for (const wal::TableVerdict& verdict : applied.plan.verdicts)
         verdicts.push_back({{"table", text(verdict.table)},
+                            {"schema", text(verdict.schema)},
+                            {"name", text(verdict.name)},
+                            {"oid", verdict.oid},
                             {"journaled", name_of(verdict.journaled)},
                             {"root", verdict.root},
                             {"reason", text(verdict.reason)},
                             {"mend", text(verdict.mend)}});
     print({{"event", "published"},
            {"changed", applied.changed},
-           {"statements", texts(applied.plan.statements)},
+           {"statements", texts(applied.statements)},
+           {"joined", applied.joined},
+           {"left", applied.left},
+           {"waiting", applied.waiting},
+           {"all_changes", applied.plan.all_changes},
            {"in_danger", texts(applied.plan.in_danger)},
            {"verdicts", verdicts}});
 }
@@ -310,13 +274,7 @@ Task<Result<wal::AppliedPublication>> publish(wal::Connection& sql, Arguments ar
 Task<Result<>> apply(Arguments arguments) {
     WV_CO_TRY(auto session, co_await wal::connect_to_database(database_of(arguments),
                                                               wal::Connection::Mode::sql));
-    if (!arguments.contains("rounds")) {
-        WV_CO_CHECK(co_await publish(*session.connection, arguments));
-        co_return Result<>();
-    }
-    // Until standard input ends, as an agent does it at each interval.
-    for (std::string line; std::getline(std::cin, line);)
-        WV_CO_CHECK(co_await publish(*session.connection, arguments));
+    WV_CO_CHECK(co_await publish(*session.connection, arguments));
     co_return Result<>();
 }
 
@@ -324,8 +282,10 @@ Task<Result<>> drop(Arguments arguments) {
     WV_CO_TRY(auto session, co_await wal::connect_to_database(database_of(arguments),
                                                               wal::Connection::Mode::sql));
     if (arguments.contains("slot"))
-        WV_CO_CHECK(co_await wal::drop_slot_by_sql(*session.connection, arguments["slot"]));
-    co_return co_await wal::drop_publication(*session.connection, arguments["publication"]);
+        WV_CO_CHECK(co_await wal::drop_logical_slot_by_sql(*session.connection, arguments["slot"]));
+    if (arguments.contains("publication"))
+        WV_CO_CHECK(co_await wal::drop_publication(*session.connection, arguments["publication"]));
+    co_return Result<>();
 }
 
 Task<Result<>> facts(Arguments arguments) {
@@ -407,36 +367,12 @@ Task<Result<>> begin(Arguments arguments) {
     co_return Result<>();
 }
 
-Task<> run(std::string verb, Arguments arguments, int& exit_code) {
-    Result<> result = fail(Errc::invalid_argument, "verbs: stream, begin, apply, drop, facts");
-    if (verb == "stream") result = co_await stream(arguments);
-    if (verb == "begin") result = co_await begin(arguments);
-    if (verb == "apply") result = co_await apply(arguments);
-    if (verb == "drop") result = co_await drop(arguments);
-    if (verb == "facts") result = co_await facts(arguments);
-    if (result) co_return;
-    print_error(result.error());
-    exit_code = 1;
-}
-
 }  // namespace
 }  // namespace walvault
 
-// journal_client VERB [KEY=VALUE ...]
 int main(int argc, char** argv) {
-    std::string verb = argc > 1 ? argv[1] : "";
-    walvault::Arguments arguments;
-    for (int i = 2; i < argc; ++i) {
-        std::string text = argv[i];
-        std::size_t at = text.find('=');
-        arguments[text.substr(0, at)] = at == std::string::npos ? "" : text.substr(at + 1);
-    }
-    int exit_code = 0;
-    {
-        boost::asio::io_context loop(1);
-        walvault::TaskGroup tasks(loop.get_executor());
-        tasks.spawn(walvault::run(verb, arguments, exit_code));
-        loop.run();
-    }
-    return exit_code;
+    using namespace walvault;
+    return run_client(
+        argc, argv,
+        {{"stream", stream}, {"begin", begin}, {"apply", apply}, {"drop", drop}, {"facts", facts}});
 }

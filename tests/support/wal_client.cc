@@ -8,29 +8,14 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
-#include <iostream>
-#include <map>
-#include <nlohmann/json.hpp>
 
-#include "base/task_group.h"
+#include "tests/support/json_lines.h"
 #include "wal/base_backup_stream.h"
 #include "wal/receiver.h"
 #include "wal/server_facts.h"
 
 namespace walvault {
 namespace {
-
-using nlohmann::json;
-using Arguments = std::map<std::string, std::string>;
-
-void print(const json& line) { std::cout << line.dump() << std::endl; }
-
-void print_error(const Error& error) {
-    print({{"event", "error"},
-           {"code", std::string(to_string(error.code))},
-           {"message", error.message},
-           {"hint", error.hint}});
-}
 
 double cpu_seconds() {
     rusage used{};
@@ -270,35 +255,12 @@ Task<Result<>> facts(Arguments arguments) {
     co_return Result<>();
 }
 
-Task<> run(std::string verb, Arguments arguments, int& exit_code) {
-    Result<> result = fail(Errc::invalid_argument, "verbs: stream, history, backup, facts");
-    if (verb == "stream") result = co_await stream(arguments);
-    if (verb == "history") result = co_await history(arguments);
-    if (verb == "backup") result = co_await backup(arguments);
-    if (verb == "facts") result = co_await facts(arguments);
-    if (result) co_return;
-    print_error(result.error());
-    exit_code = 1;
-}
-
 }  // namespace
 }  // namespace walvault
 
-// wal_client VERB [KEY=VALUE ...]
 int main(int argc, char** argv) {
-    std::string verb = argc > 1 ? argv[1] : "";
-    walvault::Arguments arguments;
-    for (int i = 2; i < argc; ++i) {
-        std::string text = argv[i];
-        std::size_t at = text.find('=');
-        arguments[text.substr(0, at)] = at == std::string::npos ? "" : text.substr(at + 1);
-    }
-    int exit_code = 0;
-    {
-        boost::asio::io_context loop(1);
-        walvault::TaskGroup tasks(loop.get_executor());
-        tasks.spawn(walvault::run(verb, arguments, exit_code));
-        loop.run();
-    }
-    return exit_code;
+    using namespace walvault;
+    return run_client(
+        argc, argv,
+        {{"stream", stream}, {"history", history}, {"backup", backup}, {"facts", facts}});
 }

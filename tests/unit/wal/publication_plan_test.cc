@@ -61,6 +61,17 @@ PublicationPlan plan_of(const PublicationRequest& request,
     return *plan;
 }
 
+// All that a plan executes, in its order.
+std::vector<std::string> statements(const PublicationPlan& plan) {
+    std::vector<std::string> all = plan.first;
+    for (const std::string& statement : statements_of("j", plan.leaving))
+        all.push_back(statement);
+    all.insert(all.end(), plan.options.begin(), plan.options.end());
+    for (const std::string& statement : statements_of("j", plan.joining))
+        all.push_back(statement);
+    return all;
+}
+
 std::map<std::string, Journaled> journaled(const PublicationPlan& plan) {
     std::map<std::string, Journaled> found;
     for (const TableVerdict& verdict : plan.verdicts)
@@ -70,61 +81,72 @@ std::map<std::string, Journaled> journaled(const PublicationPlan& plan) {
 
 TEST_CASE("a first plan makes both publications, then names the tables") {
     const PublicationPlan plan = plan_of(request({table(2, "b", false), table(1, "a")}));
-    REQUIRE(plan.statements.size() == 4);
-    CHECK(plan.statements[0] ==
+    const std::vector<std::string> done = statements(plan);
+    REQUIRE(done.size() == 4);
+    CHECK(done[0] ==
           "CREATE PUBLICATION \"j\" WITH (publish = 'insert, update, delete, truncate', "
           "publish_via_partition_root = false)");
-    CHECK(plan.statements[1] ==
+    CHECK(done[1] ==
           "CREATE PUBLICATION \"j_inserts\" WITH (publish = 'insert, truncate', "
           "publish_via_partition_root = false)");
-    CHECK(plan.statements[2] == "ALTER PUBLICATION \"j\" ADD TABLE ONLY \"public\".\"a\"");
-    CHECK(plan.statements[3] == "ALTER PUBLICATION \"j_inserts\" ADD TABLE ONLY \"public\".\"b\"");
+    CHECK(done[2] == "ALTER PUBLICATION \"j\" ADD TABLE ONLY \"public\".\"a\"");
+    CHECK(done[3] == "ALTER PUBLICATION \"j_inserts\" ADD TABLE ONLY \"public\".\"b\"");
     CHECK(plan.all_changes == Oids{1});
     CHECK(plan.inserts == Oids{2});
     CHECK(plan.in_danger.empty());
     REQUIRE(plan.verdicts.size() == 2);
     CHECK(plan.verdicts[0].table == "\"public\".\"a\"");
+    CHECK(plan.verdicts[0].schema == "public");
+    CHECK(plan.verdicts[0].name == "a");
 }
 
 TEST_CASE("generated columns are published from 18 on, in both alike") {
     PublicationRequest wanted = request({table(1, "a")});
     wanted.server_major = 18;
-    const PublicationPlan plan = plan_of(wanted);
-    for (int i : {0, 1})
-        CHECK(plan.statements[i].find(", publish_generated_columns = stored)") !=
-              std::string::npos);
+    const std::vector<std::string> done = statements(plan_of(wanted));
+    REQUIRE(done.size() == 3);
+    for (std::size_t i : {0, 1})
+        CHECK(done[i].find(", publish_generated_columns = stored)") != std::string::npos);
 }
 
 TEST_CASE("what is as planned needs no statement") {
-    CHECK(plan_of(request({table(1, "a"), table(2, "b", false)}, made({1}), made({2})))
-              .statements.empty());
+    CHECK(statements(plan_of(request({table(1, "a"), table(2, "b", false)}, made({1}), made({2}))))
+              .empty());
 }
 
 TEST_CASE("a table that lost its identity is in danger, and is taken out before anything else") {
     const PublicationPlan plan =
         plan_of(request({table(1, "a", false), table(2, "b")}, made({1}), made({2})));
     CHECK(plan.in_danger == std::vector<std::string>{"\"public\".\"a\""});
-    REQUIRE(plan.statements.size() == 4);
-    CHECK(plan.statements[0] == "ALTER PUBLICATION \"j\" DROP TABLE ONLY \"public\".\"a\"");
-    CHECK(plan.statements[1] == "ALTER PUBLICATION \"j_inserts\" DROP TABLE ONLY \"public\".\"b\"");
-    CHECK(plan.statements[2] == "ALTER PUBLICATION \"j\" ADD TABLE ONLY \"public\".\"b\"");
-    CHECK(plan.statements[3] == "ALTER PUBLICATION \"j_inserts\" ADD TABLE ONLY \"public\".\"a\"");
+    const std::vector<std::string> done = statements(plan);
+    REQUIRE(done.size() == 4);
+    CHECK(done[0] == "ALTER PUBLICATION \"j\" DROP TABLE ONLY \"public\".\"a\"");
+    CHECK(done[1] == "ALTER PUBLICATION \"j_inserts\" DROP TABLE ONLY \"public\".\"b\"");
+    CHECK(done[2] == "ALTER PUBLICATION \"j\" ADD TABLE ONLY \"public\".\"b\"");
+    CHECK(done[3] == "ALTER PUBLICATION \"j_inserts\" ADD TABLE ONLY \"public\".\"a\"");
 }
 
 TEST_CASE("a member that is not selected any more leaves, one that is gone needs no statement") {
     const PublicationPlan plan =
         plan_of(request({table(1, "a"), table(2, "b")}, made({1, 2, 77}), made({})), {"public.a"});
-    REQUIRE(plan.statements.size() == 1);
-    CHECK(plan.statements[0] == "ALTER PUBLICATION \"j\" DROP TABLE ONLY \"public\".\"b\"");
+    const std::vector<std::string> done = statements(plan);
+    REQUIRE(done.size() == 1);
+    CHECK(done[0] == "ALTER PUBLICATION \"j\" DROP TABLE ONLY \"public\".\"b\"");
 }
 
 TEST_CASE("a publication that was altered is set right, one of all tables refused") {
     PublicationState altered = made({});
     altered.as_made_here = false;
-    const PublicationPlan plan = plan_of(request({}, made({}), altered));
-    REQUIRE(plan.statements.size() == 1);
-    CHECK(plan.statements[0].starts_with(
-        "ALTER PUBLICATION \"j_inserts\" SET (publish = 'insert, truncate'"));
+    const std::vector<std::string> narrowed_first = plan_of(request({}, made({}), altered)).first;
+    const std::vector<std::string> options = plan_of(request({}, altered, altered)).options;
+    CHECK(narrowed_first ==
+          std::vector<std::string>{
+              "ALTER PUBLICATION \"j_inserts\" SET (publish = 'insert, truncate')"});
+    REQUIRE(options.size() == 2);
+    CHECK(options[0].starts_with(
+        "ALTER PUBLICATION \"j\" SET (publish = 'insert, update, delete, truncate', publish_via"));
+    CHECK(options[1].starts_with(
+        "ALTER PUBLICATION \"j_inserts\" SET (publish = 'insert, truncate', publish_via"));
     altered.names_tables = false;
     auto patterns = TablePatterns::parse({"public.*"});
     auto refused = plan_publication(request({}, made({}), altered), *patterns);
@@ -250,6 +272,102 @@ TEST_CASE("a partition that is left out takes its root out, and the others are n
                 {"public.r1"});
     CHECK(single.all_changes == Oids{2});
     CHECK(single.verdicts.size() == 1);
+}
+
+TEST_CASE("what is in danger leaves before all others, its root with it") {
+    CatalogTable off = partition(9, "r2", 8);
+    off.identity = 'n';
+    const PublicationPlan plan =
+        plan_of(request({table(1, "a"), table(2, "b", false), partitioned(8, "r"), off},
+                        made({1, 2, 8}), made({})),
+                {"public.*", "!public.a"});
+    REQUIRE(plan.leaving.size() == 3);
+    CHECK(plan.leaving[0].oid == 2);
+    CHECK(plan.leaving[0].in_danger);
+    CHECK(plan.leaving[0].joins_inserts);
+    CHECK(plan.leaving[1].oid == 8);
+    CHECK(plan.leaving[1].in_danger);
+    CHECK(plan.leaving[2].oid == 1);
+    CHECK_FALSE(plan.leaving[2].in_danger);
+    CHECK(plan.joining.empty());
+}
+
+TEST_CASE("a member with a row filter or a list of columns leaves and joins anew") {
+    PublicationState all = made({1, 2});
+    all.narrowed = {2};
+    PublicationState inserts = made({3});
+    inserts.narrowed = {3};
+    const PublicationRequest before =
+        request({table(1, "a"), table(2, "b"), table(3, "c", false)}, all, inserts);
+    const PublicationPlan plan = plan_of(before);
+    CHECK(statements(plan) ==
+          std::vector<std::string>{
+              "ALTER PUBLICATION \"j\" DROP TABLE ONLY \"public\".\"b\"",
+              "ALTER PUBLICATION \"j_inserts\" DROP TABLE ONLY \"public\".\"c\"",
+              "ALTER PUBLICATION \"j\" ADD TABLE ONLY \"public\".\"b\"",
+              "ALTER PUBLICATION \"j_inserts\" ADD TABLE ONLY \"public\".\"c\""});
+    PublicationRequest after = before;
+    after.all_changes.narrowed.clear();
+    const MembershipDifference whole = compare_members(before, after);
+    CHECK(whole.joined == Oids{2});
+    CHECK(whole.left == Oids{2});
+    const MembershipDifference still = compare_members(before, before);
+    CHECK(still.joined.empty());
+    CHECK(still.left.empty());
+    after.all_changes.members = {1};
+    const MembershipDifference gone = compare_members(before, after);
+    CHECK(gone.joined.empty());
+    CHECK(gone.left == Oids{2});
+}
+
+TEST_CASE("what joined and left is told of tables with rows, whichever name publishes them") {
+    const std::vector<CatalogTable> tables{partitioned(1, "r"), partition(2, "r1", 1),
+                                           partition(3, "r2", 1), table(4, "a"), table(5, "b")};
+    const PublicationRequest by_partitions = request(tables, made({2, 4}));
+    PublicationRequest by_root = request(tables, made({1, 5}));
+    MembershipDifference found = compare_members(by_partitions, by_root);
+    CHECK(found.joined == Oids{3, 5});
+    CHECK(found.left == Oids{4});
+    found = compare_members(by_root, by_partitions);
+    CHECK(found.joined == Oids{4});
+    CHECK(found.left == Oids{3, 5});
+    // One that is gone has not left, one that is new in a tree has not joined.
+    PublicationRequest later = by_root;
+    later.tables = {partitioned(1, "r"), partition(2, "r1", 1), partition(9, "r9", 1)};
+    found = compare_members(by_root, later);
+    CHECK(found.joined.empty());
+    CHECK(found.left.empty());
+}
+
+TEST_CASE("verdicts are of what is published, not of what is to be") {
+    PublicationState all = made({4, 7});
+    all.narrowed = {7};
+    const PublicationRequest now =
+        request({partitioned(1, "r"), partition(2, "r1", 1), table(3, "a"), table(4, "b"),
+                 table(5, "c", false), table(6, "d"), table(7, "e")},
+                all, made({3}));
+    PublicationPlan plan = plan_of(now);
+    judge_as_published(now, {1, 3, 5, 7}, plan);
+    std::map<std::string, std::string> reasons;
+    for (const TableVerdict& verdict : plan.verdicts)
+        if (!verdict.reason.empty()) reasons[verdict.name] = verdict.reason;
+    const std::string locked = "it is locked by another session; it joins when the lock is gone";
+    CHECK(reasons == std::map<std::string, std::string>{
+                         {"r", locked},
+                         {"r1", locked},
+                         {"a", locked},
+                         {"c", locked},
+                         {"d", "it came or was altered meanwhile: it joins the next time"},
+                         {"e", locked}});
+    const std::map<std::string, Journaled> found = journaled(plan);
+    CHECK(found.at("\"public\".\"r1\"") == Journaled::left_out);
+    // It is in the other publication as yet.
+    CHECK(found.at("\"public\".\"a\"") == Journaled::inserts_only);
+    CHECK(found.at("\"public\".\"b\"") == Journaled::all_changes);
+    CHECK(found.at("\"public\".\"c\"") == Journaled::left_out);
+    CHECK(found.at("\"public\".\"e\"") == Journaled::left_out);
+    CHECK(plan.all_changes == Oids{4, 7});
+    CHECK(plan.inserts == Oids{3});
 }
 
 }  // namespace
