@@ -305,7 +305,7 @@ Task<Result<>> WalPipeline::write_batch(std::vector<std::shared_ptr<Frame>> batc
         }
         tail.writer = std::move(*opened);
     }
-    WV_CO_CHECK(co_await enter_barriers(batch));
+    if (has_barrier(batch)) WV_CO_CHECK(co_await enter_barriers(batch));
     WV_CO_CHECK(co_await sync_frames(batch));
     note_flushed(batch);
     SteadyTime now = clock_.steady_now();
@@ -319,6 +319,13 @@ Task<Result<>> WalPipeline::write_batch(std::vector<std::shared_ptr<Frame>> batc
         if (!noted) co_return noted;
     }
     co_return Result<>();
+}
+
+bool WalPipeline::has_barrier(const std::vector<std::shared_ptr<Frame>>& batch) {
+    for (const auto& frame : batch)
+        for (const pb::MarkEntry& mark : frame->notes.marks)
+            if (mark.wal_level_minimal()) return true;
+    return false;
 }
 
 // PostgreSQL replays nothing across a record that says wal_level=minimal. The ledger knows before
@@ -339,7 +346,6 @@ Task<Result<>> WalPipeline::enter_barriers(const std::vector<std::shared_ptr<Fra
             gap.set_cause("wal_level was minimal: WAL cannot be replayed across it");
             log::error("gap.found", gap.cause(), {{"at_lsn", to_string(Lsn{mark.start_lsn()})}});
         }
-    if (entries.empty()) co_return Result<>();
     auto enter = [this, entries]() -> Result<> {
         for (const pb::LedgerEntry& entry : entries)
             WV_CHECK(repository_.append_to_ledger(entry));
@@ -391,8 +397,11 @@ Task<Result<>> WalPipeline::sync_frames(const std::vector<std::shared_ptr<Frame>
         std::size_t bytes = 0;
         for (const auto& frame : batch)
             bytes += frame->plain.size();
-        Pool& pool = bytes <= kSmallFrameBytes ? pools_.waited_for : pools_.tail;
-        auto done = co_await run_on(pool, all);
+        Result<> done;
+        if (bytes <= kSmallFrameBytes)
+            done = co_await run_here_or_on(pools_.waited_for, all);
+        else
+            done = co_await run_on(pools_.tail, all);
         if (!done) metrics_.store_errors_total.at(StoreOperation::flush).add();
         if (done) progress_.set_written(Lsn{batch.back()->place.end});
         metrics_.flush_duration_seconds.observe(seconds_since(start, clock_.steady_now()));

@@ -76,6 +76,7 @@ private:
     Task<> flush_timer();
     Task<> write_loop();
     Task<Result<>> write_batch(std::vector<std::shared_ptr<Frame>> batch);
+    static bool has_barrier(const std::vector<std::shared_ptr<Frame>>& batch);
     Task<Result<>> enter_barriers(const std::vector<std::shared_ptr<Frame>>& batch);
     static Result<> append_frames(const std::vector<std::shared_ptr<Frame>>& batch, int level,
                                   bool waited_for);

@@ -55,4 +55,20 @@ Task<std::invoke_result_t<Work&>> run_on(Pool& pool, Work work) {
         initiate, asio::use_awaitable, std::move(work));
 }
 
+// The same for a job that takes a moment and is waited for: where `pool` is the loop's own thread,
+// without a way through its queue. The caller was resumed by a handler of the loop, and nothing
+// that called it in that handler is still to be done.
+template <class Work>
+Task<std::invoke_result_t<Work&>> run_here_or_on(Pool& pool, Work work) {
+    if (pool.loop() == nullptr) {
+        auto value = co_await run_on(pool, std::move(work));
+        co_return value;
+    }
+    LeaderLoop::Blocking blocking(pool.loop());
+    auto value = work();
+    // Overtaken: the loop goes on in another thread, and so does the caller.
+    if (!blocking.end()) co_await asio::post(pool.executor(), asio::use_awaitable);
+    co_return value;
+}
+
 }  // namespace walvault

@@ -35,19 +35,23 @@ using PgResult = std::unique_ptr<PGresult, void (*)(PGresult*)>;
 constexpr Duration kFlushStep = std::chrono::milliseconds(100);
 constexpr Duration kForever = Duration::max();
 constexpr std::size_t kWarningsKept = 3;
+// Less than what libpq has room for in any read.
+constexpr std::size_t kShortRead = 4096;
 
 // Ends waits for a socket that take too long. A deadline moves with every wait and is rarely
 // reached: the timer stays armed, and looks again when it rings.
 class Alarm : public std::enable_shared_from_this<Alarm> {
 public:
-    explicit Alarm(std::shared_ptr<Socket> socket) : socket_(std::move(socket)), timer_(socket_->get_executor()) {}
+    explicit Alarm(std::shared_ptr<Socket> socket)
+        : socket_(std::move(socket)), timer_(socket_->get_executor()) {}
 
     // False if `timeout` passed. One wait at a time. Wake-ups may be spurious: an alarm cancels the
     // other waits for its socket too.
     Task<bool> wait(Socket::wait_type type, Duration timeout) {
         auto self = shared_from_this();
         rang_ = false;
-        deadline_ = timeout == kForever ? SteadyTime::max() : std::chrono::steady_clock::now() + timeout;
+        deadline_ =
+            timeout == kForever ? SteadyTime::max() : std::chrono::steady_clock::now() + timeout;
         if (deadline_ < armed_until_) arm(deadline_);
         boost::system::error_code ignored;
         co_await socket_->async_wait(type, asio::redirect_error(asio::use_awaitable, ignored));
@@ -93,13 +97,15 @@ Result<std::shared_ptr<Socket>> open_socket(const asio::any_io_executor& executo
                                             Hangup& hangup) {
     if (hangup.hung_up()) return fail(Errc::cancelled, "the connecting to PostgreSQL was given up");
     int copy = ::dup(PQsocket(conn));
-    if (copy < 0) return fail(Errc::unavailable, "the socket to PostgreSQL cannot be watched: no descriptor");
+    if (copy < 0)
+        return fail(Errc::unavailable, "the socket to PostgreSQL cannot be watched: no descriptor");
     auto socket = std::make_shared<Socket>(executor);
     boost::system::error_code error;
     socket->assign(copy, error);
     if (error) {
         ::close(copy);
-        return fail(Errc::unavailable, "the socket to PostgreSQL cannot be watched: " + error.message());
+        return fail(Errc::unavailable,
+                    "the socket to PostgreSQL cannot be watched: " + error.message());
     }
     hangup.watch(socket);
     return socket;
@@ -137,6 +143,8 @@ private:
 
     Result<> usable() const;
     Error lost();
+    // What was received may wait where no wait on the socket sees it.
+    bool hides_input() const;
     // Reads what is there without waiting; false when the connection has ended.
     bool consume();
     Task<Result<>> flush();
@@ -151,6 +159,9 @@ private:
     Hangup hangup_;
     bool copy_ended_ = false;
     bool lost_ = false;
+    // The last read took all that was there: the next one is for when the socket wakes.
+    bool drained_ = false;
+    std::size_t consumed_bytes_ = 0;  // of messages, since that read
     std::string sqlstate_;
     std::vector<std::string> warnings_;  // the first ones of the current statement, and its last
 };
@@ -194,10 +205,14 @@ Error PqConnection::lost() {
                  "", Origin::server};
 }
 
+// A TLS record can be larger than the room in libpq's buffer; its rest then waits inside the TLS
+// library, where no wait on the socket sees it.
+bool PqConnection::hides_input() const {
+    return PQsslInUse(conn_.get()) != 0 || PQgssEncInUse(conn_.get()) != 0;
+}
+
 bool PqConnection::consume() {
-    // A TLS record can be larger than the room in libpq's buffer; its rest then waits inside the TLS
-    // library, where no wait on the socket sees it.
-    int reads = PQsslInUse(conn_.get()) ? 3 : 1;
+    int reads = hides_input() ? 3 : 1;
     while (!lost_ && reads-- > 0)
         if (PQconsumeInput(conn_.get()) == 0) lost_ = true;
     return !lost_;
@@ -216,14 +231,24 @@ Task<Result<>> PqConnection::flush() {
 QueryResult to_query_result(const PGresult* result) {
     QueryResult out;
     switch (PQresultStatus(result)) {
-        case PGRES_COPY_IN: out.kind = QueryResult::Kind::copy_in; return out;
-        case PGRES_COPY_OUT: out.kind = QueryResult::Kind::copy_out; return out;
-        case PGRES_COPY_BOTH: out.kind = QueryResult::Kind::copy_both; return out;
-        case PGRES_TUPLES_OK: out.kind = QueryResult::Kind::rows; break;
-        default: return out;
+        case PGRES_COPY_IN:
+            out.kind = QueryResult::Kind::copy_in;
+            return out;
+        case PGRES_COPY_OUT:
+            out.kind = QueryResult::Kind::copy_out;
+            return out;
+        case PGRES_COPY_BOTH:
+            out.kind = QueryResult::Kind::copy_both;
+            return out;
+        case PGRES_TUPLES_OK:
+            out.kind = QueryResult::Kind::rows;
+            break;
+        default:
+            return out;
     }
     int columns = PQnfields(result);
-    for (int column = 0; column < columns; ++column) out.columns.emplace_back(PQfname(result, column));
+    for (int column = 0; column < columns; ++column)
+        out.columns.emplace_back(PQfname(result, column));
     for (int row = 0; row < PQntuples(result); ++row) {
         auto& values = out.rows.emplace_back();
         for (int column = 0; column < columns; ++column) {
@@ -250,7 +275,8 @@ Error PqConnection::result_error(const PGresult* result) {
     if (state.empty()) error.code = Errc::invalid_argument;
     // The error counts the damaged pages; the warnings before it name them.
     if (error.code == Errc::corrupt)
-        for (const std::string& warning : warnings_) error.message += "; " + warning;
+        for (const std::string& warning : warnings_)
+            error.message += "; " + warning;
     return error;
 }
 
@@ -265,7 +291,8 @@ Task<Result<bool>> PqConnection::take_result(std::vector<QueryResult>& results,
     PgResult result(PQgetResult(conn_.get()), PQclear);
     if (!result) co_return false;
     ExecStatusType status = PQresultStatus(result.get());
-    if (status == PGRES_FATAL_ERROR || status == PGRES_BAD_RESPONSE || status == PGRES_NONFATAL_ERROR) {
+    if (status == PGRES_FATAL_ERROR || status == PGRES_BAD_RESPONSE ||
+        status == PGRES_NONFATAL_ERROR) {
         bool completed = !results.empty() && results.back().kind == QueryResult::Kind::command;
         bool connection_ended =
             sqlstate_of_result(result.get()).empty() && PQstatus(conn_.get()) == CONNECTION_BAD;
@@ -284,7 +311,7 @@ Task<Result<std::vector<QueryResult>>> PqConnection::collect() {
         WV_CO_TRY(more, co_await take_result(results, error));
     }
     if (error) co_return fail(std::move(*error));
-    copy_ended_ = false;
+    copy_ended_ = drained_ = false;
     co_return std::move(results);
 }
 
@@ -306,7 +333,8 @@ Task<Result<std::vector<QueryResult>>> PqConnection::query(std::string sql) {
 
 Task<Result<QueryResult>> PqConnection::query_one(std::string sql) {
     WV_CO_TRY(auto results, co_await query(std::move(sql)));
-    if (results.empty()) co_return fail(Errc::corrupt, "the server answered a statement with nothing");
+    if (results.empty())
+        co_return fail(Errc::corrupt, "the server answered a statement with nothing");
     co_return std::move(results.front());
 }
 
@@ -315,14 +343,21 @@ Result<std::optional<CopyMessage>> PqConnection::poll_copy_data() {
     if (copy_ended_) return std::nullopt;
     char* buffer = nullptr;
     int size = PQgetCopyData(conn_.get(), &buffer, 1);
-    if (size == 0) {
+    if (size == 0 && !drained_) {
         // Whole messages can have come together with the end of the connection.
         consume();
+        consumed_bytes_ = 0;
         size = PQgetCopyData(conn_.get(), &buffer, 1);
     }
-    if (size > 0) return CopyMessage(buffer, static_cast<std::size_t>(size));
-    if (size == -1) copy_ended_ = true;
-    else if (size == -2 || lost_) return fail(lost());
+    if (size > 0) {
+        consumed_bytes_ += static_cast<std::size_t>(size);
+        return CopyMessage(buffer, static_cast<std::size_t>(size));
+    }
+    drained_ = consumed_bytes_ > 0 && consumed_bytes_ < kShortRead && !hides_input();
+    if (size == -1)
+        copy_ended_ = true;
+    else if (size == -2 || lost_)
+        return fail(lost());
     return std::nullopt;
 }
 
@@ -331,6 +366,7 @@ Task<Result<Connection::CopyWait>> PqConnection::wait_copy_data(Duration timeout
     if (copy_ended_) co_return CopyWait::ended;
     if (timeout <= Duration::zero()) co_return CopyWait::timed_out;
     bool woken = co_await read_alarm_->wait(Socket::wait_read, timeout);
+    drained_ = false;
     WV_CO_CHECK(usable());
     co_return woken ? CopyWait::readable : CopyWait::timed_out;
 }
@@ -340,6 +376,7 @@ Task<Result<std::optional<CopyMessage>>> PqConnection::next_copy_data() {
         WV_CO_TRY(auto message, poll_copy_data());
         if (message || copy_ended_) co_return std::move(message);
         co_await read_alarm_->wait(Socket::wait_read, kForever);
+        drained_ = false;
     }
 }
 
@@ -397,11 +434,11 @@ PgConn start_connecting(const ConnectSettings& settings) {
 Error connect_timed_out(PGconn* conn, std::chrono::seconds timeout) {
     const char* host = PQhost(conn);
     const char* port = PQport(conn);
-    return Error{Errc::unavailable,
-                 fmt::format("connect to PostgreSQL at {}:{}: no connection within {} s",
-                             host == nullptr ? "?" : host, port == nullptr ? "?" : port,
-                             timeout.count()),
-                 hint_of_sqlstate("", ""), Origin::server};
+    return Error{
+        Errc::unavailable,
+        fmt::format("connect to PostgreSQL at {}:{}: no connection within {} s",
+                    host == nullptr ? "?" : host, port == nullptr ? "?" : port, timeout.count()),
+        hint_of_sqlstate("", ""), Origin::server};
 }
 
 ServerAddress address_of(const PGconn* conn) {
@@ -409,10 +446,11 @@ ServerAddress address_of(const PGconn* conn) {
     return {text(PQhost(conn)), text(PQhostaddr(conn)), text(PQport(conn))};
 }
 
-// libpq goes on to the next server by itself when one refuses, but leaves it to the caller to give up one
-// that says nothing. `silent` is set to that one.
+// libpq goes on to the next server by itself when one refuses, but leaves it to the caller to give
+// up one that says nothing. `silent` is set to that one.
 Task<Result<std::unique_ptr<Connection>>> connect_to_any(const ConnectSettings& settings,
-                                                         std::chrono::seconds timeout, Hangup hangup,
+                                                         std::chrono::seconds timeout,
+                                                         Hangup hangup,
                                                          std::optional<ServerAddress>& silent) {
     auto executor = co_await asio::this_coro::executor;
     PgConn conn = start_connecting(settings);
@@ -428,11 +466,12 @@ Task<Result<std::unique_ptr<Connection>>> connect_to_any(const ConnectSettings& 
             tried = std::move(now);
             deadline = std::chrono::steady_clock::now() + timeout;
         }
-        // With several hosts or addresses libpq closes one socket and opens the next, which often has the
-        // same number: only a fresh duplicate is sure to watch the right one.
+        // With several hosts or addresses libpq closes one socket and opens the next, which often
+        // has the same number: only a fresh duplicate is sure to watch the right one.
         WV_CO_TRY(socket, open_socket(executor, conn.get(), hangup));
         auto type = polled == PGRES_POLLING_READING ? Socket::wait_read : Socket::wait_write;
-        bool woken = co_await wait_socket(socket, type, deadline - std::chrono::steady_clock::now());
+        bool woken =
+            co_await wait_socket(socket, type, deadline - std::chrono::steady_clock::now());
         if (!woken) {
             silent = tried;
             co_return fail(connect_timed_out(conn.get(), timeout));
@@ -442,7 +481,8 @@ Task<Result<std::unique_ptr<Connection>>> connect_to_any(const ConnectSettings& 
     }
     WV_CO_TRY(socket, open_socket(executor, conn.get(), hangup));
     if (PQsetnonblocking(conn.get(), 1) != 0)
-        co_return fail(Errc::unavailable, "connect to PostgreSQL: the socket cannot be made non-blocking");
+        co_return fail(Errc::unavailable,
+                       "connect to PostgreSQL: the socket cannot be made non-blocking");
     co_return std::make_unique<PqConnection>(std::move(conn), std::move(socket), hangup);
 }
 
@@ -460,8 +500,8 @@ Task<Result<std::unique_ptr<Connection>>> Connection::connect(Options options) {
         auto connected = co_await connect_to_any(settings, timeout, options.hangup, silent);
         std::vector<ServerAddress> others = servers_of(settings);
         if (connected || !silent || others.size() == 1) co_return connected;
-        // The roles of the others are looked at once more, since what was asked of them may be what they are
-        // only in comparison ("prefer-standby").
+        // The roles of the others are looked at once more, since what was asked of them may be what
+        // they are only in comparison ("prefer-standby").
         auto gone = std::find_if(others.begin(), others.end(),
                                  [&](const auto& each) { return same_server(each, *silent); });
         if (gone == others.end()) co_return connected;

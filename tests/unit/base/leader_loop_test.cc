@@ -33,10 +33,17 @@ private:
     std::atomic<int> overlaps_{0};
 };
 
-Task<> run_short_jobs(Pool& pool, int& done) {
+// Both ways to run a job must behave alike.
+template <class Work>
+Task<std::invoke_result_t<Work&>> run(bool here, Pool& pool, Work work) {
+    if (here) co_return co_await run_here_or_on(pool, std::move(work));
+    co_return co_await run_on(pool, std::move(work));
+}
+
+Task<> run_short_jobs(bool here, Pool& pool, int& done) {
     for (int i = 0; i < 1000; ++i) {
         auto job = [i] { return std::pair(i, std::this_thread::get_id()); };
-        auto [value, thread] = co_await run_on(pool, std::move(job));
+        auto [value, thread] = co_await run(here, pool, std::move(job));
         CHECK(value == i);
         CHECK(thread == std::this_thread::get_id());
         ++done;
@@ -50,13 +57,13 @@ struct HeldJob {
     std::atomic<std::thread::id> thread{};
     std::thread::id resumed_on{};
 
-    Task<> block(Pool& pool) {
+    Task<> block(bool here, Pool& pool) {
         auto job = [this] {
             thread = std::this_thread::get_id();
             was_released = release.get_future().wait_for(30s) == std::future_status::ready;
             return 7;
         };
-        CHECK(co_await run_on(pool, std::move(job)) == 7);
+        CHECK(co_await run(here, pool, std::move(job)) == 7);
         resumed_on = std::this_thread::get_id();
     }
     Task<> release_from_loop() {
@@ -71,16 +78,36 @@ struct HeldJob {
 }  // namespace
 
 TEST_CASE("short jobs run on the loop's own thread, and the loop ends with them") {
-    LeaderLoop loop;
-    Pool pool(loop);
-    TaskGroup group(loop.context().get_executor());
-    int done = 0;
-    group.spawn(run_short_jobs(pool, done));
+    for (bool here : {false, true}) {
+        LeaderLoop loop;
+        Pool pool(loop);
+        TaskGroup group(loop.context().get_executor());
+        int done = 0;
+        group.spawn(run_short_jobs(here, pool, done));
+        loop.run();
+        CHECK(done == 1000);
+    }
+}
+
+TEST_CASE("where there are threads for it, a job never runs on the loop") {
+    asio::io_context loop(1);
+    Pool pool(1);
+    TaskGroup group(loop.get_executor());
+    std::thread::id thread;
+    auto task = [&]() -> Task<> {
+        auto job = [] { return std::this_thread::get_id(); };
+        thread = co_await run_here_or_on(pool, std::move(job));
+        CHECK(std::this_thread::get_id() != thread);
+    };
+    group.spawn(task());
     loop.run();
-    CHECK(done == 1000);
+    CHECK(thread != std::thread::id());
 }
 
 TEST_CASE("a job that hangs does not hold up the loop, however often that happens") {
+    bool here = false;
+    SUBCASE("by the queue") {}
+    SUBCASE("at once") { here = true; }
     LeaderLoop loop(5ms);
     Pool pool(loop);
     TaskGroup group(loop.context().get_executor());
@@ -90,7 +117,7 @@ TEST_CASE("a job that hangs does not hold up the loop, however often that happen
         for (HeldJob& job : jobs) {
             group.spawn(job.release_from_loop());
             group.spawn(others.turn());
-            co_await job.block(pool);
+            co_await job.block(here, pool);
         }
     };
     group.spawn(all());
@@ -107,6 +134,9 @@ TEST_CASE("a job that hangs does not hold up the loop, however often that happen
 }
 
 TEST_CASE("handlers run one at a time while jobs hang and end at any moment") {
+    bool here = false;
+    SUBCASE("by the queue") {}
+    SUBCASE("at once") { here = true; }
     LeaderLoop loop(1ms);
     Pool pool(loop);
     TaskGroup group(loop.context().get_executor());
@@ -122,7 +152,7 @@ TEST_CASE("handlers run one at a time while jobs hang and end at any moment") {
                     std::this_thread::yield();
                 return i;
             };
-            CHECK(co_await run_on(pool, std::move(job)) == i);
+            CHECK(co_await run(here, pool, std::move(job)) == i);
             ++resumed;
         }
     };
