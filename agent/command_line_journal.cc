@@ -109,6 +109,8 @@ void add_contents(CLI::App& app, JournalParsed& parsed) {
     add_range(verb, undo.since, undo.until);
     verb->add_flag("--without-triggers", undo.without_triggers,
                    "Let the script turn off triggers and foreign keys, for a superuser");
+    verb->add_flag("--partial", undo.partial,
+                   "Let the script be committed though some changes cannot be taken back");
     add_database(verb, undo.database);
 
     FollowArguments& follow = parsed.follow;

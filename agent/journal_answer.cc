@@ -2,6 +2,7 @@
 
 #include <cstdio>
 
+#include "agent/journal_moment.h"
 #include "agent/render.h"
 
 namespace walvault::agent {
@@ -38,7 +39,153 @@ std::string names_text(const std::vector<std::string>& names) {
     return text;
 }
 
+// The first moment that the journal is known to have anything of; zero: none is.
+Result<WallTime> known_since(OpenedJournal& journal) {
+    std::optional<WallTime> first;
+    storage::JournalSink sink;
+    sink.on_begin = [&](const storage::JournalTransaction& transaction) {
+        first = transaction.at;
+        return Result<bool>(false);
+    };
+    WV_CHECK(read_between_gaps(journal, {}, sink));
+    for (const auto& table : journal.tables) {
+        WV_TRY(const auto snapshots, journal.reader->snapshots(table.oid));
+        if (snapshots.empty() || snapshots.front().taken().at_us() == 0) continue;
+        const WallTime taken(Micros(snapshots.front().taken().at_us()));
+        first = std::min(first.value_or(taken), taken);
+    }
+    return first.value_or(WallTime{});
+}
+
+Result<> note_begin(OpenedJournal& journal, const JournalRange& range, const std::string& zone,
+                    AnswerTail& tail) {
+    const Lsn start = journal.record.start_lsn;
+    WallTime known{};
+    if (range.since != WallTime{}) {
+        WV_TRY(known, known_since(journal));
+        if (known != WallTime{} && range.since >= known) return {};
+    } else if (!range.from || range.from >= start) {
+        return {};
+    }
+    tail.notes.push_back("the journal begins at LSN " + to_string(start) +
+                         (known == WallTime{}
+                              ? ""
+                              : ", its first snapshot or change at " + format_local(known, zone)) +
+                         "; what happened before is not in it");
+    return {};
+}
+
+// Until its next snapshot not all that happened to a table is known.
+Result<> note_left(OpenedJournal& journal, const storage::JournalTableRecord& table,
+                   const JournalRange& range, AnswerTail& tail) {
+    WV_TRY(const auto left, journal.reader->table_left(table.oid));
+    for (const pb::JournalTableLeft& each : left)
+        if (Lsn{each.from_lsn()} < range.to && Lsn{each.to_lsn()} > range.from)
+            tail.notes.push_back("not all that happened to " +
+                                 printable(table_text(table.schema, table.name)) + " between LSN " +
+                                 to_string(Lsn{each.from_lsn()}) + " and " +
+                                 to_string(Lsn{each.to_lsn()}) +
+                                 " may be in the journal: " + printable(each.cause()));
+    return {};
+}
+
+// Whether a commit that is stored as WAL lies behind the end of the journal.
+Result<bool> is_behind_wal(OpenedView& opened, Lsn whole) {
+    WV_TRY(const auto history, opened.view->current_history(opened.cluster.name));
+    if (!history) return false;
+    WV_TRY(const auto last, opened.view->last_commit_before(*history, storage::kOpenEndLsn));
+    return last && journal_end_of(*last) > whole;
+}
+
+void note_end(OpenedView& opened, const JournalSet& set, const JournalRange& range,
+              AnswerTail& tail) {
+    WallTime covered{};
+    for (const OpenedJournal& journal : set.journals)
+        covered = std::max(covered, journal.record.covered_until);
+    const Lsn whole = set.whole_until();
+    const bool ends_inside =
+        range.to <= whole || (range.until != WallTime{} && range.until <= covered);
+    if (ends_inside) return;
+    std::string why;
+    if (range.to != storage::kOpenEndLsn) {
+        why = "the journal does not reach to the end of the range";
+    } else if (auto behind = is_behind_wal(opened, whole); !behind) {
+        why = "whether the journal is behind the WAL is not known (" + behind.error().message + ")";
+    } else if (*behind) {
+        why = "the journal is behind the WAL";
+    } else {
+        return;
+    }
+    tail.notes.push_back(why + ": it has everything up to LSN " + to_string(whole) +
+                         (covered == WallTime{} ? "" : ", " + format_local(covered, opened.zone)));
+}
+
 }  // namespace
+
+std::string insert_only_text(const pb::JournalRelation& relation) {
+    return "only inserts of " + printable(table_text(relation.schema(), relation.table())) +
+           " are journaled: its updates and deletes are not here";
+}
+
+Result<AnswerTail> tail_of(OpenedView& opened, JournalSet& set,
+                           const std::vector<TablePlace>& places, const JournalRange& range) {
+    AnswerTail tail;
+    OpenedJournal* first = nullptr;
+    for (const TablePlace& place : places) {
+        OpenedJournal& journal = *place.journal;
+        if (first == nullptr || journal.record.start_lsn < first->record.start_lsn)
+            first = &journal;
+        for (const auto& gap : gaps_within(journal.gaps, range.from, range.to)) {
+            const bool is_before = range.since != WallTime{} && gap.to_at_us() != 0 &&
+                                   WallTime(Micros(gap.to_at_us())) < range.since;
+            const bool is_behind = range.until != WallTime{} && gap.from_at_us() != 0 &&
+                                   WallTime(Micros(gap.from_at_us())) > range.until;
+            if (!is_before && !is_behind) tail.gaps.push_back(gap);
+        }
+        for (const auto& table : place.tables) {
+            WV_CHECK(note_left(journal, table, range, tail));
+            auto relation = latest_relation(journal, table.oid);
+            if (!relation && relation.error().code != Errc::not_found)
+                return fail(std::move(relation).error());
+            if (!relation || !is_insert_only(*relation)) continue;
+            const std::string note = insert_only_text(*relation);
+            if (std::find(tail.notes.begin(), tail.notes.end(), note) == tail.notes.end())
+                tail.notes.push_back(note);
+        }
+    }
+    if (first != nullptr) WV_CHECK(note_begin(*first, range, opened.zone, tail));
+    note_end(opened, set, range, tail);
+    return tail;
+}
+
+std::string reach_text(const JournalSet& set, const std::string& zone) {
+    WallTime covered{};
+    for (const OpenedJournal& journal : set.journals)
+        covered = std::max(covered, journal.record.covered_until);
+    return "The journal has everything up to LSN " + to_string(set.whole_until()) +
+           (covered == WallTime{} ? "" : ", " + format_local(covered, zone)) + ".\n";
+}
+
+std::string AnswerTail::text(const std::string& zone) const {
+    std::string text;
+    if (more) text += "There are earlier ones; raise -L or narrow the time.\n";
+    for (const auto& gap : gaps)
+        text += "note: " + gap_text(gap, zone) + "\n";
+    for (const std::string& note : notes)
+        text += "note: " + printable(note) + "\n";
+    return text;
+}
+
+Json AnswerTail::json() const {
+    Json list = Json::array();
+    for (const auto& gap : gaps)
+        list.push_back(gap_json(gap));
+    return {{"more", more}, {"gaps", list}, {"notes", notes}};
+}
+
+void AnswerTail::tell_beside_csv(const Globals& globals, const std::string& zone) const {
+    if (globals.output == Output::csv) std::fputs(text(zone).c_str(), stderr);
+}
 
 Result<ChangeRecord> change_record(const storage::JournalTransaction& transaction,
                                    const storage::JournalChange& change) {

@@ -2,12 +2,14 @@
 // commands that lead from an answer to an action.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "agent/journal_set.h"
 #include "agent/journal_text.h"
 #include "agent/open_view.h"
 #include "agent/verbs.h"
@@ -61,6 +63,39 @@ private:
     std::uint64_t count_ = 0;
     bool failed_ = false;
 };
+
+// What an answer about a range says beside its records.
+struct AnswerTail {
+    bool more = false;  // earlier records are not shown
+    std::vector<pb::JournalGap> gaps = {};
+    std::vector<std::string> notes = {};
+    // Lines for a terminal, in this order.
+    std::string text(const std::string& zone) const;
+    // {"more","gaps","notes"}
+    nlohmann::ordered_json json() const;
+    // The same lines on stderr with -o csv, which has no place for them.
+    void tell_beside_csv(const Globals& globals, const std::string& zone) const;
+};
+// Gaps in the range, where it goes beyond what the journals have (before their begin, behind their
+// end), and tables of which only inserts are in them.
+Result<AnswerTail> tail_of(OpenedView& opened, JournalSet& set,
+                           const std::vector<TablePlace>& places, const JournalRange& range);
+// "only inserts of public.t are journaled: …"
+std::string insert_only_text(const pb::JournalRelation& relation);
+// "The journal has everything up to LSN 0/1, 2026-08-22 14:02:57.981 CEST.": behind an answer that
+// is empty.
+std::string reach_text(const JournalSet& set, const std::string& zone);
+
+// The newest `limit` of records of several journals, in the order of their transactions.
+template <class Record>
+void keep_newest(std::vector<Record>& records, std::uint64_t limit, bool& more) {
+    std::stable_sort(records.begin(), records.end(), [](const Record& a, const Record& b) {
+        return a.transaction.end_lsn < b.transaction.end_lsn;
+    });
+    if (records.size() <= limit) return;
+    more = true;
+    records.erase(records.begin(), records.end() - static_cast<std::ptrdiff_t>(limit));
+}
 
 // One line of JSON; bytes that are not UTF-8 are replaced.
 std::string json_line(const nlohmann::ordered_json& json);

@@ -191,6 +191,14 @@ std::string table_text(std::string_view schema, std::string_view name) {
     return name_text(schema) + "." + name_text(name);
 }
 
+std::string key_was_text(const pb::JournalRelation& relation) {
+    const std::string table = printable(table_text(relation.schema(), relation.table()));
+    std::string names;
+    for (const std::string& name : key_names(relation))
+        names += (names.empty() ? "" : ", ") + printable(name);
+    return names.empty() ? table + " had no key" : "the key of " + table + " was (" + names + ")";
+}
+
 std::string_view kind_name(JournalRecordKind kind) {
     switch (kind) {
         case JournalRecordKind::inserted:

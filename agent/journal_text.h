@@ -35,6 +35,8 @@ std::string copy_line(const Row& row);
 // "public.orders", as people write it; parts with other characters than those of plain names in
 // double quotes.
 std::string table_text(std::string_view schema, std::string_view name);
+// "the key of public.t was (id, day)", or "public.t had no key".
+std::string key_was_text(const pb::JournalRelation& relation);
 // "insert", "update", "delete", "truncate", "message", "origin".
 std::string_view kind_name(JournalRecordKind kind);
 

@@ -34,6 +34,30 @@ std::optional<std::int64_t> integer_of(std::string_view text) {
     return value;
 }
 
+// Precision and scale as a typmod of numeric has them, less the bytes of a length word.
+constexpr std::int32_t kTypmodHead = 4;
+
+// Whether PostgreSQL's own cast leaves a value's text as it is. Types by their numbers, which are
+// fixed: int2, int4, int8, text, varchar, numeric.
+bool keeps_text(const pb::JournalColumn& from, const pb::JournalColumn& to) {
+    constexpr std::uint32_t kInt2 = 21, kInt4 = 23, kInt8 = 20;
+    constexpr std::uint32_t kText = 25, kVarchar = 1043, kNumeric = 1700;
+    const std::uint32_t before = from.type_oid(), now = to.type_oid();
+    if (before == now && from.typmod() == to.typmod()) return true;
+    if (now == kInt8 && (before == kInt2 || before == kInt4)) return true;
+    if (now == kInt4 && before == kInt2) return true;
+    if (before == kText || before == kVarchar) {
+        if (now == kText || (now == kVarchar && to.typmod() == -1)) return true;
+        return now == kVarchar && before == kVarchar && from.typmod() != -1 &&
+               to.typmod() >= from.typmod();
+    }
+    if (before != kNumeric || now != kNumeric) return false;
+    if (to.typmod() == -1) return true;
+    if (from.typmod() == -1) return false;
+    const std::int32_t precisions = from.typmod() - kTypmodHead, wanted = to.typmod() - kTypmodHead;
+    return (precisions & 0xFFFF) == (wanted & 0xFFFF) && precisions >> 16 <= wanted >> 16;
+}
+
 // A byte that says what follows sorts first; text ends with 0 0, and a 0 in it is 0 FF: no key is
 // the beginning of another.
 void append_sortable(std::string& out, const RowValue& value, std::uint32_t type) {
@@ -115,6 +139,7 @@ Row as_in(const Row& row, const pb::JournalRelation& from, const pb::JournalRela
         auto found = std::find_if(columns.begin(), columns.end(), [&](const auto& column) {
             return column.name() == to.columns(i).name();
         });
+        if (found == columns.end() || !keeps_text(*found, to.columns(i))) continue;
         const auto at = static_cast<std::size_t>(found - columns.begin());
         if (at < row.size()) result[static_cast<std::size_t>(i)] = row[at];
     }
@@ -137,6 +162,13 @@ bool is_insert_only(const pb::JournalRelation& relation) {
 }
 
 bool has_key(const pb::JournalRelation& relation) { return !key_columns(relation).empty(); }
+
+std::vector<std::string> key_names(const pb::JournalRelation& relation) {
+    std::vector<std::string> names;
+    for (std::uint32_t column : key_columns(relation))
+        names.push_back(relation.columns(static_cast<int>(column)).name());
+    return names;
+}
 
 std::optional<std::string> sortable_key(const pb::JournalRelation& relation, const Row& row) {
     std::vector<std::uint32_t> columns = key_columns(relation);

@@ -53,8 +53,11 @@ void resolve_unchanged(Row& now, const Row& before);
 // Values that are not known in `row` are those of `other`, which is the same row.
 void fill_unknown(Row& row, const Row& other);
 
-// The same row in the columns of another version of its table: by name; what was not there is
-// unknown.
+// The same row in the columns of another version of its table: by name. What was not there is
+// unknown, and what is of another type: ALTER COLUMN … TYPE gives rows other values, and is not
+// decoded. Where PostgreSQL's own cast keeps the text (a wider varchar, text, a wider integer or
+// numeric) the value is the same. A column that was dropped and made again under its name, names
+// that were swapped, and USING with such a type cannot be told.
 Row as_in(const Row& row, const pb::JournalRelation& from, const pb::JournalRelation& to);
 
 // No update and no delete of the table is in the journal, as it was when `relation` was written.
@@ -69,6 +72,8 @@ inline bool has_whole_old_rows(const pb::JournalRelation& relation) {
 // Nothing: a column of it is not known.
 std::optional<std::string> sortable_key(const pb::JournalRelation& relation, const Row& row);
 bool has_key(const pb::JournalRelation& relation);
+// Names of key_columns(). Keys of other columns do not tell the same rows, whatever their values.
+std::vector<std::string> key_names(const pb::JournalRelation& relation);
 
 // A row as bytes, and back. Errors: corrupt.
 std::string pack_row(const Row& row);

@@ -104,16 +104,19 @@ Result<> open_tier_view(const Globals& globals, const ViewWanted& wanted, Opened
 
 }  // namespace
 
+std::string shell_word(const std::string& text) {
+    std::string word = printable(text);
+    // A shell would take the '&' between options for its own.
+    if (word.find_first_of("?&;()<>|$`\"'\\ *[#~") == std::string::npos && !word.empty())
+        return word;
+    for (std::size_t at = 0; (at = word.find('\'', at)) != std::string::npos; at += 4)
+        word.replace(at, 1, "'\\''");
+    return "'" + word + "'";
+}
+
 std::string source_options(const Globals& globals) {
     if (globals.from.empty()) return "";
-    std::string from = printable(globals.from);
-    // A shell would take the '&' between options for its own.
-    if (from.find_first_of("?&;()<>|$`\"'\\ *[") != std::string::npos) {
-        for (std::size_t at = 0; (at = from.find('\'', at)) != std::string::npos; at += 4)
-            from.replace(at, 1, "'\\''");
-        from = "'" + from + "'";
-    }
-    std::string options = " --from " + from;
+    std::string options = " --from " + shell_word(globals.from);
     if (!globals.key_path.empty()) options += " --key-file " + printable(globals.key_path);
     return options;
 }

@@ -50,6 +50,9 @@ Result<> open_view_into(const Globals& globals, OpenedView& opened, const ViewWa
 // How views of a repository at `root` are opened: with its index where it can be used.
 storage::RepositoryView::Options view_options(const std::string& root);
 
+// As one word of a shell's command; control characters as printable() shows them.
+std::string shell_word(const std::string& text);
+
 // " --from URL --key-file FILE" or " --from NAME" where these were given: for commands that are
 // shown.
 std::string source_options(const Globals& globals);

@@ -73,12 +73,11 @@ std::size_t sequence_length(std::string_view text, std::size_t at) {
     if (length == 0 || at + length > text.size()) return 0;
     for (std::size_t i = 1; i < length; ++i)
         if ((byte(at + i) & 0xC0) != 0x80) return 0;
-    // Overlong forms, surrogates, and C1 control characters, which some terminals obey.
+    // Overlong forms and surrogates.
     if (lead == 0xE0 && byte(at + 1) < 0xA0) return 0;
     if (lead == 0xED && byte(at + 1) >= 0xA0) return 0;
     if (lead == 0xF0 && byte(at + 1) < 0x90) return 0;
     if (lead == 0xF4 && byte(at + 1) >= 0x90) return 0;
-    if (lead == 0xC2 && byte(at + 1) < 0xA0) return 0;
     return length;
 }
 
@@ -178,14 +177,29 @@ void print_answer(const Globals& globals, const nlohmann::ordered_json& answer) 
     print_json(globals, answer);
 }
 
+std::size_t control_length(std::string_view text, std::size_t at) {
+    const auto byte = [&](std::size_t i) {
+        return at + i < text.size() ? static_cast<unsigned char>(text[at + i]) : 0;
+    };
+    const int lead = byte(0);
+    if (lead < 0x20 || lead == 0x7F) return 1;
+    if (lead == 0xC2) return byte(1) >= 0x80 && byte(1) < 0xA0 ? 2 : 0;
+    if (lead != 0xE2) return 0;
+    const int last = byte(2);
+    const bool is_80 =
+        byte(1) == 0x80 && (last == 0x8E || last == 0x8F || (last >= 0xA8 && last <= 0xAE));
+    const bool is_81 = byte(1) == 0x81 && last >= 0xA6 && last <= 0xA9;
+    return is_80 || is_81 ? 3 : 0;
+}
+
 std::string printable(std::string_view text) {
     std::string out;
     for (std::size_t at = 0; at < text.size();) {
-        unsigned char byte = static_cast<unsigned char>(text[at]);
         std::size_t length = sequence_length(text, at);
-        if (length == 0 || byte < 0x20 || byte == 0x7F) {
-            out += fmt::format("\\x{:02X}", byte);
-            ++at;
+        if (const std::size_t escaped = length == 0 ? 1 : control_length(text, at); escaped > 0) {
+            for (char c : text.substr(at, escaped))
+                out += fmt::format("\\x{:02X}", static_cast<unsigned char>(c));
+            at += escaped;
             continue;
         }
         out += text.substr(at, length);

@@ -42,6 +42,10 @@ std::string format_both(WallTime at, const std::string& zone, int digits = 3);
 void print_answer(const Globals& globals, const nlohmann::json& answer);
 void print_answer(const Globals& globals, const nlohmann::ordered_json& answer);
 
+// Bytes of the control character at `text[at]`, or 0 if none is there: C0, DEL, C1 (U+0080 to
+// U+009F), marks and embeddings of direction (U+200E, U+200F, U+202A to U+202E, U+2066 to U+2069),
+// and the separators of lines and paragraphs (U+2028, U+2029).
+std::size_t control_length(std::string_view text, std::size_t at);
 // Names from servers and files, fit for a terminal: control characters and bytes that are not UTF-8
 // become \xHH.
 std::string printable(std::string_view text);

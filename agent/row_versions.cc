@@ -5,6 +5,7 @@
 namespace walvault::agent {
 
 void RowVersions::begin_with(const pb::JournalRelation& relation, Row row) {
+    if (key_names(relation) != key_.names) return;
     relation_ = relation;
     row_ = std::move(row);
 }
@@ -13,11 +14,11 @@ void RowVersions::forget() { row_.reset(); }
 
 bool RowVersions::is_key(const pb::JournalRelation& relation, const Row& row) const {
     const auto columns = key_columns(relation);
-    if (columns.size() != key_.size()) return false;
+    if (columns.size() != key_.values.size() || key_names(relation) != key_.names) return false;
     for (std::size_t i = 0; i < columns.size(); ++i) {
         if (columns[i] >= row.size()) return false;
         const RowValue& value = row[columns[i]];
-        if (value.kind != RowValue::Kind::text || value.text != key_[i]) return false;
+        if (value.kind != RowValue::Kind::text || value.text != key_.values[i]) return false;
     }
     return true;
 }
@@ -38,6 +39,11 @@ Result<std::optional<RowVersion>> RowVersions::add(const storage::JournalTransac
         return std::optional<RowVersion>(std::move(version));
     }
     version.relation = *change.relation;
+    if (key_names(version.relation) != key_.names) {
+        other_key_ = OtherKey{version.relation, transaction.end_lsn};
+        forget();
+        return std::optional<RowVersion>{};
+    }
     WV_TRY(version.change, read_change(change));
     RowChange& read = version.change;
     const bool was_it = is_key(version.relation, read.before);

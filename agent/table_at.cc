@@ -67,8 +67,8 @@ Result<> require_the_last(const Candidate& chosen, const std::vector<TablePlace>
     for (const TablePlace& place : places)
         for (const auto& table : place.tables) {
             if (table.oid == chosen.oid) continue;
-            storage::JournalQuery query{.from = Lsn{chosen.snapshot.taken().lsn()},
-                                        .to = moment.lsn};
+            const Lsn from{chosen.snapshot.taken().lsn()};
+            storage::JournalQuery query{.from = from, .to = changes_until(moment, from)};
             query.tables = {table.oid};
             bool found = false;
             storage::JournalSink sink;
@@ -86,6 +86,23 @@ Result<> require_the_last(const Candidate& chosen, const std::vector<TablePlace>
                             "taken before",
                         hint);
         }
+    return {};
+}
+
+// All that happened to its rows since the snapshot is in the journal.
+Result<> require_whole(const Candidate& chosen, const std::vector<TablePlace>& places,
+                       const JournalMoment& moment, const std::string& zone) {
+    const Lsn from{chosen.snapshot.taken().lsn()};
+    WV_TRY(const auto left, chosen.journal->reader->table_left(chosen.oid));
+    for (const pb::JournalTableLeft& each : left) {
+        const Lsn whole_until = std::max(from, Lsn{each.from_lsn()});
+        if (Lsn{each.to_lsn()} < from || whole_until >= changes_until(moment, from)) continue;
+        WV_TRY(std::string hint, works_from(places, moment.lsn, zone));
+        return fail(Errc::outside_window,
+                    "the rows of " + printable(places.front().text()) + " at " +
+                        printable(moment.text) + " are not known: " + printable(each.cause()),
+                    "up to where they are: --at lsn:" + to_string(whole_until) + "; " + hint);
+    }
     return {};
 }
 
@@ -140,6 +157,21 @@ Result<> fill(const Candidate& chosen, Lsn until, TableState& state) {
     return {};
 }
 
+// Names are those of today: at the moment another table may have had this one.
+Result<> require_the_name(const pb::JournalRelation& relation, const std::string& asked,
+                          const JournalMoment& moment) {
+    WV_TRY(const TableName name, parse_table_name(asked));
+    if (name.oid != 0 || (name.name == relation.table() &&
+                          (name.schema.empty() || name.schema == relation.schema())))
+        return {};
+    return fail(Errc::ambiguous,
+                "the table that is " + printable(asked) + " now was " +
+                    printable(table_text(relation.schema(), relation.table())) + " at " +
+                    printable(moment.text) + ", when " + printable(asked) +
+                    " may have been another one",
+                "this table, whatever it is called: oid:" + std::to_string(relation.oid()));
+}
+
 }  // namespace
 
 Result<JournalMoment> resolve_moment(OpenedView& opened, const JournalSet& set,
@@ -167,6 +199,7 @@ Result<TableAt> table_at(OpenedView& opened, JournalSet& set, const std::string&
                     hint);
     }
     WV_CHECK(require_no_gap(*chosen, places, moment, opened.zone));
+    WV_CHECK(require_whole(*chosen, places, moment, opened.zone));
     WV_CHECK(require_the_last(*chosen, places, moment, opened.zone));
     TableAt built{.oid = chosen->oid, .moment = moment, .snapshot = chosen->snapshot.taken()};
     WV_TRY(built.scratch, storage::ScratchRows::open(scratch_parent()));
@@ -177,22 +210,23 @@ Result<TableAt> table_at(OpenedView& opened, JournalSet& set, const std::string&
     if (relation == nullptr)
         return fail(Errc::corrupt, "the snapshot of " + printable(places.front().text()) +
                                        " does not say what its columns are");
+    WV_CHECK(require_the_name(*relation, table, moment));
     built.table = table_text(relation->schema(), relation->table());
     return built;
 }
 
-Result<> require_known_values(const TableAt& table) {
+Result<> require_known_values(const TableAt& table, const std::vector<std::size_t>& columns) {
     const pb::JournalRelation& relation = *table.state->relation();
     return table.state->each([&](const Row& row) -> Result<bool> {
-        for (std::size_t i = 0; i < row.size(); ++i) {
+        for (std::size_t i : columns) {
             if (row[i].is_known()) continue;
             const std::string& name = relation.columns(static_cast<int>(i)).name();
             return fail(Errc::outside_window,
                         "column " + printable(name) + " of " + printable(table.table) +
                             (row[i].kind == RowValue::Kind::masked
                                  ? " is masked in the journal"
-                                 : " is not known in every row: it was added after they were "
-                                   "written") +
+                                 : " is not known in every row: it was added, or got its type, "
+                                   "after they were written") +
                             ", which neither COPY nor CSV can say",
                         "see the rows with walvault rows -o jsonl");
         }

@@ -24,12 +24,13 @@ struct TableAt {
 };
 // Memory is bounded; what there is of the table lies on disk for as long. Errors: outside_window
 // where no snapshot precedes the moment, or the table is journaled for inserts only; gap where one
-// lies between; the hint says from when on it works. Others as the journal gives them.
+// lies between; the hint says from when on it works; ambiguous where the table had another name
+// then, unless it is asked for by its oid. Others as the journal gives them.
 Result<TableAt> table_at(OpenedView& opened, JournalSet& set, const std::string& table,
                          const JournalMoment& moment);
 
-// Errors: outside_window, naming a column that is not known in some row: COPY and CSV cannot say
-// so.
-Result<> require_known_values(const TableAt& table);
+// Errors: outside_window, naming one of `columns` that is not known in some row: COPY and CSV
+// cannot say so.
+Result<> require_known_values(const TableAt& table, const std::vector<std::size_t>& columns);
 
 }  // namespace walvault::agent

@@ -1,5 +1,7 @@
 #include "agent/table_state.h"
 
+#include <algorithm>
+
 #include "agent/journal_text.h"
 #include "agent/render.h"
 #include "proto/journal_keys.h"
@@ -12,28 +14,45 @@ void append_number(std::string& out, std::uint32_t number) {
         out += static_cast<char>((number >> bits) & 0xFF);
 }
 
+void append_column(std::string& scheme, const pb::JournalColumn& column) {
+    scheme += column.name() + '\0' + std::to_string(column.type_oid()) + ' ' +
+              std::to_string(column.typmod()) + '\0';
+}
+
 // What makes the key, so that a change of it is seen.
 std::string key_scheme(const pb::JournalRelation& relation) {
     std::string scheme;
     for (std::uint32_t column : key_columns(relation)) {
         const auto& each = relation.columns(static_cast<int>(column));
-        scheme += each.name() + '\0' + std::to_string(each.type_oid()) + '\0';
+        append_column(scheme, each);
     }
     // Without a key the whole row is one: all its columns count.
     if (scheme.empty())
         for (const auto& each : relation.columns())
-            scheme += each.name() + '\0' + std::to_string(each.type_oid()) + '\0';
+            append_column(scheme, each);
     return scheme;
 }
 
-// Columns of a key that only got other names: an ALTER TABLE cannot drop a column of the key and
-// keep the key.
+// Columns of a key that only got other names. One that was dropped leaves its place to the columns
+// behind it, and a new one comes last: where a column behind the key stands under its name where it
+// stood, no column of the key is another one.
 bool is_renamed_key(const pb::JournalRelation& before, const pb::JournalRelation& now) {
-    if (!has_key(before) || key_columns(before) != key_columns(now)) return false;
+    const std::vector<std::uint32_t> key = key_columns(now);
+    if (key.empty() || key_columns(before) != key) return false;
     if (before.columns_size() != now.columns_size()) return false;
-    for (int i = 0; i < now.columns_size(); ++i)
-        if (before.columns(i).type_oid() != now.columns(i).type_oid()) return false;
-    return true;
+    const std::vector<std::string> names = key_names(before);
+    for (int i = 0; i < now.columns_size(); ++i) {
+        const auto& old_column = before.columns(i);
+        const auto& column = now.columns(i);
+        if (old_column.type_oid() != column.type_oid() || old_column.typmod() != column.typmod())
+            return false;
+        if (old_column.name() == column.name()) continue;
+        // Of the others none may have another name, and no column of the key that of another.
+        if (std::find(key.begin(), key.end(), static_cast<std::uint32_t>(i)) == key.end() ||
+            std::find(names.begin(), names.end(), column.name()) != names.end())
+            return false;
+    }
+    return std::ranges::max(key) + 1 < static_cast<std::uint32_t>(now.columns_size());
 }
 
 }  // namespace
@@ -48,18 +67,25 @@ std::string TableState::place(const std::string& key) const {
     return place + key;
 }
 
-std::string TableState::wanted_place(const std::string& key) const { return "w" + prefix_ + key; }
+// By the names of the key's columns: values of another key do not mean the same row.
+std::string TableState::wanted_place(const pb::JournalRelation& relation,
+                                     const std::string& key) const {
+    std::string place = "w" + prefix_;
+    for (const std::string& name : key_names(relation))
+        place += name + '\0';
+    return place + '\0' + key;
+}
 
 Result<> TableState::want(const pb::JournalRelation& relation, const Row& row) {
     auto key = sortable_key(relation, row);
     if (!key) return {};
-    return rows_.put(wanted_place(*key), "");
+    return rows_.put(wanted_place(relation, *key), "");
 }
 
 Result<bool> TableState::is_wanted(const pb::JournalRelation& relation, const Row& row) const {
     auto key = sortable_key(relation, row);
     if (!key) return false;
-    return rows_.has(wanted_place(*key));
+    return rows_.has(wanted_place(relation, *key));
 }
 
 std::string TableState::pack(const Stored& stored) {
@@ -135,7 +161,7 @@ Result<> TableState::add(const pb::JournalRelation& relation, const Row& row) {
                                        printable(table_text(relation.schema(), relation.table())) +
                                        " does not tell its key");
     if (only_wanted_) {
-        WV_TRY(const bool wanted, rows_.has(wanted_place(*key)));
+        WV_TRY(const bool wanted, rows_.has(wanted_place(relation, *key)));
         if (!wanted) return {};
     }
     if (has_key(relation)) return put(*key, row, 1);

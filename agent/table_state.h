@@ -22,7 +22,7 @@ public:
     // From here on only rows whose keys were wanted are kept. `relation` says what the key is.
     Result<> want(const pb::JournalRelation& relation, const Row& row);
     void keep_only_wanted() { only_wanted_ = true; }
-    // Whether the row's key was wanted.
+    // Whether the row's key was wanted, by columns of these names.
     Result<bool> is_wanted(const pb::JournalRelation& relation, const Row& row) const;
 
     // A row of the snapshot. Errors: corrupt for a row whose key is not known; io, no_space.
@@ -49,7 +49,7 @@ private:
     Result<> enter(const pb::JournalRelation& relation);
     Result<> rekey(const pb::JournalRelation& relation);
     std::string place(const std::string& key) const;
-    std::string wanted_place(const std::string& key) const;
+    std::string wanted_place(const pb::JournalRelation& relation, const std::string& key) const;
     Result<std::optional<Stored>> find(const std::string& key) const;
     Result<> put(const std::string& key, const Row& row, std::uint64_t count);
     Result<> add(const pb::JournalRelation& relation, const Row& row);

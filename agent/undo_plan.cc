@@ -46,6 +46,7 @@ public:
     Result<> run(OpenedJournal& journal, std::set<std::uint32_t> tables) {
         states_.clear();
         needs_before_.clear();
+        wanted_keys_.clear();
         first_.reset();
         wanted_tables_ = std::move(tables);
         WV_CHECK(select(journal));
@@ -94,6 +95,7 @@ private:
             WV_TRY(const RowChange read, read_change(change));
             WV_CHECK(state.want(relation, read.before));
             WV_CHECK(state.want(relation, read.now));
+            wanted_keys_[relation.oid()].insert(key_names(relation));
             if (change.kind != JournalRecordKind::inserted && !has_whole_old_rows(relation))
                 note_key(relation, read.before);
             return true;
@@ -123,9 +125,9 @@ private:
     void note_key(const pb::JournalRelation& relation, const Row& row) {
         auto& keys = needs_before_[relation.oid()];
         if (keys.size() > kFewKeys) return;
-        std::vector<std::string> key;
+        NamedKey key{key_names(relation), {}};
         for (std::uint32_t column : key_columns(relation))
-            key.push_back(column < row.size() ? row[column].text : "");
+            key.values.push_back(column < row.size() ? row[column].text : "");
         keys.insert(std::move(key));
     }
 
@@ -141,7 +143,7 @@ private:
         const Before before{from, until, is_usable ? &*snapshot : nullptr};
         if (needs_before_.at(oid).size() > kFewKeys) return find_all(journal, oid, before, state);
         for (const auto& key : needs_before_.at(oid))
-            WV_CHECK(find_one(journal, {oid, key}, before, state));
+            WV_CHECK(find_one(journal, oid, key, before, state));
         return {};
     }
 
@@ -151,9 +153,10 @@ private:
         const pb::StoredSnapshot* snapshot = nullptr;  // at `from`
     };
 
-    Result<> find_one(OpenedJournal& journal, const storage::JournalKey& key, const Before& before,
-                      TableState& state) {
-        RowVersions versions(key.columns);
+    Result<> find_one(OpenedJournal& journal, std::uint32_t oid, const NamedKey& named,
+                      const Before& before, TableState& state) {
+        const storage::JournalKey key{oid, named.values};
+        RowVersions versions(named);
         if (before.snapshot != nullptr)
             WV_CHECK(journal.reader->read_rows_of_key(
                 *before.snapshot, key,
@@ -171,6 +174,7 @@ private:
         if (before.from < before.until)
             WV_CHECK(
                 journal.reader->read_key(key, {.from = before.from, .to = before.until}, sink));
+        if (versions.other_key()) note_other_key(*versions.other_key());
         if (versions.row() == nullptr) return {};
         return state.load_row(versions.relation(), *versions.row());
     }
@@ -178,22 +182,33 @@ private:
     // Reads all of the table: for many keys that is faster.
     Result<> find_all(OpenedJournal& journal, std::uint32_t oid, const Before& before,
                       TableState& state) {
+        std::optional<OtherKey> other;
+        const auto look_at_key = [&](const pb::JournalRelation& relation, Lsn lsn) {
+            if (wanted_keys_.at(oid).count(key_names(relation)) == 0)
+                other = OtherKey{relation, lsn};
+        };
         const auto load = [&](const pb::JournalRelation& relation, ByteSpan tuple) -> Result<bool> {
+            if (tuple.empty()) look_at_key(relation, before.from);
             WV_CHECK(state.load(relation, tuple));
             return true;
         };
         if (before.snapshot != nullptr) WV_CHECK(journal.reader->read_rows(*before.snapshot, load));
+        if (other) note_other_key(*other);
         if (before.from >= before.until) return {};
         JournalQuery query{.from = before.from, .to = before.until};
         query.tables = {oid};
         query.kinds = kRowKinds;
         storage::JournalSink sink;
-        sink.on_change = [&](const JournalTransaction&,
+        sink.on_change = [&](const JournalTransaction& transaction,
                              const JournalChange& change) -> Result<bool> {
+            if (change.relation != nullptr) look_at_key(*change.relation, transaction.end_lsn);
             WV_CHECK(state.apply(change));
             return true;
         };
-        return journal.reader->read(query, sink);
+        other.reset();
+        WV_CHECK(journal.reader->read(query, sink));
+        if (other) note_other_key(*other);
+        return {};
     }
 
     Result<> take_back(OpenedJournal& journal) {
@@ -249,6 +264,7 @@ private:
         const Row& row = read.now.empty() ? read.before : read.now;
         const std::string table = table_text(relation.schema(), relation.table());
         if (!selected) {
+            note_later_key(relation, transaction);
             WV_TRY(bool meets, state.is_wanted(relation, read.before));
             if (!meets) {
                 WV_TRY(meets, state.is_wanted(relation, read.now));
@@ -258,6 +274,7 @@ private:
         }
         ++plan_.change_count;
         plan_.tables.insert(table);
+        if (is_insert_only(relation)) note_insert_only(table);
         UndoStatement undo = undo_statement(change.kind, relation, read, transaction.xid);
         if (undo.leaves_masked) plan_.masked_tables.insert(table);
         if (!undo.refusal.empty()) {
@@ -270,6 +287,29 @@ private:
         return {};
     }
 
+    // What is known of a row by another key is not used.
+    void note_other_key(const OtherKey& other) {
+        note_once("up to LSN " + to_string(other.until) + " " + key_was_text(other.relation) +
+                  ": what rows were then is not taken from there");
+    }
+    void note_later_key(const pb::JournalRelation& relation,
+                        const JournalTransaction& transaction) {
+        auto found = wanted_keys_.find(relation.oid());
+        const auto names = key_names(relation);
+        if (found == wanted_keys_.end() || !found->second.insert(names).second) return;
+        note_once("at LSN " + to_string(transaction.end_lsn) + " " + key_was_text(relation) +
+                  ": which of these rows its changes from there on meet is not told");
+    }
+    void note_once(std::string note) {
+        auto& notes = plan_.notes;
+        if (std::find(notes.begin(), notes.end(), note) == notes.end())
+            notes.push_back(std::move(note));
+    }
+    void note_insert_only(const std::string& table) {
+        if (!insert_only_.insert(table).second) return;
+        plan_.notes.push_back("only inserts of " + table +
+                              " are in the journal: its updates and deletes are not taken back");
+    }
     void conflict(UndoConflict each) {
         ++plan_.conflict_count;
         if (plan_.conflicts.size() < kUndoListedMax) plan_.conflicts.push_back(std::move(each));
@@ -287,9 +327,12 @@ private:
     UndoPlan& plan_;
     std::set<std::uint32_t> wanted_tables_;
     std::map<std::uint32_t, std::unique_ptr<TableState>> states_;
-    std::map<std::uint32_t, std::set<std::vector<std::string>>> needs_before_;  // by oid: keys
+    std::map<std::uint32_t, std::set<NamedKey>> needs_before_;  // by oid
     std::optional<Lsn> first_;  // end LSN of the first one in this journal
     std::set<Lsn> seen_;
+    std::set<std::string> insert_only_;  // tables
+    // By oid, the names of the keys that rows were wanted by, or that were told of.
+    std::map<std::uint32_t, std::set<std::vector<std::string>>> wanted_keys_;
     Lsn only_;  // of the transaction of `xid`
 };
 

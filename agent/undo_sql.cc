@@ -6,6 +6,7 @@
 #include <array>
 
 #include "agent/journal_text.h"
+#include "agent/render.h"
 #include "proto/journal_keys.h"
 
 namespace walvault::agent {
@@ -18,6 +19,16 @@ using Kind = RowValue::Kind;
 constexpr std::array<std::uint32_t, 31> kComparable{
     16,  17,  18,   19,   20,   21,   23,   24,   25,   26,   28,   650,  700,  701,  774, 790,
     829, 869, 1042, 1043, 1082, 1083, 1114, 1184, 1266, 1560, 1562, 1700, 2950, 3802, 5069};
+
+// Of a character of UTF-8 that control_length() took.
+std::uint32_t code_point(std::string_view character) {
+    const auto byte = [&](std::size_t i) {
+        return static_cast<std::uint32_t>(static_cast<unsigned char>(character[i]));
+    };
+    if (character.size() == 1) return byte(0);
+    if (character.size() == 2) return (byte(0) & 0x1F) << 6 | (byte(1) & 0x3F);
+    return (byte(0) & 0x0F) << 12 | (byte(1) & 0x3F) << 6 | (byte(2) & 0x3F);
+}
 
 std::string column_identifier(const pb::JournalRelation& relation, std::size_t column) {
     return sql_identifier(relation.columns(static_cast<int>(column)).name());
@@ -63,8 +74,8 @@ std::string where_clause(const pb::JournalRelation& relation, const Row& row) {
     if (!key.empty()) return conditions;
     // Rows that are the same in everything: any one of them.
     if (!is_whole || conditions.empty()) return {};
-    return "(tableoid, ctid) = (SELECT tableoid, ctid FROM " + sql_table(relation) + " WHERE " +
-           conditions + " LIMIT 1)";
+    return "ctid = (SELECT ctid FROM ONLY " + sql_table(relation) + " WHERE " + conditions +
+           " LIMIT 1)";
 }
 
 std::string tag_for(const std::string& body) {
@@ -95,7 +106,7 @@ std::string guarded(const std::string& statement, JournalRecordKind kind,
 UndoStatement undo_insert(const pb::JournalRelation& relation, const Row& now, Xid xid) {
     const std::string where = where_clause(relation, now);
     if (where.empty()) return {.sql = "", .refusal = "the row cannot be told from others"};
-    return {.sql = guarded("DELETE FROM " + sql_table(relation) + " WHERE " + where,
+    return {.sql = guarded("DELETE FROM ONLY " + sql_table(relation) + " WHERE " + where,
                            JournalRecordKind::inserted, relation, now, xid)};
 }
 
@@ -104,6 +115,7 @@ UndoStatement undo_delete(const pb::JournalRelation& relation, const Row& before
     std::string columns;
     std::string values;
     for (std::size_t i = 0; i < before.size(); ++i) {
+        if (relation.columns(static_cast<int>(i)).is_generated()) continue;
         if (before[i].kind == Kind::masked) {
             undo.leaves_masked = true;
             continue;
@@ -129,6 +141,7 @@ UndoStatement undo_update(const pb::JournalRelation& relation, const RowChange& 
     UndoStatement undo;
     std::string assignments;
     for (std::size_t i = 0; i < change.now.size(); ++i) {
+        if (relation.columns(static_cast<int>(i)).is_generated()) continue;
         const RowValue before = i < change.before.size() ? change.before[i] : RowValue{};
         const RowValue& now = change.now[i];
         if (before == now || now.kind == Kind::unchanged || now.kind == Kind::unknown) continue;
@@ -149,15 +162,32 @@ UndoStatement undo_update(const pb::JournalRelation& relation, const RowChange& 
         undo.refusal = "the row cannot be told from others";
         return undo;
     }
-    undo.sql = guarded("UPDATE " + sql_table(relation) + " SET " + assignments + " WHERE " + where,
-                       JournalRecordKind::updated, relation, change.now, xid);
+    undo.sql =
+        guarded("UPDATE ONLY " + sql_table(relation) + " SET " + assignments + " WHERE " + where,
+                JournalRecordKind::updated, relation, change.now, xid);
     return undo;
 }
 
 }  // namespace
 
 std::string sql_identifier(std::string_view name) {
-    std::string quoted = "\"";
+    bool escapes = false;
+    std::string quoted;
+    for (std::size_t at = 0; at < name.size();) {
+        const std::size_t length = control_length(name, at);
+        if (length > 0) {
+            escapes = true;
+            quoted += fmt::format("\\{:04X}", code_point(name.substr(at, length)));
+            at += length;
+            continue;
+        }
+        quoted += name[at] == '"' || name[at] == '\\' ? std::string(2, name[at])
+                                                      : std::string(1, name[at]);
+        ++at;
+    }
+    if (escapes) return "U&\"" + quoted + '"';
+    // Without U& a backslash stands for itself.
+    quoted = "\"";
     for (char c : name)
         quoted += c == '"' ? std::string("\"\"") : std::string(1, c);
     return quoted + '"';
@@ -165,19 +195,21 @@ std::string sql_identifier(std::string_view name) {
 
 std::string sql_literal(std::string_view text) {
     // Control characters as escapes: an editor or a terminal would make others of them.
-    const auto is_control = [](char c) { return c == '\x7f' || (c >= '\1' && c < ' '); };
-    const bool escapes = text.find('\\') != std::string_view::npos ||
-                         std::any_of(text.begin(), text.end(), is_control);
-    std::string quoted = escapes ? "E'" : "'";
-    for (char c : text) {
-        if (is_control(c)) {
-            quoted += fmt::format("\\x{:02x}", static_cast<unsigned>(c));
+    bool escapes = text.find('\\') != std::string_view::npos;
+    std::string quoted;
+    for (std::size_t at = 0; at < text.size();) {
+        if (const std::size_t length = control_length(text, at); length > 0) {
+            escapes = true;
+            // \u is made the database's encoding; \x is a byte of it.
+            quoted += fmt::format(fmt::runtime(length == 1 ? "\\x{:02x}" : "\\u{:04x}"),
+                                  code_point(text.substr(at, length)));
+            at += length;
             continue;
         }
-        if (c == '\'' || c == '\\') quoted += c;
-        quoted += c;
+        if (text[at] == '\'' || text[at] == '\\') quoted += text[at];
+        quoted += text[at++];
     }
-    return quoted + '\'';
+    return (escapes ? "E'" : "'") + quoted + '\'';
 }
 
 std::string sql_table(const pb::JournalRelation& relation) {
@@ -196,6 +228,15 @@ UndoStatement undo_statement(JournalRecordKind kind, const pb::JournalRelation& 
         default:
             return {.sql = "", .refusal = "only changes of rows are undone"};
     }
+}
+
+std::string undo_stop(std::uint64_t not_undone_count) {
+    const std::string what =
+        std::to_string(not_undone_count) + (not_undone_count == 1 ? " change is" : " changes are");
+    return "DO $walvault$\nBEGIN\n  RAISE EXCEPTION USING MESSAGE = '" + what +
+           " not taken back by this script: nothing is changed',\n    HINT = 'NOT UNDONE in its "
+           "head says which and why; a script without this statement: walvault undo "
+           "--partial';\nEND $walvault$;\n";
 }
 
 std::string undo_settings() {

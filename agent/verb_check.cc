@@ -74,8 +74,9 @@ Item item_of(const wal::TableVerdict& verdict) {
     return item;
 }
 
+// `unknown`: paths of columns that are to be masked and were in no database looked at before.
 void look_at_database(const ServerConfig& server, const std::string& database,
-                      std::vector<Item>& items) {
+                      std::vector<Item>& items, std::vector<std::string>& unknown) {
     const std::string about = "journal of " + database;
     wal::DatabaseOptions options;
     options.conninfo = server.conninfo;
@@ -101,6 +102,8 @@ void look_at_database(const ServerConfig& server, const std::string& database,
         WV_CO_TRY(const wal::PublicationPlan plan, wal::plan_publication(request, patterns));
         for (const wal::TableVerdict& verdict : plan.verdicts)
             items.push_back(item_of(verdict));
+        std::vector<std::string> paths = unknown;
+        WV_CO_TRY(unknown, co_await wal::unknown_columns(sql, std::move(paths)));
         co_return Result<>{};
     });
     if (!called) items.push_back(item_of(about, called.error()));
@@ -134,8 +137,17 @@ int verb_check(const Globals& globals, const CheckArguments&) {
     if (!server) return report(globals, server.error(), kExitUsage);
     std::vector<Item> items;
     look_at_server(**server, items);
-    for (const std::string& database : (*server)->journal.databases)
-        look_at_database(**server, database, items);
+    const JournalConfig& journal = (*server)->journal;
+    std::vector<std::string> unknown = journal.masked_columns;
+    unknown.insert(unknown.end(), journal.dropped_columns.begin(), journal.dropped_columns.end());
+    for (const std::string& database : journal.databases)
+        look_at_database(**server, database, items, unknown);
+    // What was meant is journaled in the clear.
+    if (!journal.databases.empty())
+        for (const std::string& path : unknown)
+            items.push_back({Finding::bad, "mask of " + path,
+                             "no column is called so in the databases that are journaled",
+                             "correct mask in [server.NAME.journal]"});
     bool bad = false;
     std::string text;
     json list = json::array();

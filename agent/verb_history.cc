@@ -1,6 +1,6 @@
 #include <algorithm>
 #include <deque>
-#include <map>
+#include <iterator>
 
 #include "agent/journal_answer.h"
 #include "agent/journal_set.h"
@@ -21,19 +21,24 @@ struct Wanted {
     std::uint64_t limit = 0;
 };
 
-// The newest versions; memory does not grow with the history.
-struct Found {
-    std::deque<RowVersion> versions;
+// The newest versions in one journal; memory does not grow with the history.
+struct Newest {
+    const Wanted& wanted;
+    std::deque<RowVersion> versions = {};
     bool more = false;
-    std::vector<std::string> notes;
 
-    void add(RowVersion version, const Wanted& wanted) {
+    void add(RowVersion version) {
         if (wanted.range.is_before(version.transaction)) return;
         versions.push_back(std::move(version));
         if (versions.size() <= wanted.limit) return;
         versions.pop_front();
         more = true;
     }
+};
+
+struct Found {
+    std::vector<RowVersion> versions;  // oldest first
+    AnswerTail tail;
 };
 
 // What the row was at the begin of a stretch, where a snapshot tells.
@@ -65,9 +70,27 @@ storage::JournalQuery query_of(const JournalStretch& stretch, const Wanted& want
     return query;
 }
 
-Result<> find_by_key(OpenedJournal& journal, const storage::JournalKey& key, const Wanted& wanted,
-                     Found& found) {
-    RowVersions versions(key.columns);
+// Where the first snapshot tells rows by another key, nothing of then is found by this one.
+Result<std::optional<OtherKey>> first_other_key(OpenedJournal& journal, std::uint32_t oid,
+                                                const NamedKey& key) {
+    std::optional<OtherKey> other;
+    WV_TRY(const auto snapshots, journal.reader->snapshots(oid));
+    if (snapshots.empty()) return other;
+    const auto look = [&](const pb::JournalRelation& relation, ByteSpan) {
+        if (key_names(relation) != key.names)
+            other = OtherKey{relation, Lsn{snapshots.front().taken().lsn()}};
+        return Result<bool>(false);
+    };
+    WV_CHECK(journal.reader->read_rows(snapshots.front(), look));
+    return other;
+}
+
+Result<> find_by_key(OpenedJournal& journal, std::uint32_t oid, const NamedKey& named,
+                     Newest& newest, Found& found) {
+    const Wanted& wanted = newest.wanted;
+    const storage::JournalKey key{oid, named.values};
+    WV_TRY(std::optional<OtherKey> other, first_other_key(journal, oid, named));
+    RowVersions versions(named);
     const Lsn to = std::min(wanted.range.to, journal.record.whole_until_lsn);
     // From the first on: what is not told in one change is looked up in those before it.
     for (const auto& stretch : stretches_between(journal.gaps, Lsn{}, to)) {
@@ -77,11 +100,16 @@ Result<> find_by_key(OpenedJournal& journal, const storage::JournalKey& key, con
         sink.on_change = [&](const JournalTransaction& transaction,
                              const JournalChange& change) -> Result<bool> {
             WV_TRY(auto version, versions.add(transaction, change));
-            if (version) found.add(std::move(*version), wanted);
+            if (version) newest.add(std::move(*version));
             return true;
         };
         WV_CHECK(journal.reader->read_key(key, query_of(stretch, wanted), sink));
     }
+    if (versions.other_key()) other = versions.other_key();
+    if (other)
+        found.tail.notes.push_back("up to LSN " + to_string(other->until) + " " +
+                                   key_was_text(other->relation) +
+                                   ": versions of the row by that key are not among these");
     return {};
 }
 
@@ -97,8 +125,8 @@ bool has_values(const pb::JournalRelation& relation, const Row& row, const Named
 }
 
 // Without a key every change of the table is looked at.
-Result<> find_by_values(OpenedJournal& journal, std::uint32_t oid, const Wanted& wanted,
-                        Found& found) {
+Result<> find_by_values(OpenedJournal& journal, std::uint32_t oid, Newest& newest) {
+    const Wanted& wanted = newest.wanted;
     storage::JournalQuery query = wanted.range.query();
     query.tables = {oid};
     query.kinds = {JournalRecordKind::inserted, JournalRecordKind::updated,
@@ -116,13 +144,14 @@ Result<> find_by_values(OpenedJournal& journal, std::uint32_t oid, const Wanted&
                 !has_values(version.relation, version.change.now, wanted.values))
                 return true;
         }
-        found.add(std::move(version), wanted);
+        newest.add(std::move(version));
         return true;
     };
     return read_between_gaps(journal, query, sink);
 }
 
-Result<> find_in(TablePlace& place, std::uint32_t oid, const Wanted& wanted, Found& found) {
+Result<> find_in(TablePlace& place, std::uint32_t oid, Newest& newest, Found& found) {
+    const Wanted& wanted = newest.wanted;
     WV_TRY(const pb::JournalRelation relation, latest_relation(*place.journal, oid));
     const std::vector<std::uint32_t> key = key_columns(relation);
     std::size_t of_key = 0;
@@ -132,15 +161,16 @@ Result<> find_in(TablePlace& place, std::uint32_t oid, const Wanted& wanted, Fou
     }
     if (!key.empty() && of_key == wanted.values.size()) {
         WV_TRY(auto values, key_values(relation, wanted.values));
-        return find_by_key(*place.journal, {oid, std::move(values)}, wanted, found);
+        return find_by_key(*place.journal, oid, {key_names(relation), std::move(values)}, newest,
+                           found);
     }
-    found.notes.push_back(
+    found.tail.notes.push_back(
         key.empty() ? "the table has no key that the journal knows: every change of it was "
                       "looked at for these values, which is slower"
                     : "these are not the columns of the key: every change of the table was "
                       "looked at, which is slower, and changes that tell only the key are "
                       "not found");
-    return find_by_values(*place.journal, oid, wanted, found);
+    return find_by_values(*place.journal, oid, newest);
 }
 
 const char* kind_shown(const RowVersion& version) {
@@ -163,10 +193,11 @@ std::string change_of(const RowVersion& version) {
     return change_text(version.relation, version.change);
 }
 
-std::string history_text(const OpenedView& opened, const Found& found, const RestoreHints& hints) {
+std::string history_text(const OpenedView& opened, const JournalSet& set, const Found& found,
+                         const RestoreHints& hints) {
     std::string text;
     if (found.versions.empty()) {
-        text = "No change of such a row is in the journal then.\n";
+        text = "No change of such a row is in the journal then. " + reach_text(set, opened.zone);
     } else {
         Table lines({"TIME (" + opened.zone + ")", "XID", "KIND", "CHANGE"},
                     {Table::Align::left, Table::Align::right});
@@ -176,9 +207,7 @@ std::string history_text(const OpenedView& opened, const Found& found, const Res
                            change_of(version)});
         text = lines.text();
     }
-    if (found.more) text += "There are earlier ones; raise -L or narrow the time.\n";
-    for (const std::string& note : found.notes)
-        text += "note: " + note + "\n";
+    text += found.tail.text(opened.zone);
     Lsn told;
     for (const RowVersion& version : found.versions) {
         if (version.transaction.end_lsn == told) continue;
@@ -206,22 +235,22 @@ Json version_json(const RowVersion& version, const RestoreHints& hints) {
     return json;
 }
 
-Result<Found> find(OpenedView& opened, std::vector<TablePlace>& places,
+Result<Found> find(OpenedView& opened, JournalSet& set, std::vector<TablePlace>& places,
                    const RowHistoryArguments& arguments) {
     Wanted wanted{.limit = arguments.limit};
     WV_TRY(wanted.values, parse_named_values(arguments.key));
     WV_TRY(wanted.range, parse_range(opened, arguments.since, arguments.until, WallTime{}));
     Found found;
-    for (TablePlace& place : places) {
-        for (const auto& table : place.tables)
-            WV_CHECK(find_in(place, table.oid, wanted, found));
-        for (const auto& gap : gaps_within(place.journal->gaps, wanted.range.from, wanted.range.to))
-            found.notes.push_back(gap_text(gap, opened.zone));
-    }
-    std::stable_sort(found.versions.begin(), found.versions.end(),
-                     [](const RowVersion& a, const RowVersion& b) {
-                         return a.transaction.end_lsn < b.transaction.end_lsn;
-                     });
+    WV_TRY(found.tail, tail_of(opened, set, places, wanted.range));
+    for (TablePlace& place : places)
+        for (const auto& table : place.tables) {
+            Newest newest{wanted};
+            WV_CHECK(find_in(place, table.oid, newest, found));
+            found.tail.more = found.tail.more || newest.more;
+            std::move(newest.versions.begin(), newest.versions.end(),
+                      std::back_inserter(found.versions));
+        }
+    keep_newest(found.versions, wanted.limit, found.tail.more);
     return found;
 }
 
@@ -229,9 +258,9 @@ Result<> show(const Globals& globals, const RowHistoryArguments& arguments) {
     WV_TRY(OpenedView opened, open_view(globals));
     WV_TRY(JournalSet set, open_journals(opened, arguments.database));
     WV_TRY(auto places, find_table(set, arguments.table));
-    WV_TRY(const Found found, find(opened, places, arguments));
+    WV_TRY(const Found found, find(opened, set, places, arguments));
     WV_TRY(const RestoreHints hints, RestoreHints::make(globals, opened));
-    if (globals.output == Output::text) return put_text(history_text(opened, found, hints));
+    if (globals.output == Output::text) return put_text(history_text(opened, set, found, hints));
     AnswerList list(
         globals,
         {"versions",
@@ -242,7 +271,8 @@ Result<> show(const Globals& globals, const RowHistoryArguments& arguments) {
          {"table", places.front().text()}});
     for (const RowVersion& version : found.versions)
         list.add(version_json(version, hints));
-    return list.finish({{"more", found.more}, {"notes", found.notes}});
+    found.tail.tell_beside_csv(globals, opened.zone);
+    return list.finish(found.tail.json());
 }
 
 }  // namespace

@@ -15,8 +15,7 @@ using storage::JournalSummary;
 
 struct Found {
     std::vector<JournalSummary> transactions;  // oldest first
-    bool more = false;                         // earlier ones are not shown
-    std::vector<pb::JournalGap> gaps;
+    AnswerTail tail;
 };
 
 storage::TableChanges sum_of(const JournalSummary& summary) {
@@ -44,7 +43,7 @@ Result<> collect(const TablePlace& place, storage::JournalQuery query, std::uint
         query.to = stretch.to;
         WV_CHECK(place.journal->reader->summarize(query, rows_min, [&](const auto& summary) {
             if (++count > limit) {
-                found.more = true;
+                found.tail.more = true;
                 return Result<bool>(false);
             }
             found.transactions.push_back(summary);
@@ -55,7 +54,7 @@ Result<> collect(const TablePlace& place, storage::JournalQuery query, std::uint
     return {};
 }
 
-Result<Found> find(OpenedView& opened, const std::vector<TablePlace>& places,
+Result<Found> find(OpenedView& opened, JournalSet& set, const std::vector<TablePlace>& places,
                    const LogArguments& arguments) {
     WV_TRY(const JournalRange range, parse_range(opened, arguments.since, arguments.until,
                                                  system_clock().now() - std::chrono::hours(24)));
@@ -63,29 +62,19 @@ Result<Found> find(OpenedView& opened, const std::vector<TablePlace>& places,
     WV_TRY(query.kinds, row_kinds(arguments.kinds));
     const std::uint64_t limit = std::max<std::uint64_t>(1, arguments.limit);
     Found found;
-    for (const TablePlace& place : places) {
+    WV_TRY(found.tail, tail_of(opened, set, places, range));
+    for (const TablePlace& place : places)
         WV_CHECK(collect(place, query, arguments.min_rows, limit, found));
-        for (const auto& gap : gaps_within(place.journal->gaps, query.from, query.to))
-            if (range.since == WallTime{} || WallTime(Micros(gap.to_at_us())) >= range.since)
-                found.gaps.push_back(gap);
-    }
-    std::stable_sort(found.transactions.begin(), found.transactions.end(),
-                     [](const JournalSummary& a, const JournalSummary& b) {
-                         return a.transaction.end_lsn < b.transaction.end_lsn;
-                     });
-    if (found.transactions.size() > limit) {
-        found.more = true;
-        found.transactions.erase(found.transactions.begin(),
-                                 found.transactions.end() - static_cast<std::ptrdiff_t>(limit));
-    }
+    keep_newest(found.transactions, limit, found.tail.more);
     return found;
 }
 
-std::string log_text(const OpenedView& opened, const std::string& table, const Found& found,
-                     const RestoreHints& hints) {
+std::string log_text(const OpenedView& opened, const JournalSet& set, const std::string& table,
+                     const Found& found, const RestoreHints& hints) {
     std::string text;
     if (found.transactions.empty()) {
-        text = "Nothing of that kind happened to " + printable(table) + " then.\n";
+        text = "Nothing of that kind is in the journal for " + printable(table) + " then. " +
+               reach_text(set, opened.zone);
     } else {
         constexpr auto kRight = Table::Align::right;
         constexpr auto kLeft = Table::Align::left;
@@ -102,9 +91,7 @@ std::string log_text(const OpenedView& opened, const std::string& table, const F
         }
         text = lines.text();
     }
-    if (found.more) text += "There are earlier ones; raise -L or narrow the time.\n";
-    for (const auto& gap : found.gaps)
-        text += "note: " + gap_text(gap, opened.zone) + "\n";
+    text += found.tail.text(opened.zone);
     for (const JournalSummary& each : found.transactions)
         text += hints.line(each.transaction);
     return text;
@@ -126,10 +113,10 @@ Result<> show(const Globals& globals, const LogArguments& arguments) {
     WV_TRY(OpenedView opened, open_view(globals));
     WV_TRY(JournalSet set, open_journals(opened, arguments.database));
     WV_TRY(const auto places, find_table(set, arguments.table));
-    WV_TRY(const Found found, find(opened, places, arguments));
+    WV_TRY(const Found found, find(opened, set, places, arguments));
     WV_TRY(const RestoreHints hints, RestoreHints::make(globals, opened));
     const std::string table = places.front().text();
-    if (globals.output == Output::text) return put_text(log_text(opened, table, found, hints));
+    if (globals.output == Output::text) return put_text(log_text(opened, set, table, found, hints));
     AnswerList list(
         globals,
         {"transactions",
@@ -139,10 +126,8 @@ Result<> show(const Globals& globals, const LogArguments& arguments) {
         {{"server", opened.cluster.name}, {"database", set.database}, {"table", table}});
     for (const JournalSummary& each : found.transactions)
         list.add(summary_json(each, hints));
-    Json gaps = Json::array();
-    for (const auto& gap : found.gaps)
-        gaps.push_back(gap_json(gap));
-    return list.finish({{"more", found.more}, {"gaps", gaps}});
+    found.tail.tell_beside_csv(globals, opened.zone);
+    return list.finish(found.tail.json());
 }
 
 }  // namespace

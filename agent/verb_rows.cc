@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <numeric>
 
 #include "agent/journal_answer.h"
 #include "agent/render.h"
@@ -27,11 +28,29 @@ Result<Conditions> parse_conditions(const pb::JournalRelation& relation,
     return conditions;
 }
 
-bool fits(const Row& row, const Conditions& conditions) {
-    return std::all_of(conditions.begin(), conditions.end(), [&](const auto& each) {
-        return row[each.first] == text_value(each.second);
-    });
-}
+// Which rows fit, and how many may or may not: a value that is asked about is masked or unknown.
+struct Filter {
+    const Conditions& conditions;
+    std::uint64_t undecided = 0;
+
+    bool fits(const Row& row) {
+        bool is_known = true;
+        for (const auto& [column, value] : conditions) {
+            if (!row[column].is_known())
+                is_known = false;
+            else if (row[column] != text_value(value))
+                return false;
+        }
+        if (!is_known) ++undecided;
+        return is_known;
+    }
+    std::vector<std::string> notes() const {
+        if (undecided == 0) return {};
+        return {format_count(undecided) + (undecided == 1 ? " row is" : " rows are") +
+                " left out of which it is not known whether --where fits: the value is masked, or "
+                "unknown"};
+    }
+};
 
 // A cell of the table on a terminal: plain, but what is no text is told from it.
 std::string cell_text(const RowValue& value) {
@@ -59,8 +78,9 @@ Result<> print_text(const OpenedView& opened, const TableAt& at, const Condition
         names.push_back(printable(column.name()));
     Table table(names);
     std::uint64_t more = 0;
+    Filter filter{conditions};
     WV_CHECK(at.state->each([&](const Row& row) -> Result<bool> {
-        if (!fits(row, conditions)) return true;
+        if (!filter.fits(row)) return true;
         if (table.row_count() >= limit) {
             ++more;
             return true;
@@ -74,7 +94,10 @@ Result<> print_text(const OpenedView& opened, const TableAt& at, const Condition
     std::string text = table.text() + "(" + format_count(table.row_count()) +
                        (table.row_count() == 1 ? " row" : " rows");
     if (more > 0) text += " of " + format_count(table.row_count() + more) + "; raise -L for more";
-    return put_text(text + ")  " + as_of_text(opened, at) + "\n");
+    text += ")  " + as_of_text(opened, at) + "\n";
+    for (const std::string& note : filter.notes())
+        text += "note: " + note + "\n";
+    return put_text(text);
 }
 
 Result<> print_list(const Globals& globals, const OpenedView& opened, const JournalSet& set,
@@ -94,11 +117,12 @@ Result<> print_list(const Globals& globals, const OpenedView& opened, const Jour
     AnswerList list(globals, {"rows", "row", names}, head);
     std::uint64_t count = 0;
     bool more = false;
+    Filter filter{conditions};
     WV_CHECK(at.state->each([&](const Row& row) -> Result<bool> {
-        if (!fits(row, conditions)) return true;
+        if (!filter.fits(row)) return true;
         if (limit > 0 && count >= limit) {
             more = true;
-            return false;
+            return !conditions.empty();  // rows that cannot be decided are counted to the end
         }
         ++count;
         if (globals.output == Output::csv) {
@@ -114,7 +138,9 @@ Result<> print_list(const Globals& globals, const OpenedView& opened, const Jour
         json.update(left_out);
         return list.add(json);
     }));
-    return list.finish({{"more", more}});
+    const AnswerTail tail{.more = more, .notes = filter.notes()};
+    tail.tell_beside_csv(globals, opened.zone);
+    return list.finish({{"more", more}, {"notes", tail.notes}});
 }
 
 Result<> show(const Globals& globals, const RowsArguments& arguments) {
@@ -126,7 +152,12 @@ Result<> show(const Globals& globals, const RowsArguments& arguments) {
     if (globals.output == Output::text)
         return print_text(opened, at, conditions,
                           arguments.limit == 0 ? kShownRows : arguments.limit);
-    if (globals.output == Output::csv) WV_CHECK(require_known_values(at));
+    if (globals.output == Output::csv) {
+        std::vector<std::size_t> columns(
+            static_cast<std::size_t>(at.state->relation()->columns_size()));
+        std::iota(columns.begin(), columns.end(), std::size_t{0});
+        WV_CHECK(require_known_values(at, columns));
+    }
     return print_list(globals, opened, set, at, conditions, arguments.limit);
 }
 

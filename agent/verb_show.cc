@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <map>
 #include <optional>
 
 #include "agent/journal_answer.h"
@@ -42,6 +44,43 @@ Result<JournalTransaction> find_transaction(JournalSet& set, storage::JournalQue
 }
 
 // One line a change: nothing is kept, however large the transaction is.
+// Where a journal of the database does not reach the transaction, its part of it is not known.
+AnswerTail tail_of(const JournalSet& set, const JournalTransaction& transaction) {
+    AnswerTail tail;
+    for (const OpenedJournal& journal : set.journals) {
+        const storage::JournalRecord& record = journal.record;
+        const std::string which =
+            record.data_class.empty() ? "the journal" : "the journal of class " + record.data_class;
+        if (transaction.end_lsn <= record.start_lsn)
+            tail.notes.push_back(which + " begins behind it, at LSN " +
+                                 to_string(record.start_lsn));
+        if (transaction.end_lsn > record.whole_until_lsn)
+            tail.notes.push_back(which + " has everything up to LSN " +
+                                 to_string(record.whole_until_lsn) + " only, which is before it");
+        for (const auto& gap :
+             gaps_within(journal.gaps, Lsn{transaction.end_lsn.value - 1}, transaction.end_lsn))
+            tail.gaps.push_back(gap);
+    }
+    return tail;
+}
+
+// Of tables of which only inserts are told.
+void note_insert_only(const ChangeRecord& record, AnswerTail& tail) {
+    if (record.kind != JournalRecordKind::inserted || !is_insert_only(record.relation)) return;
+    const std::string note = insert_only_text(record.relation);
+    if (std::find(tail.notes.begin(), tail.notes.end(), note) == tail.notes.end())
+        tail.notes.push_back(note);
+}
+
+// "walvault undo xid:N" with what leads to the same journal.
+std::string undo_command(const Globals& globals, const ShowArguments& arguments, Xid xid) {
+    std::string command = "walvault undo xid:" + std::to_string(xid);
+    if (!arguments.database.empty()) command += " --database " + shell_word(arguments.database);
+    if (!arguments.since.empty()) command += " --since " + shell_word(arguments.since);
+    if (!arguments.until.empty()) command += " --until " + shell_word(arguments.until);
+    return command + source_options(globals);
+}
+
 std::string change_line(const ChangeRecord& record) {
     std::string line = "  " + std::string(kind_name(record.kind));
     line.resize(12, ' ');
@@ -68,7 +107,8 @@ Result<> each_change(JournalSet& set, const storage::JournalQuery& query,
 }
 
 Result<> show_text(const OpenedView& opened, JournalSet& set, const storage::JournalQuery& query,
-                   const JournalTransaction& transaction, const RestoreHints& hints) {
+                   const JournalTransaction& transaction, const std::string& commands) {
+    AnswerTail tail = tail_of(set, transaction);
     WV_CHECK(put_text("transaction " + std::to_string(transaction.xid) + "  committed " +
                       format_both(transaction.at, opened.zone, 6) + "   LSN " +
                       to_string(transaction.commit_lsn) + "   database " + printable(set.database) +
@@ -76,6 +116,7 @@ Result<> show_text(const OpenedView& opened, JournalSet& set, const storage::Jou
     std::map<JournalRecordKind, std::uint64_t> counts;
     const auto print = [&](const ChangeRecord& record) -> Result<bool> {
         ++counts[record.kind];
+        note_insert_only(record, tail);
         WV_CHECK(put_text(change_line(record)));
         return true;
     };
@@ -89,10 +130,8 @@ Result<> show_text(const OpenedView& opened, JournalSet& set, const storage::Jou
     add(JournalRecordKind::updated, "updated");
     add(JournalRecordKind::deleted, "deleted");
     add(JournalRecordKind::truncated, "truncated");
-    WV_CHECK(put_text(
-        (sum.empty() ? "no row changed" : sum) + "\n" + hints.line(transaction) +
-        "To take it back by SQL:   walvault undo xid:" + std::to_string(transaction.xid) + "\n"));
-    return {};
+    return put_text((sum.empty() ? "no row changed" : sum) + "\n" + tail.text(opened.zone) +
+                    commands);
 }
 
 Result<> show(const Globals& globals, const ShowArguments& arguments) {
@@ -107,7 +146,10 @@ Result<> show(const Globals& globals, const ShowArguments& arguments) {
     query.from = Lsn{transaction.end_lsn.value - 1};
     query.to = transaction.end_lsn;
     WV_TRY(const RestoreHints hints, RestoreHints::make(globals, opened));
-    if (globals.output == Output::text) return show_text(opened, set, query, transaction, hints);
+    if (globals.output == Output::text)
+        return show_text(opened, set, query, transaction,
+                         hints.line(transaction) + "To take it back by SQL:   " +
+                             undo_command(globals, arguments, xid) + "\n");
     Json head{{"server", opened.cluster.name}, {"database", set.database}};
     head.update(transaction_json(transaction));
     head["restore"] = nullptr;
@@ -117,10 +159,13 @@ Result<> show(const Globals& globals, const ShowArguments& arguments) {
                      "change",
                      {"at", "xid", "commit_lsn", "end_lsn", "table", "kind", "key", "old", "new"}},
                     head);
+    AnswerTail tail = tail_of(set, transaction);
     WV_CHECK(each_change(set, query, [&](const ChangeRecord& record) {
+        note_insert_only(record, tail);
         return Result<bool>(list.add(change_json(record)));
     }));
-    return list.finish(Json::object());
+    tail.tell_beside_csv(globals, opened.zone);
+    return list.finish(tail.json());
 }
 
 }  // namespace

@@ -1,3 +1,5 @@
+#include <cstdio>
+
 #include "agent/journal_answer.h"
 #include "agent/render.h"
 #include "agent/undo_plan.h"
@@ -53,14 +55,41 @@ std::string conflicts_text(const OpenedView& opened, const UndoPlan& plan) {
     return text;
 }
 
-std::string head_text(const OpenedView& opened, const UndoPlan& plan, bool without_triggers) {
+std::string begin_sql(const UndoArguments& arguments) {
+    return "BEGIN;\n" + undo_settings() +
+           (arguments.without_triggers ? "SET LOCAL session_replication_role = 'replica';\n" : "");
+}
+
+// Empty, or what keeps the script from leaving things half undone.
+std::string stop_sql(const UndoPlan& plan, const UndoArguments& arguments) {
+    const bool stops = plan.not_undone_count > 0 && !arguments.partial;
+    return stops ? undo_stop(plan.not_undone_count) : "";
+}
+
+// The script is for a file: who makes it is told beside it.
+void warn_of_rest(const UndoPlan& plan, const UndoArguments& arguments) {
+    if (plan.not_undone_count == 0) return;
+    std::fprintf(
+        stderr, "warning: %s cannot be taken back; the script %s\n",
+        rows_word(plan.not_undone_count, "change", "changes").c_str(),
+        arguments.partial
+            ? "takes back the others"
+            : "raises an error and changes nothing (--partial: the others are taken back)");
+}
+
+std::string head_text(const OpenedView& opened, const UndoPlan& plan,
+                      const UndoArguments& arguments) {
     std::string text = "-- Takes back " + what_text(opened, plan) + ":\n-- " +
                        rows_word(plan.change_count, "change", "changes") + " of " +
                        list_text(plan.tables) + ", the last one first.\n" +
                        "-- Read it, then: psql -X -v ON_ERROR_STOP=1 -f FILE\n"
                        "-- Each statement must find the one row as the change left it; else it "
                        "raises an error, and nothing is changed.\n";
-    if (!without_triggers)
+    text +=
+        "-- Only what the journal has is taken back: not updates and deletes of tables that are "
+        "journaled for inserts only,\n-- and nothing of tables that are not published "
+        "(walvault check names both).\n";
+    if (!arguments.without_triggers)
         text +=
             "-- Triggers and foreign keys act as ever, and what they did then is taken back here "
             "as well; a superuser can turn\n-- them off with undo --without-triggers.\n";
@@ -70,18 +99,18 @@ std::string head_text(const OpenedView& opened, const UndoPlan& plan, bool witho
                 "default.\n";
     for (const std::string& note : plan.notes)
         text += "-- note: " + printable(note) + "\n";
-    return text + conflicts_text(opened, plan) + "--\nBEGIN;\n" + undo_settings() +
-           (without_triggers ? "SET LOCAL session_replication_role = 'replica';\n" : "");
+    return text + conflicts_text(opened, plan) + "--\n" + begin_sql(arguments);
 }
 
-Result<> print_text(const OpenedView& opened, const UndoPlan& plan, bool without_triggers) {
-    WV_CHECK(put_text(head_text(opened, plan, without_triggers)));
+Result<> print_text(const OpenedView& opened, const UndoPlan& plan,
+                    const UndoArguments& arguments) {
+    WV_CHECK(put_text(head_text(opened, plan, arguments)));
     const auto print = [](const std::string& sql) -> Result<bool> {
         WV_CHECK(put_text(sql));
         return true;
     };
     WV_CHECK(plan.each_statement(print));
-    return put_text("COMMIT;\n");
+    return put_text(stop_sql(plan, arguments) + "COMMIT;\n");
 }
 
 Json conflicts_json(const UndoPlan& plan) {
@@ -108,7 +137,7 @@ Json not_undone_json(const UndoPlan& plan) {
 }
 
 Result<> print_json(const Globals& globals, const OpenedView& opened, const JournalSet& set,
-                    const UndoPlan& plan, bool without_triggers) {
+                    const UndoPlan& plan, const UndoArguments& arguments) {
     Json head{{"server", opened.cluster.name},
               {"database", set.database},
               {"transactions", plan.transaction_count},
@@ -123,12 +152,12 @@ Result<> print_json(const Globals& globals, const OpenedView& opened, const Jour
               {"masked_tables", plan.masked_tables},
               {"notes", plan.notes}};
     AnswerList list(globals, {"statements", "statement", {}}, head);
-    list.add({{"sql",
-               "BEGIN;\n" + undo_settings() +
-                   (without_triggers ? "SET LOCAL session_replication_role = 'replica';\n" : "")}});
+    list.add({{"sql", begin_sql(arguments)}});
     WV_CHECK(plan.each_statement([&](const std::string& sql) {
         return Result<bool>(list.add({{"sql", sql}}));
     }));
+    if (const std::string stop = stop_sql(plan, arguments); !stop.empty())
+        list.add({{"sql", stop}});
     list.add({{"sql", "COMMIT;\n"}});
     return list.finish(Json::object());
 }
@@ -142,8 +171,9 @@ Result<> show(const Globals& globals, const UndoArguments& arguments) {
     WV_TRY(JournalSet set, open_journals(opened, arguments.database));
     WV_TRY(wanted.range, parse_range(opened, arguments.since, arguments.until, WallTime{}));
     WV_TRY(const UndoPlan plan, UndoPlan::make(opened, set, wanted));
-    if (globals.output == Output::text) return print_text(opened, plan, arguments.without_triggers);
-    return print_json(globals, opened, set, plan, arguments.without_triggers);
+    warn_of_rest(plan, arguments);
+    if (globals.output == Output::text) return print_text(opened, plan, arguments);
+    return print_json(globals, opened, set, plan, arguments);
 }
 
 }  // namespace

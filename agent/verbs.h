@@ -99,6 +99,7 @@ struct UndoArguments {
     std::string transaction, table, database;
     std::string since, until;
     bool without_triggers = false;
+    bool partial = false;  // the script is to be committed though some changes cannot be undone
 };
 struct FollowArguments {
     std::string table, database;

@@ -71,7 +71,7 @@ public:
     void snapshot(const RelationRef& relation, const std::vector<MadeValues>& rows) {
         const storage::ClusterRecord cluster = *repository->cluster("main");
         auto taken = must(repository->begin_snapshot(
-            record(), cluster, 1, relation->relation().oid(), end_, WallTime(Micros(5))));
+            record(), cluster, 1, made_snapshot(relation->relation().oid(), end_.value, 5)));
         BatchWriter batches;
         batches.mention(relation);
         for (const MadeValues& row : rows)
@@ -325,6 +325,33 @@ TEST_CASE("rows are those of the moment, in the order of the key") {
     CHECK(header.rfind("id\tnote\tnote2\n", 0) == 0);
 }
 
+TEST_CASE("Where not all that happened to a table is known, its rows are not guessed") {
+    Shop shop;
+    pb::JournalTableLeft left;
+    left.set_cluster("main");
+    left.set_journal_id(storage::text_of(must(shop.repository->journals("main")).front().id));
+    left.set_table_oid(shop.orders->relation().oid());
+    left.set_from_lsn(shop.updated.end_lsn.value);
+    left.set_to_lsn(shop.deleted.end_lsn.value);
+    left.set_cause("it was out");
+    must(shop.repository->enter_table_left(left));
+    CHECK(shop.ask(verb_rows, RowsArguments{.table = "orders", .at = xid_of(shop.updated)}).first ==
+          0);
+    for (const std::string& at : {xid_of(shop.deleted), std::string("latest")}) {
+        const auto [code, text] = shop.ask(verb_rows, RowsArguments{.table = "orders", .at = at});
+        CHECK(code == kExitTarget);
+    }
+    CHECK(shop.ask(verb_extract, ExtractArguments{.table = "orders", .at = "latest"}).first ==
+          kExitTarget);
+    const auto notes = [&](const std::string& since) {
+        return shop.json(verb_changes,
+                         ChangesArguments{.table = "orders", .since = since})["notes"];
+    };
+    REQUIRE(notes("earliest").size() == 1);
+    CHECK(notes("earliest")[0].get<std::string>().find("it was out") != std::string::npos);
+    CHECK(notes(xid_of(shop.later)).empty());
+}
+
 TEST_CASE("undo puts deleted rows back whole, the last one first, and names what came later") {
     Shop shop;
     UndoArguments arguments{.transaction = xid_of(shop.deleted)};
@@ -373,6 +400,9 @@ TEST_CASE("A table without a key is counted, and a truncation is named as what i
               .empty());
     Json json = shop.json(verb_undo, UndoArguments{.transaction = xid_of(truncated)});
     CHECK(json["not_undone_count"] == 1);
+    CHECK(json["statements"].size() == 3);
+    CHECK(json["statements"][1]["sql"].get<std::string>().find("RAISE") != std::string::npos);
+    json = shop.json(verb_undo, UndoArguments{.transaction = xid_of(truncated), .partial = true});
     CHECK(json["statements"].size() == 2);
     json = shop.json(verb_undo, UndoArguments{.transaction = xid_of(changed)});
     CHECK(json["statements"].size() == 5);

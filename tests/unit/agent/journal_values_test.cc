@@ -67,6 +67,45 @@ TEST_CASE("A row in another version of its table is matched by names") {
     CHECK(row[2].kind == Kind::unknown);
 }
 
+TEST_CASE("A value of a column that has another type since is not known") {
+    const auto carried = [](std::uint32_t from, std::int32_t from_typmod, std::uint32_t to,
+                            std::int32_t to_typmod) {
+        pb::JournalRelation before = made_relation(1, "t");
+        pb::JournalRelation now = before;
+        before.mutable_columns(1)->set_type_oid(from);
+        before.mutable_columns(1)->set_typmod(from_typmod);
+        now.mutable_columns(1)->set_type_oid(to);
+        now.mutable_columns(1)->set_typmod(to_typmod);
+        const Row row = as_in({text_value("1"), text_value("a")}, before, now);
+        CHECK(row[0] == text_value("1"));
+        CHECK((row[1] == text_value("a") || row[1].kind == Kind::unknown));
+        return row[1].is_known();
+    };
+    constexpr std::uint32_t kInt4 = 23, kInt8 = 20, kText = 25, kChar = 1042, kVarchar = 1043;
+    constexpr std::uint32_t kNumeric = 1700, kTimestamp = 1114, kTimestamptz = 1184;
+    const auto numeric = [](int precision, int scale) { return (precision << 16 | scale) + 4; };
+    CHECK(carried(kText, -1, kText, -1));
+    CHECK(carried(kVarchar, 14, kVarchar, 24));
+    CHECK(carried(kVarchar, 14, kVarchar, -1));
+    CHECK(carried(kVarchar, 14, kText, -1));
+    CHECK(carried(kText, -1, kVarchar, -1));
+    CHECK(carried(kInt4, -1, kInt8, -1));
+    CHECK(carried(kNumeric, numeric(10, 2), kNumeric, -1));
+    CHECK(carried(kNumeric, numeric(10, 2), kNumeric, numeric(12, 2)));
+    CHECK_FALSE(carried(kNumeric, numeric(10, 2), kNumeric, numeric(12, 3)));
+    CHECK_FALSE(carried(kNumeric, numeric(12, 2), kNumeric, numeric(10, 2)));
+    CHECK_FALSE(carried(kNumeric, -1, kNumeric, numeric(12, 2)));
+    CHECK_FALSE(carried(kVarchar, 24, kVarchar, 14));
+    CHECK_FALSE(carried(kVarchar, -1, kVarchar, 14));
+    CHECK_FALSE(carried(kText, -1, kVarchar, 14));
+    CHECK_FALSE(carried(kChar, 14, kText, -1));
+    CHECK_FALSE(carried(kText, -1, kInt4, -1));
+    CHECK_FALSE(carried(kInt8, -1, kInt4, -1));
+    CHECK_FALSE(carried(kInt4, -1, kText, -1));
+    CHECK_FALSE(carried(kTimestamp, -1, kTimestamptz, -1));
+    CHECK_FALSE(carried(kTimestamp, -1, kTimestamp, 0));
+}
+
 TEST_CASE("Keys of integers sort by value, of texts by bytes, and none begins another") {
     pb::JournalRelation relation = made_relation(1, "t");
     auto key = [&](const char* id) {

@@ -62,6 +62,11 @@ TEST_CASE("Text from outside cannot move the cursor or break UTF-8") {
     CHECK(printable("\xff\xc0\x80\xed\xa0\x80") == "\\xFF\\xC0\\x80\\xED\\xA0\\x80");
     CHECK(printable("\xc2\x9b") == "\\xC2\\x9B");
     CHECK(printable("\xe2\x82") == "\\xE2\\x82");
+    // Marks that turn the direction of what follows, and separators of lines.
+    CHECK(printable("a\u202eb\u2066c\u200fd\u2028e") ==
+          "a\\xE2\\x80\\xAEb\\xE2\\x81\\xA6c\\xE2\\x80\\x8Fd\\xE2\\x80\\xA8e");
+    CHECK(printable("\u2027\u202f\u200d\u2065\u206a\u00a0") ==
+          "\u2027\u202f\u200d\u2065\u206a\u00a0");
 }
 
 TEST_CASE("Table columns line up by code points and lines have no blanks at their end") {

@@ -12,7 +12,7 @@ using Kind = RowValue::Kind;
 
 struct Versions {
     pb::JournalRelation relation = made_relation(1, "t", 3);
-    RowVersions versions{{"7"}};
+    RowVersions versions{NamedKey{{"id"}, {"7"}}};
     std::uint64_t lsn = 100;
 
     RowVersion add(Change kind, const std::optional<MadeValues>& before,
@@ -100,6 +100,34 @@ TEST_CASE("A column that was added is unknown in the versions before it") {
     const RowVersion version = row.add(Change::updated, {}, MadeValues{"7", "a", "b", "c"});
     CHECK(version.change.before[3].kind == Kind::unknown);
     CHECK(version.change.before[2] == text_value("b"));
+}
+
+TEST_CASE("The same values of a key of other columns are another row, and none before it counts") {
+    Versions row;
+    row.add(Change::inserted, {}, MadeValues{"7", "a", "b"});
+    CHECK_FALSE(row.versions.other_key());
+    pb::JournalRelation other = row.relation;
+    for (int i = 0; i < 2; ++i) {
+        other.mutable_columns(i)->set_is_primary_key(i == 1);
+        other.mutable_columns(i)->set_is_identity(i == 1);
+    }
+    const ByteBuffer tuple = made_tuple({"3", "7", "x"});
+    storage::JournalChange change;
+    change.kind = Change::inserted;
+    change.relation = &other;
+    change.new_tuple = tuple;
+    auto version = row.versions.add({Lsn{1000}, Lsn{1008}, WallTime(Micros(1)), 9}, change);
+    REQUIRE(version);
+    CHECK_FALSE(*version);
+    REQUIRE(row.versions.other_key());
+    CHECK(row.versions.other_key()->until == Lsn{1008});
+    CHECK(row.versions.row() == nullptr);
+    CHECK(row.add(Change::updated, {}, MadeValues{"7", "c", "d"}).change.before[1].kind ==
+          Kind::unknown);
+    // Nor does what a snapshot tells by that key.
+    RowVersions fresh(NamedKey{{"id"}, {"7"}});
+    fresh.begin_with(other, {text_value("3"), text_value("7"), text_value("x")});
+    CHECK(fresh.row() == nullptr);
 }
 
 }  // namespace

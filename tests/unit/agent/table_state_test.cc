@@ -126,6 +126,36 @@ TEST_CASE("Rows are found by a new key, and not lost by a new name of the old on
     CHECK(done.error().code == Errc::unsupported);
 }
 
+TEST_CASE("A key at the end of the row under another name may be another column") {
+    const auto rename = [](int key) {
+        Stage stage;
+        for (int i = 0; i < 3; ++i) {
+            stage.relation.mutable_columns(i)->set_is_primary_key(i == key);
+            stage.relation.mutable_columns(i)->set_is_identity(i == key);
+            stage.relation.mutable_columns(i)->set_type_oid(25);
+        }
+        stage.load({"1", "2", "3"});
+        stage.relation.mutable_columns(key)->set_name("renamed");
+        return stage.apply(Change::inserted, {}, MadeValues{"4", "5", "6"}).has_value();
+    };
+    CHECK(rename(0));
+    CHECK(rename(1));
+    CHECK_FALSE(rename(2));  // dropped, and another one added?
+}
+
+TEST_CASE("A key that was wanted does not mean the same values of other columns") {
+    Stage stage;
+    stage.relation.mutable_columns(1)->set_type_oid(23);
+    REQUIRE(stage.state.want(stage.relation, texts({"7", "", ""})));
+    pb::JournalRelation other = stage.relation;
+    for (int i = 0; i < 2; ++i) {
+        other.mutable_columns(i)->set_is_primary_key(i == 1);
+        other.mutable_columns(i)->set_is_identity(i == 1);
+    }
+    CHECK(*stage.state.is_wanted(stage.relation, texts({"7", "1", ""})));
+    CHECK_FALSE(*stage.state.is_wanted(other, texts({"1", "7", ""})));
+}
+
 TEST_CASE("Only rows that were wanted are kept") {
     Stage stage;
     REQUIRE(stage.state.want(stage.relation, texts({"2", "", ""})));

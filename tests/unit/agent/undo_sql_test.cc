@@ -24,6 +24,9 @@ TEST_CASE("Names and texts stand in SQL as they are") {
     CHECK(sql_literal("it's") == "'it''s'");
     CHECK(sql_literal("a\\b'c") == "E'a\\\\b''c'");
     CHECK(sql_literal("a\rb\né") == "E'a\\x0db\\x0aé'");
+    CHECK(sql_literal("a\u0085b\u202ec") == "E'a\\u0085b\\u202ec'");
+    CHECK(sql_identifier("a\\b") == "\"a\\b\"");
+    CHECK(sql_identifier("a\nb\\c\"d\u202eé\u009b") == "U&\"a\\000Ab\\\\c\"\"d\\202Eé\\009B\"");
     auto relation = made_relation(1, "odd; \"t\"");
     relation.set_schema("my schema");
     relation.mutable_columns(1)->set_name("no te");
@@ -31,7 +34,7 @@ TEST_CASE("Names and texts stand in SQL as they are") {
         undo_statement(Change::inserted, relation,
                        {{}, {text_value("1"), text_value("x'); DROP TABLE t; --")}}, 7);
     has(undo,
-        "DELETE FROM \"my schema\".\"odd; \"\"t\"\"\" WHERE \"id\" = '1' AND \"no te\" IS NOT "
+        "DELETE FROM ONLY \"my schema\".\"odd; \"\"t\"\"\" WHERE \"id\" = '1' AND \"no te\" IS NOT "
         "DISTINCT FROM 'x''); DROP TABLE t; --';");
 }
 
@@ -72,7 +75,7 @@ TEST_CASE("An updated row gets back what changed, by the key and all that is kno
          {text_value("1"), null_value(), text_value("same"), RowValue{Kind::unchanged}}},
         7);
     has(undo,
-        "UPDATE \"public\".\"t\" SET \"note\" = 'a' WHERE \"id\" = '1' AND \"note\" IS NOT "
+        "UPDATE ONLY \"public\".\"t\" SET \"note\" = 'a' WHERE \"id\" = '1' AND \"note\" IS NOT "
         "DISTINCT FROM NULL AND \"note2\" IS NOT DISTINCT FROM 'same';");
     // The unchanged TOASTed value is neither compared nor set.
     CHECK(undo.sql.find("note3") == std::string::npos);
@@ -124,8 +127,9 @@ TEST_CASE("Of rows that are the same in everything one is hit") {
     const auto undo =
         undo_statement(Change::inserted, relation, {{}, {text_value("1"), text_value("a")}}, 7);
     has(undo,
-        "WHERE (tableoid, ctid) = (SELECT tableoid, ctid FROM \"public\".\"t\" WHERE \"id\" IS "
-        "NOT DISTINCT FROM '1' AND \"note\" IS NOT DISTINCT FROM 'a' LIMIT 1);");
+        "DELETE FROM ONLY \"public\".\"t\" WHERE ctid = (SELECT ctid FROM ONLY "
+        "\"public\".\"t\" WHERE \"id\" IS NOT DISTINCT FROM '1' AND \"note\" IS NOT DISTINCT FROM "
+        "'a' LIMIT 1);");
     const auto unknown =
         undo_statement(Change::inserted, relation, {{}, {text_value("1"), RowValue{}}}, 7);
     CHECK(unknown.sql.empty());
@@ -146,6 +150,27 @@ TEST_CASE("Masked columns are left alone, and that is told") {
                        7);
     CHECK(updated.leaves_masked);
     has(updated, "SET \"note2\" = 'x' WHERE \"id\" = '1' AND \"note2\" IS NOT DISTINCT FROM 'y'");
+}
+
+TEST_CASE("Generated columns are compared, and neither set nor inserted") {
+    auto relation = made_relation(1, "t", 3);
+    relation.mutable_columns(2)->set_is_generated(true);
+    const auto deleted =
+        undo_statement(Change::deleted, relation, {{text_value("1"), text_value("a"), {}}, {}}, 7);
+    has(deleted, "(\"id\", \"note\") OVERRIDING SYSTEM VALUE VALUES ('1', 'a')");
+    const auto updated = undo_statement(Change::updated, relation,
+                                        {{text_value("1"), text_value("a"), text_value("A")},
+                                         {text_value("1"), text_value("b"), text_value("B")}},
+                                        7);
+    has(updated,
+        "SET \"note\" = 'a' WHERE \"id\" = '1' AND \"note\" IS NOT DISTINCT FROM 'b' AND "
+        "\"note2\" IS NOT DISTINCT FROM 'B';");
+}
+
+TEST_CASE("What is not undone is named by the statement that stops the script") {
+    CHECK(undo_stop(1).find("'1 change is not taken back") != std::string::npos);
+    CHECK(undo_stop(12).find("'12 changes are not taken back") != std::string::npos);
+    CHECK(undo_stop(12).find("RAISE EXCEPTION") != std::string::npos);
 }
 
 }  // namespace
