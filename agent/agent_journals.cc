@@ -1,8 +1,11 @@
 // The row journals of the configuration: one for each database, beside everything else.
+#include <algorithm>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "agent/agent_state.h"
 #include "agent/control.h"
+#include "base/log.h"
 
 namespace walvault::agent {
 namespace {
@@ -28,16 +31,44 @@ json json_of(const wal::TableVerdict& verdict) {
             {"mend", verdict.mend}};
 }
 
+// Nobody reads from the slot of a database that is not configured any more: it holds back WAL until
+// the server's disk is full.
+void warn_of_left_slots(AgentState& state) {
+    auto journals = state.repository->journals(state.server.name);
+    if (!journals) return;
+    const std::vector<std::string>& databases = state.server.journal.databases;
+    std::set<std::string> told;
+    for (const storage::JournalRecord& journal : *journals) {
+        const bool is_read =
+            std::find(databases.begin(), databases.end(), journal.database) != databases.end() &&
+            journal.slot == journal_slot_name(state.server.journal.slot, journal.database);
+        if (is_read || !told.insert(journal.slot).second) continue;
+        log::warn("journal.not_configured",
+                  "a database that was journaled is not any more: its slot, if it is still there, "
+                  "keeps WAL on the server for ever",
+                  {{"database", journal.database},
+                   {"slot", journal.slot},
+                   {"hint", "SELECT pg_drop_replication_slot('" + journal.slot +
+                                "'); and DROP PUBLICATION there"}});
+    }
+}
+
 }  // namespace
 
 void make_journals(AgentState& state) {
+    warn_of_left_slots(state);
     const JournalCapture::Services services{
         .executor = state.executor,
         .cpu = state.pools.cpu,
         .store = state.pools.store,
         .repository = *state.repository,
         .clock = state.clock,
-        .cluster = [&state] { return state.capture.cluster(); },
+        .ground = [&state]() -> std::optional<JournalGround> {
+            const auto& history = state.progress.history();
+            if (!state.capture.is_settled() || !history || !state.capture.cluster())
+                return std::nullopt;
+            return JournalGround{*state.capture.cluster(), history->id, history->timeline};
+        },
     };
     for (const std::string& database : state.server.journal.databases)
         state.journals.push_back(std::make_unique<JournalCapture>(services, state.server,

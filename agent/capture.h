@@ -50,6 +50,8 @@ public:
     std::map<std::string, std::uint64_t> synced_tails() const { return pipeline_.synced_tails(); }
     std::uint64_t attachment_count() const { return attachment_count_; }
     bool connected() const { return connected_; }
+    // Connected, and the server's WAL was found to be the history's as far as it is stored.
+    bool is_settled() const { return connected_ && comparison_ && comparison_->is_complete(); }
     const std::optional<storage::ClusterRecord>& cluster() const { return cluster_; }
     const std::optional<wal::ServerIdentity>& identity() const { return identity_; }
     // Why the last attachment ended; empty while none has.

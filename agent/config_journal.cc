@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <set>
 
 #include "agent/config_keys.h"
 #include "agent/config_values.h"
@@ -36,6 +37,10 @@ Result<> check_patterns(const std::vector<std::string>& items) {
 
 Result<> set_databases(Config&, ServerConfig* server, const std::string& text) {
     server->journal.databases = items_of(text);
+    std::set<std::string> seen;
+    for (const std::string& name : server->journal.databases)
+        if (!seen.insert(name).second)
+            return wrong_value(fmt::format("the database \"{}\" is named twice", printable(name)));
     for (const std::string& name : server->journal.databases)
         if (name.empty() || name.size() > 63)
             return wrong_value(
@@ -114,8 +119,9 @@ Result<> set_class_tables(ClassConfig& data_class, const std::string& text) {
 constexpr std::array kKeys{
     ConfigKey{"server.*.journal.databases", kList, "", false, "",
               "names of databases; empty: no journal",
-              "Whose row changes are kept, for history, changes, rows and undo. Needs "
-              "wal_level = logical.",
+              "Whose row changes are kept, for history, changes, rows and undo. Needs wal_level = "
+              "logical, and a role with REPLICATION, CREATE there, and the tables' owners' rights: "
+              "walvault check tells.",
               set_databases},
     ConfigKey{"server.*.journal.tables", kList, "*.*", false, "",
               "patterns schema.table with * and ?, and ! before what is left out",

@@ -5,8 +5,10 @@
 #include <optional>
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "proto/lsn.h"
+#include "storage/repository_view.h"
 
 namespace walvault::agent {
 
@@ -30,6 +32,8 @@ struct JournalBehind {
 struct MakeJournalSlot {
     bool drop_first = false;
     std::string cause;
+    // The gap begins there, before the journal's end.
+    std::optional<Lsn> from_lsn = {};
 };
 // A slot of this name is there, and no journal is known: it begins where the slot is.
 struct AdoptJournalSlot {
@@ -38,8 +42,15 @@ struct AdoptJournalSlot {
 using JournalAttachment =
     std::variant<ContinueJournal, JournalBehind, MakeJournalSlot, AdoptJournalSlot>;
 
-// `end_lsn`: of the main journal; nothing where none is known.
+// Where the WAL of history `now` leaves that of `before`, of whose transactions a journal is: from
+// there on the journal has what the server never had, and lacks what it has. Nothing where both are
+// one. Of histories without a known ancestor in common: the start of `now`.
+std::optional<Lsn> left_at(const std::vector<storage::HistoryRecord>& histories, const Id16& now,
+                           const Id16& before);
+
+// `end_lsn`: of the main journal; nothing where none is known. `left_lsn`: as left_at() says.
 JournalAttachment choose_journal_attachment(const std::optional<Lsn>& end_lsn,
+                                            const std::optional<Lsn>& left_lsn,
                                             const JournalSlotSide& slot);
 
 }  // namespace walvault::agent

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "agent/column_masks.h"
 #include "agent/journal_session.h"
 #include "base/crc32c.h"
 #include "base/log.h"
@@ -174,6 +175,8 @@ Task<> JournalCapture::stop_loop(Session& session) {
             log::debug("journal.not_told", told.error().message);
     }
     if (!session.over) session.receiver->close();
+    // Also what waits for the catalogue.
+    hangup_.hang_up();
 }
 
 void JournalCapture::note_trouble(const Session& session, const Error& error) {
@@ -282,8 +285,10 @@ Task<Result<>> JournalCapture::take_whole(Session& session, const pgoutput::AnyM
 
 Task<Result<>> JournalCapture::take_relation(Session& session, const pgoutput::Relation& relation) {
     WV_CO_TRY(const TableFacts facts, co_await facts_of(session.streamed, relation));
-    session.router->take_relation(relation, facts);
-    co_return Result<>{};
+    // One that was altered: its form is to be compared again, when the catalogue is looked at next.
+    if (auto read = read_tables_.find(relation.oid); read != read_tables_.end())
+        read->second.version.reset();
+    co_return session.router->take_relation(relation, facts);
 }
 
 void JournalCapture::flush(Session& session) {
@@ -371,22 +376,17 @@ JournalRouter::Options JournalCapture::router_options() const {
     for (const ClassConfig& each : classes_)
         if (auto parsed = wal::TablePatterns::parse(each.tables)) patterns.push_back(*parsed);
     options.journal_count = 1 + patterns.size();
-    options.journal_of = [patterns](std::string_view schema, std::string_view table) {
+    options.journal_of = [patterns](const TableNames& names) {
         for (std::size_t i = 0; i < patterns.size(); ++i)
-            if (patterns[i].select(schema, table)) return i + 1;
+            if (patterns[i].select(names.schema, names.table) ||
+                (!names.root_table.empty() &&
+                 patterns[i].select(names.root_schema, names.root_table)))
+                return i + 1;
         return std::size_t{0};
     };
-    const auto& journal = server_.journal;
-    options.rule_of = [masked = std::set<std::string, std::less<>>(journal.masked_columns.begin(),
-                                                                   journal.masked_columns.end()),
-                       dropped = std::set<std::string, std::less<>>(journal.dropped_columns.begin(),
-                                                                    journal.dropped_columns.end())](
-                          std::string_view schema, std::string_view table,
-                          std::string_view column) {
-        if (masked.empty() && dropped.empty()) return ColumnRule::keep;
-        const std::string path = fmt::format("{}.{}.{}", schema, table, column);
-        if (dropped.contains(path)) return ColumnRule::drop;
-        return masked.contains(path) ? ColumnRule::mask : ColumnRule::keep;
+    options.rule_of = [masks = ColumnMasks(server_.journal)](const TableNames& names,
+                                                             std::string_view column) {
+        return masks.rule_of(names, column);
     };
     options.mask = [key = &services_.repository.content_key()](std::string_view column,
                                                                std::string_view value) {

@@ -17,6 +17,7 @@
 #include "base/backoff.h"
 #include "wal/logical_receiver.h"
 #include "wal/logical_setup.h"
+#include "wal/table_form.h"
 #include "wal/table_snapshot.h"
 
 namespace walvault::agent {
@@ -35,7 +36,13 @@ struct JournalStatus {
     std::size_t waiting_snapshots = 0;
     std::string snapshot_of;  // the table that is being read
     std::uint64_t staged_bytes = 0;
-    std::uint64_t gap_count = 0;
+};
+
+// The cluster, and the history that its server goes on with.
+struct JournalGround {
+    storage::ClusterRecord cluster;
+    Id16 wal_history{};
+    TimelineId timeline = 0;
 };
 
 class JournalCapture {
@@ -46,8 +53,8 @@ public:
         Pool& store;
         storage::Repository& repository;
         const Clock& clock;
-        // As the physical stream has found it; nothing until then.
-        std::function<std::optional<storage::ClusterRecord>()> cluster;
+        // Where the physical stream is; nothing until it has found out whose WAL that is.
+        std::function<std::optional<JournalGround>()> ground;
     };
     JournalCapture(const Services& services, const ServerConfig& server,
                    const std::vector<ClassConfig>& classes, std::string database,
@@ -69,14 +76,26 @@ private:
     using SharedSnapshot = std::shared_ptr<std::unique_ptr<storage::SnapshotWriter>>;
     Task<Result<>> session();
     Task<Result<>> begin_session(Session& session);
-    Task<Result<>> know_cluster();
+    Task<Result<>> know_ground();
+    Task<Result<>> require_same_server(wal::Connection& sql);
+    Task<Result<>> leave_another_history();
     Task<Result<>> prepare();
+    Task<Result<>> require_known_ends();
+    Task<Result<>> look_at_slot(wal::Connection& sql, wal::DatabaseFacts facts);
+    Task<Result<>> guard_slot();
     Task<Result<>> look_for_publications(wal::Connection& sql);
     Task<Result<>> look_at_catalogue(wal::Connection& sql);
+    std::vector<std::uint32_t> tables_left_by(const std::vector<std::uint32_t>& members,
+                                              const std::vector<std::uint32_t>& planned) const;
+    Task<Result<>> publish_tables(wal::Connection& sql);
+    Task<Result<>> look_at_forms(wal::Connection& sql);
+    Task<Result<>> enter_left(wal::Connection& sql, std::vector<std::uint32_t> tables,
+                              std::string cause);
+    Task<Result<>> note_whole_look(Lsn lsn);
     Task<Result<Lsn>> make_slot(wal::Connection& sql, MakeJournalSlot make);
     Task<Result<>> know_journals();
     Task<Result<>> open_missing(Lsn start);
-    Task<Result<>> enter_gap(Lsn to_lsn, std::string cause);
+    Task<Result<>> enter_gap(std::optional<Lsn> from_lsn, Lsn to_lsn, std::string cause);
     Task<Result<>> settle(wal::Connection& sql, JournalAttachment attachment);
     Task<Result<TableFacts>> facts_of(Catalogue& catalogue, const pgoutput::Relation& relation);
     void note_trouble(const Session& session, const Error& error);
@@ -94,13 +113,17 @@ private:
     Task<> flush_loop(Session& session);
     Task<> acknowledge_loop(Session& session);
     Task<> watch_loop(Session& session);
-    Task<Result<>> watch_once();
+    Task<Result<>> watch_once(Session& session);
     bool is_to_be_given_up() const;
     Task<> snapshot_loop(Session& session);
     Task<Result<>> know_snapshots();
+    std::string rows_slot_name() const;
+    Task<Result<>> let_others_pass(Session& session, wal::Connection& sql,
+                                   const wal::DatabaseFacts& facts);
     std::vector<std::uint32_t> tables_to_read() const;
     Task<Result<>> take_snapshots(Session& session);
-    Task<Result<>> read_tables(Session& session, wal::CreatedSlot slot);
+    Task<Result<>> read_tables(Session& session, wal::CreatedSlot slot,
+                               std::vector<std::uint32_t> tables);
     Task<Result<>> read_table(Session& session, wal::TableSnapshot& rows, JournalRouter& router,
                               std::uint32_t table_oid, Lsn lsn);
     Task<Result<>> keep_rows(Session& session, wal::TableSnapshot& rows, JournalRouter& router,
@@ -131,11 +154,23 @@ private:
     bool streams_ = true;
     std::string slot_unusable_;                     // found while streaming
     std::vector<storage::JournalRecord> journals_;  // the main one first
-    storage::ClusterRecord cluster_;
+    JournalGround ground_;
+    std::optional<Id16> tails_of_;  // the history that the pipeline was begun in
     TimelineId timeline_ = 0;
     std::uint64_t counted_bytes_ = 0;
     // Tables that have a snapshot, or are not to have one, since the last gap.
-    std::set<std::uint32_t> read_tables_;
+    struct ReadTable {
+        Lsn lsn;                               // of the snapshot
+        std::optional<wal::TableForm> form;    // nothing: it is not looked at
+        std::optional<std::uint32_t> version;  // when its form was last compared
+    };
+    std::map<std::uint32_t, ReadTable> read_tables_;
+    // The one that is being read, and whether something happened to it that spoils that.
+    std::uint32_t being_read_ = 0;
+    bool is_spoilt_ = false;
+    // Stored when the catalogue was last looked at and nothing was amiss: up to there the journal
+    // says all that happened to what is published.
+    std::optional<Lsn> whole_look_lsn_;
     std::string warned_of_tables_;
     std::string watch_error_;
 };

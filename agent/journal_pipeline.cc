@@ -39,6 +39,8 @@ Task<Result<>> JournalPipeline::begin(std::vector<storage::JournalRecord> journa
         auto opened = co_await open_tail(journals_.back(), start);
         if (opened) continue;
         co_await drop_tails();
+        // What was opened before it is read back before the next try.
+        error_ = opened.error();
         co_return opened;
     }
     stored_lsn_ = journals_[0].record.end_lsn;
@@ -179,6 +181,7 @@ Task<Result<>> JournalPipeline::turn_if_due(Journal& journal) {
 // The next tail is there before the one before it is made a pack, which takes its time.
 Task<Result<>> JournalPipeline::turn_tail(Journal& journal) {
     const Lsn end = journal.tail->end_lsn();
+    journal.record.end_lsn = end;
     std::unique_ptr<storage::JournalTail> whole = std::move(journal.tail);
     auto opened = co_await open_tail(journal, end);
     closings_.spawn(close_tail(std::move(whole)));
@@ -193,13 +196,20 @@ Task<> JournalPipeline::close_tail(std::unique_ptr<storage::JournalTail> tail) {
 Task<Result<>> JournalPipeline::close_now(std::unique_ptr<storage::JournalTail> tail) {
     const std::string path = tail->plan().path;
     auto shared = std::make_shared<std::unique_ptr<storage::JournalTail>>(std::move(tail));
-    auto begin = [this, shared] { return repository_.begin_closing(std::move(*shared)); };
+    auto begin = [this, shared, path]() -> Result<std::unique_ptr<storage::JournalRewrite>> {
+        auto begun = repository_.begin_closing(std::move(*shared));
+        if (!begun) repository_.release_journal_tail(path);
+        return begun;
+    };
     WV_CO_TRY(auto rewrite, co_await run_on(threads_.store, std::move(begin)));
     auto held = std::make_shared<std::unique_ptr<storage::JournalRewrite>>(std::move(rewrite));
     auto run = [held] { return (*held)->run(); };
-    WV_CO_CHECK(co_await run_on(rewrite_, std::move(run)));
+    auto written = co_await run_on(rewrite_, std::move(run));
+    // Also where it failed: the tail is nobody's then, and is read back.
     auto finish = [this, held] { return repository_.finish_closing(std::move(*held)); };
-    WV_CO_CHECK(co_await run_on(threads_.store, std::move(finish)));
+    auto finished = co_await run_on(threads_.store, std::move(finish));
+    if (!written) co_return written;
+    WV_CO_CHECK(finished);
     synced_tails_.erase(path);
     co_return Result<>{};
 }
@@ -208,8 +218,13 @@ Task<Result<>> JournalPipeline::end_session() {
     while (!error_ && !is_idle())
         co_await changed_.wait();
     if (error_) co_return fail(*error_);
-    for (Journal& journal : journals_)
-        if (journal.tail->is_inside_transaction()) WV_CO_CHECK(co_await turn_tail(journal));
+    for (Journal& journal : journals_) {
+        if (!journal.tail->is_inside_transaction()) continue;
+        auto turned = co_await turn_tail(journal);
+        if (turned) continue;
+        break_with(turned.error());
+        co_return turned;
+    }
     co_return Result<>{};
 }
 

@@ -1,6 +1,8 @@
-// How a session of the row journal begins: what the server and the catalogue say, publications and
-// slot, where the journal goes on.
+// How a session of the row journal begins: what the server says of itself and of the
+// slot, and where the journal goes on.
 #include <fmt/format.h>
+
+#include <charconv>
 
 #include "agent/journal_session.h"
 #include "agent/render.h"
@@ -13,26 +15,17 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr std::chrono::milliseconds kLockTimeout{2000};
 constexpr std::chrono::seconds kSlotWait{60};
 constexpr std::chrono::milliseconds kLookForCluster{200};
-// Types with lower oids are the server's own.
-constexpr std::uint32_t kFirstUserOid = 16384;
+constexpr int kGuardTurns = 50;  // of these, between two looks at the slot
 
-JournalSlotSide side_of(const wal::LogicalSlot* slot, const std::string& unusable) {
+JournalSlotSide side_of(const wal::LogicalSlot* slot) {
     JournalSlotSide side;
     if (slot == nullptr) return side;
     side.exists = true;
-    side.unusable = slot->lost() ? "the server has invalidated the journal's slot" : unusable;
+    if (slot->lost()) side.unusable = "the server has invalidated the journal's slot";
     if (slot->confirmed_flush_lsn) side.confirmed_flush_lsn = *slot->confirmed_flush_lsn;
     return side;
-}
-
-std::string what_is_missing(const wal::TableVerdict& verdict) {
-    return fmt::format(
-        "{} {}: {}{}{}", verdict.table,
-        verdict.journaled == wal::Journaled::left_out ? "is left out" : "has its inserts only",
-        verdict.reason, verdict.mend.empty() ? "" : "; ", verdict.mend);
 }
 
 }  // namespace
@@ -44,7 +37,7 @@ JournalCapture::Session::Session(JournalCapture& capture)
       changed(capture.services_.executor) {}
 
 Task<Result<>> JournalCapture::begin_session(Session& session) {
-    WV_CO_CHECK(co_await know_cluster());
+    WV_CO_CHECK(co_await know_ground());
     WV_CO_CHECK(co_await prepare());
     wal::LogicalReceiver::Options options;
     options.database = database_options("walvault journal");
@@ -54,13 +47,20 @@ Task<Result<>> JournalCapture::begin_session(Session& session) {
     WV_CO_TRY(session.receiver,
               co_await wal::LogicalReceiver::attach(std::move(options), services_.clock));
     timeline_ = session.receiver->identity().system.timeline;
+    if (timeline_ != ground_.timeline ||
+        session.receiver->identity().system.system_identifier != ground_.cluster.system_identifier)
+        co_return fail(Errc::unavailable, "the slot's server is another one than the WAL stream's",
+                       "the journal goes on when both are on the same");
     if (!pipeline_.is_running()) {
         std::vector<storage::JournalRecord> journals = journals_;
-        WV_CO_CHECK(co_await pipeline_.begin(std::move(journals), cluster_, timeline_));
+        for (storage::JournalRecord& journal : journals)
+            journal.wal_history = ground_.wal_history;
+        WV_CO_CHECK(co_await pipeline_.begin(std::move(journals), ground_.cluster, timeline_));
+        tails_of_ = ground_.wal_history;
     }
     JournalRouter::Options router = router_options();
     session.router.emplace(std::move(router), pipeline_.ends());
-    session.taken_lsn = session.flushing_lsn = pipeline_.stored_lsn();
+    session.began_lsn = session.taken_lsn = session.flushing_lsn = pipeline_.stored_lsn();
     session.last_quiet_at = services_.clock.steady_now();
     status_.stored_lsn = pipeline_.stored_lsn();
     auto started = co_await session.receiver->start(pipeline_.stored_lsn());
@@ -68,16 +68,40 @@ Task<Result<>> JournalCapture::begin_session(Session& session) {
     co_return started;
 }
 
-// The physical stream says which cluster it is, and whether it is the repository's.
-Task<Result<>> JournalCapture::know_cluster() {
-    for (;;) {
+// The physical stream says which cluster it is, and which history the server goes on with.
+Task<Result<>> JournalCapture::know_ground() {
+    for (int turn = 1;; ++turn) {
         if (stopping_) co_return fail(Errc::cancelled, "the agent is ending");
-        if (const auto cluster = services_.cluster()) {
-            cluster_ = *cluster;
+        if (const auto ground = services_.ground()) {
+            ground_ = *ground;
             co_return Result<>{};
         }
         co_await wait_for(stopped_, kLookForCluster);
+        if (turn % kGuardTurns != 0) continue;
+        if (auto guarded = co_await guard_slot(); !guarded)
+            log::debug("journal.slot_unguarded", guarded.error().message);
     }
+}
+
+// With several hosts this connection may lead to another one than the stream's, and after a
+// failover the stream may not be there yet.
+Task<Result<>> JournalCapture::require_same_server(wal::Connection& sql) {
+    WV_CO_TRY(
+        const wal::QueryResult answer,
+        co_await sql.query_one(
+            "SELECT substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8)"));
+    const std::string expected = fmt::format("{:08X}", ground_.timeline);
+    if (answer.rows.size() == 1 && answer.rows[0][0] == expected) co_return Result<>{};
+    co_return fail(Errc::unavailable,
+                   "the server is on another timeline than the WAL stream, " +
+                       std::to_string(ground_.timeline),
+                   "the journal goes on when the stream has followed");
+}
+
+// What the tails hold belongs to the history in which they were opened.
+Task<Result<>> JournalCapture::leave_another_history() {
+    if (!pipeline_.is_running() || tails_of_ == ground_.wal_history) co_return Result<>{};
+    co_return co_await pipeline_.finish();
 }
 
 Task<Result<>> JournalCapture::prepare() {
@@ -86,67 +110,89 @@ Task<Result<>> JournalCapture::prepare() {
               co_await wal::connect_to_database(std::move(options), wal::Connection::Mode::sql));
     WV_CO_TRY(const wal::DatabaseFacts facts, co_await wal::database_facts(*sql.connection));
     WV_CO_CHECK(wal::check_journal_possible(facts));
+    WV_CO_CHECK(co_await require_same_server(*sql.connection));
+    WV_CO_CHECK(co_await leave_another_history());
     WV_CO_CHECK(co_await know_journals());
-    if (!journals_.empty()) WV_CO_CHECK(co_await look_for_publications(*sql.connection));
+    WV_CO_CHECK(co_await require_known_ends());
+    WV_CO_CHECK(co_await know_snapshots());
+    WV_CO_CHECK(co_await look_at_slot(*sql.connection, facts));
     WV_CO_CHECK(co_await look_at_catalogue(*sql.connection));
     std::optional<Lsn> end;
     if (!journals_.empty()) end = journals_.front().end_lsn;
     if (pipeline_.is_running()) end = pipeline_.stored_lsn();
-    const JournalSlotSide side = side_of(facts.slot(status_.slot), slot_unusable_);
-    WV_CO_CHECK(co_await settle(*sql.connection, choose_journal_attachment(end, side)));
-    slot_unusable_.clear();
-    co_return Result<>{};
-}
-
-// A server of 18 sends nothing of a publication that is gone, and says nothing: what was changed
-// meanwhile is not in the journal. Older ones fail, and go on failing.
-Task<Result<>> JournalCapture::look_for_publications(wal::Connection& sql) {
-    std::string query =
-        fmt::format("SELECT count(*) FROM pg_catalog.pg_publication WHERE pubname IN ({}, {})",
-                    wal::quote_literal(server_.journal.slot),
-                    wal::quote_literal(wal::inserts_publication(server_.journal.slot)));
-    WV_CO_TRY(const wal::QueryResult found, co_await sql.query_one(std::move(query)));
-    const bool both = found.rows.size() == 1 && found.rows[0][0] == "2";
-    if (!both) slot_unusable_ = "the journal's publication was dropped";
-    co_return Result<>{};
-}
-
-// Publications first: decoding looks at the catalogue as it was at the change.
-Task<Result<>> JournalCapture::look_at_catalogue(wal::Connection& sql) {
-    WV_CO_TRY(const wal::TablePatterns patterns, wal::TablePatterns::parse(server_.journal.tables));
-    std::string name = server_.journal.slot;
-    WV_CO_TRY(const wal::AppliedPublication applied,
-              co_await wal::apply_publication(sql, std::move(name), patterns, kLockTimeout));
-    note_verdicts(applied.plan);
-    co_return Result<>{};
-}
-
-void JournalCapture::note_verdicts(const wal::PublicationPlan& plan) {
-    status_.verdicts = plan.verdicts;
-    if (server_.journal.snapshots) status_.waiting_snapshots = tables_to_read().size();
-    std::string missing;
-    std::size_t whole = 0;
-    std::size_t inserts = 0;
-    for (const wal::TableVerdict& verdict : plan.verdicts) {
-        if (verdict.journaled == wal::Journaled::all_changes) {
-            ++whole;
-            continue;
-        }
-        if (verdict.journaled == wal::Journaled::inserts_only) ++inserts;
-        missing += (missing.empty() ? "" : "; ") + what_is_missing(verdict);
+    const bool dropped = !slot_unusable_.empty();
+    const JournalSlotSide side = side_of(dropped ? nullptr : facts.slot(status_.slot));
+    std::optional<Lsn> left;
+    if (!journals_.empty() && journals_.front().wal_history) {
+        auto look = [this] { return services_.repository.histories(ground_.cluster.name); };
+        WV_CO_TRY(const auto histories, co_await run_on(services_.store, std::move(look)));
+        left = left_at(histories, ground_.wal_history, *journals_.front().wal_history);
     }
-    metrics_.tables.set(static_cast<double>(whole));
-    metrics_.tables_inserts_only.set(static_cast<double>(inserts));
-    metrics_.tables_left_out.set(static_cast<double>(plan.verdicts.size() - whole - inserts));
-    if (missing == warned_of_tables_) return;
-    warned_of_tables_ = missing;
-    if (!missing.empty())
-        log::warn("journal.tables_not_whole", "not all changes of some tables are journaled",
-                  {{"database", database_}, {"tables", missing}});
+    JournalAttachment attachment = choose_journal_attachment(end, left, side);
+    if (auto* make = std::get_if<MakeJournalSlot>(&attachment); make != nullptr && dropped)
+        make->cause = slot_unusable_;
+    WV_CO_CHECK(co_await settle(*sql.connection, std::move(attachment)));
+    slot_unusable_.clear();
+    // A gap may have been entered: what was read before it is no start.
+    co_return co_await know_snapshots();
+}
+
+// Where a tail could not be read back it is not known where the journal ends: the slot's position
+// would look like a gap then.
+Task<Result<>> JournalCapture::require_known_ends() {
+    const auto damaged = [this] {
+        return std::find_if(journals_.begin(), journals_.end(),
+                            [](const auto& each) { return each.damage.has_value(); });
+    };
+    if (pipeline_.is_running() || damaged() == journals_.end()) co_return Result<>{};
+    auto recover = [this] { return services_.repository.recover_tails(); };
+    WV_CO_CHECK(co_await run_on(services_.store, std::move(recover)));
+    WV_CO_CHECK(co_await know_journals());
+    const auto still = damaged();
+    if (still == journals_.end()) co_return Result<>{};
+    co_return fail(Errc::unavailable, still->damage->message, still->damage->hint);
+}
+
+// A slot that gives nothing any more, or holds back too much, goes before anything else is done: so
+// that no crash forgets why.
+Task<Result<>> JournalCapture::look_at_slot(wal::Connection& sql, wal::DatabaseFacts facts) {
+    const wal::LogicalSlot* slot = facts.slot(status_.slot);
+    if (slot != nullptr && slot->active)
+        co_return fail(Errc::busy, "the slot \"" + status_.slot + "\" is in use by another session",
+                       "another agent, or the server has not noticed yet that ours is gone");
+    if (!journals_.empty()) WV_CO_CHECK(co_await look_for_publications(sql));
+    if (slot == nullptr) co_return Result<>{};
+    status_.slot_facts = *slot;
+    publish_slot();
+    if (is_to_be_given_up())
+        slot_unusable_ =
+            "the journal's slot was given up: it held back " + format_size(slot->retained_bytes);
+    if (slot_unusable_.empty()) co_return Result<>{};
+    std::string name = status_.slot;
+    co_return co_await wal::drop_slot_by_sql(sql, std::move(name));
+}
+
+// While the stream is away, or nothing can be stored: the server's disk is looked after.
+Task<Result<>> JournalCapture::guard_slot() {
+    if (!server_.journal.slot_give_up_bytes) co_return Result<>{};
+    wal::DatabaseOptions options = database_options("walvault journal guard");
+    WV_CO_TRY(wal::LogicalSession sql,
+              co_await wal::connect_to_database(std::move(options), wal::Connection::Mode::sql));
+    WV_CO_TRY(const wal::DatabaseFacts facts, co_await wal::database_facts(*sql.connection));
+    const wal::LogicalSlot* slot = facts.slot(status_.slot);
+    if (slot == nullptr || slot->active) co_return Result<>{};
+    status_.slot_facts = *slot;
+    publish_slot();
+    if (!is_to_be_given_up()) co_return Result<>{};
+    log::error("journal.slot_given_up",
+               "the journal's slot was given up: it held back " + format_size(slot->retained_bytes),
+               {{"database", database_}});
+    std::string name = status_.slot;
+    co_return co_await wal::drop_slot_by_sql(*sql.connection, std::move(name));
 }
 
 Task<Result<>> JournalCapture::know_journals() {
-    auto look = [this] { return services_.repository.journals(cluster_.name); };
+    auto look = [this] { return services_.repository.journals(ground_.cluster.name); };
     WV_CO_TRY(std::vector<storage::JournalRecord> all,
               co_await run_on(services_.store, std::move(look)));
     journals_.clear();
@@ -171,7 +217,7 @@ Task<Result<>> JournalCapture::open_missing(Lsn start) {
             [&](const storage::JournalRecord& each) { return each.data_class == name; });
         if (known) continue;
         pb::JournalOpened journal;
-        journal.set_cluster(cluster_.name);
+        journal.set_cluster(ground_.cluster.name);
         journal.set_database(database_);
         journal.set_data_class(name);
         journal.set_slot(status_.slot);
@@ -187,15 +233,19 @@ Task<Result<>> JournalCapture::open_missing(Lsn start) {
     co_return Result<>{};
 }
 
-Task<Result<>> JournalCapture::enter_gap(Lsn to_lsn, std::string cause) {
+Task<Result<>> JournalCapture::enter_gap(std::optional<Lsn> from_lsn, Lsn to_lsn,
+                                         std::string cause) {
     // The tails end before a gap begins.
     WV_CO_CHECK(co_await pipeline_.finish());
     WV_CO_CHECK(co_await know_journals());
-    for (const storage::JournalRecord& journal : journals_) {
+    const Lsn from = from_lsn.value_or(journals_.front().end_lsn);
+    // The main journal's last: where it has one the others do, too.
+    const std::vector<storage::JournalRecord> order(journals_.rbegin(), journals_.rend());
+    for (const storage::JournalRecord& journal : order) {
         pb::JournalGap gap;
-        gap.set_cluster(cluster_.name);
+        gap.set_cluster(ground_.cluster.name);
         gap.set_journal_id(storage::text_of(journal.id));
-        gap.set_from_lsn(journals_.front().end_lsn.value);
+        gap.set_from_lsn(from.value);
         gap.set_to_lsn(to_lsn.value);
         gap.set_cause(cause);
         gap.set_to_at_us(services_.clock.now().time_since_epoch().count());
@@ -205,15 +255,15 @@ Task<Result<>> JournalCapture::enter_gap(Lsn to_lsn, std::string cause) {
         WV_CO_CHECK(co_await run_on(services_.store, std::move(enter)));
     }
     metrics_.gaps_total.add();
-    log::error("journal.gap", "changes are missing in the row journal: " + cause,
-               {{"database", database_},
-                {"from_lsn", to_string(journals_.front().end_lsn)},
-                {"to_lsn", to_string(to_lsn)}});
+    log::error(
+        "journal.gap", "changes are missing in the row journal: " + cause,
+        {{"database", database_}, {"from_lsn", to_string(from)}, {"to_lsn", to_string(to_lsn)}});
     co_return co_await know_journals();
 }
 
 Task<Result<>> JournalCapture::settle(wal::Connection& sql, JournalAttachment attachment) {
     Lsn start;
+    std::optional<Lsn> gap_from;
     std::string gap;
     if (const auto* go_on = std::get_if<ContinueJournal>(&attachment)) start = go_on->from_lsn;
     if (const auto* adopt = std::get_if<AdoptJournalSlot>(&attachment)) start = adopt->start_lsn;
@@ -223,12 +273,13 @@ Task<Result<>> JournalCapture::settle(wal::Connection& sql, JournalAttachment at
     }
     if (auto* make = std::get_if<MakeJournalSlot>(&attachment)) {
         gap = make->cause;
+        gap_from = make->from_lsn;
         WV_CO_TRY(start, co_await make_slot(sql, std::move(*make)));
     }
     if (!gap.empty() && !journals_.empty()) {
         // A slot may begin below what is stored, where somebody dropped one that was ahead.
         const Lsn end = pipeline_.is_running() ? pipeline_.stored_lsn() : journals_.front().end_lsn;
-        WV_CO_CHECK(co_await enter_gap(std::max(start, end), std::move(gap)));
+        WV_CO_CHECK(co_await enter_gap(gap_from, std::max(start, end), std::move(gap)));
     }
     co_return co_await open_missing(journals_.empty() ? start : journals_.front().end_lsn);
 }
@@ -253,52 +304,6 @@ Task<Result<Lsn>> JournalCapture::make_slot(wal::Connection& sql, MakeJournalSlo
                {"slot", status_.slot},
                {"from_lsn", to_string(made.consistent_lsn)}});
     co_return made.consistent_lsn;
-}
-
-// The primary key where the identity is another one, and what types are called.
-Task<Result<TableFacts>> JournalCapture::facts_of(Catalogue& catalogue,
-                                                  const pgoutput::Relation& relation) {
-    TableFacts facts;
-    const bool by_primary_key = relation.identity == pgoutput::ReplicaIdentity::by_default;
-    std::string wanted;
-    for (const pgoutput::Column& column : relation.columns) {
-        if (by_primary_key && column.in_key) facts.primary_key.insert(std::string(column.name));
-        if (!catalogue.type_names.contains(column.type))
-            wanted += fmt::format("{}{}", wanted.empty() ? "" : ",", column.type);
-    }
-    if (!catalogue.sql && (!wanted.empty() || !by_primary_key)) {
-        wal::DatabaseOptions options = database_options("walvault journal catalogue");
-        WV_CO_TRY(wal::LogicalSession opened, co_await wal::connect_to_database(
-                                                  std::move(options), wal::Connection::Mode::sql));
-        catalogue.sql = std::move(opened.connection);
-    }
-    if (!wanted.empty()) {
-        std::string query = fmt::format(
-            "SELECT oid::text, pg_catalog.format_type(oid, NULL) FROM pg_catalog.pg_type "
-            "WHERE oid < {} OR oid IN ({})",
-            kFirstUserOid, wanted);
-        WV_CO_TRY(const wal::QueryResult types,
-                  co_await catalogue.sql->query_one(std::move(query)));
-        for (const auto& row : types.rows)
-            if (row[0] && row[1])
-                catalogue.type_names[static_cast<std::uint32_t>(std::stoul(*row[0]))] = *row[1];
-    }
-    if (!by_primary_key) {
-        std::string query = fmt::format(
-            "SELECT a.attname FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a "
-            "ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey) "
-            "WHERE i.indrelid = {} AND i.indisprimary",
-            relation.oid);
-        WV_CO_TRY(const wal::QueryResult key, co_await catalogue.sql->query_one(std::move(query)));
-        for (const auto& row : key.rows)
-            if (row[0]) facts.primary_key.insert(*row[0]);
-    }
-    for (const pgoutput::Column& column : relation.columns) {
-        // One that was dropped meanwhile has no name.
-        const std::string& name = catalogue.type_names[column.type];
-        if (!name.empty()) facts.type_names[column.type] = name;
-    }
-    co_return facts;
 }
 
 }  // namespace walvault::agent

@@ -26,6 +26,12 @@ std::string_view schema_of(const pgoutput::Relation& relation) {
     return relation.schema.empty() ? std::string_view("pg_catalog") : relation.schema;
 }
 
+constexpr std::size_t kRelationBytesMax = 1 << 20;
+
+tl::unexpected<Error> bad_order() {
+    return fail(Errc::corrupt, "the server sent transactions that do not follow one another");
+}
+
 tl::unexpected<Error> bad_tuple() {
     return fail(Errc::corrupt, "a change that the server sent does not fit to its table");
 }
@@ -55,16 +61,18 @@ JournalRouter::JournalRouter(Options options, std::vector<Lsn> ends)
         journals_[i].end_lsn = ends[i];
 }
 
-void JournalRouter::take_relation(const pgoutput::Relation& relation, const TableFacts& facts) {
+Result<> JournalRouter::take_relation(const pgoutput::Relation& relation, const TableFacts& facts) {
     Route route;
     const std::string_view schema = schema_of(relation);
+    const TableNames names{std::string(schema), std::string(relation.name), facts.root_schema,
+                           facts.root_table, facts.is_gone};
     pb::JournalRelation kept;
     kept.set_oid(relation.oid);
     kept.set_schema(std::string(schema));
     kept.set_table(std::string(relation.name));
     kept.set_identity(identity_of(relation.identity));
     for (const pgoutput::Column& column : relation.columns) {
-        const ColumnRule rule = options_.rule_of(schema, relation.name, column.name);
+        const ColumnRule rule = options_.rule_of(names, column.name);
         route.rules.push_back(rule);
         route.paths.push_back(rule == ColumnRule::mask
                                   ? fmt::format("{}.{}.{}", schema, relation.name, column.name)
@@ -80,11 +88,15 @@ void JournalRouter::take_relation(const pgoutput::Relation& relation, const Tabl
         if (auto type = facts.type_names.find(column.type); type != facts.type_names.end())
             to.set_type_name(type->second);
         to.set_is_masked(rule == ColumnRule::mask);
+        to.set_is_generated(facts.generated.contains(std::string(column.name)));
     }
-    route.journal = options_.journal_of(schema, relation.name);
+    if (kept.ByteSizeLong() > kRelationBytesMax)
+        return fail(Errc::corrupt, "the description of a table is larger than a batch can hold");
+    route.journal = options_.journal_of(names);
     WV_ASSERT(route.journal < journals_.size());
     route.relation = RelationVersion::make(std::move(kept));
     routes_.insert_or_assign(relation.oid, std::move(route));
+    return {};
 }
 
 // Begun in a journal when the first change comes that belongs there.
@@ -233,6 +245,11 @@ Result<> JournalRouter::truncate(const pgoutput::Truncate& truncate) {
 }
 
 Result<> JournalRouter::commit(const pgoutput::Commit& commit) {
+    if (!begin_ || commit.commit_lsn != begin_->commit_lsn || commit.end_lsn <= commit.commit_lsn ||
+        commit.end_lsn <= end_lsn_)
+        return bad_order();
+    for (const Journal& journal : journals_)
+        if (journal.in_transaction && commit.end_lsn <= journal.end_lsn) return bad_order();
     for (std::size_t i = 0; i < journals_.size(); ++i) {
         Journal& journal = journals_[i];
         if (journal.in_transaction) {
@@ -251,6 +268,7 @@ Result<> JournalRouter::commit(const pgoutput::Commit& commit) {
 
 Result<> JournalRouter::take(const pgoutput::AnyMessage& message, ByteSpan tuples) {
     if (const auto* begin = std::get_if<pgoutput::Begin>(&message)) {
+        if (begin_) return bad_order();
         begin_ = JournalBegin{begin->commit_lsn, begin->committed_at, begin->xid};
         // A commit record that begins before a journal's end has its end there too.
         for (Journal& journal : journals_)

@@ -19,9 +19,20 @@ namespace walvault::agent {
 
 enum class ColumnRule { keep, mask, drop };
 
+// A table's name, and that of the table that it is a partition of.
+struct TableNames {
+    std::string schema, table;
+    std::string root_schema, root_table;  // empty: it is no partition
+    // The catalogue does not have the table any more: what it was a partition of is not known.
+    bool is_gone = false;
+};
+
 // What the catalogue says of a table and pgoutput does not.
 struct TableFacts {
-    std::set<std::string> primary_key;                // names of columns
+    std::string root_schema, root_table;  // as TableNames
+    bool is_gone = false;
+    std::set<std::string> generated;    // names of columns that are generated and stored
+    std::set<std::string> primary_key;  // names of columns
     std::map<std::uint32_t, std::string> type_names;  // by oid, as format_type() writes them
 };
 
@@ -39,11 +50,8 @@ class JournalRouter {
 public:
     struct Options {
         std::size_t journal_count = 1;
-        // Number of the journal of a table, by schema and name.
-        std::function<std::size_t(std::string_view, std::string_view)> journal_of;
-        std::function<ColumnRule(std::string_view schema, std::string_view table,
-                                 std::string_view column)>
-            rule_of;
+        std::function<std::size_t(const TableNames&)> journal_of;  // its number
+        std::function<ColumnRule(const TableNames&, std::string_view column)> rule_of;
         // What stands in place of a masked value: the same for the same value of a column.
         std::function<std::string(std::string_view column, std::string_view value)> mask;
     };
@@ -51,11 +59,13 @@ public:
     JournalRouter(Options options, std::vector<Lsn> ends);
 
     // Of the changes of this table from here on.
-    void take_relation(const pgoutput::Relation& relation, const TableFacts& facts);
+    // Errors: corrupt for one that is larger than a batch can hold.
+    Result<> take_relation(const pgoutput::Relation& relation, const TableFacts& facts);
     // Begin, Commit, Origin, changes, Truncate and Message of whole transactions, as protocol 1
     // sends them. `tuples`: what follows the relation's oid in a change. Messages that are not
     // transactional are left out: they would come again. Errors: corrupt for a change of a relation
-    // that was not told of, or one that does not fit to it, and for others than these messages.
+    // that was not told of, or one that does not fit to it, for others than these messages, and for
+    // positions that do not follow one another.
     Result<> take(const pgoutput::AnyMessage& message, ByteSpan tuples);
 
     // A row of a table that was told of, as a tuple of its journal; good until the next call.

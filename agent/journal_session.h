@@ -24,6 +24,7 @@ struct JournalCapture::Session {
     bool server_ended = false;
     SteadyTime pending_since{};  // of what the router holds
     SteadyTime last_quiet_at{};
+    Lsn began_lsn;     // the journal's end when the session began
     Lsn quiet_lsn;     // nothing happened between the last transaction and this
     Lsn taken_lsn;     // end of the last transaction taken
     Lsn flushing_lsn;  // given to the pipeline
@@ -31,6 +32,8 @@ struct JournalCapture::Session {
     std::uint64_t counted_transactions = 0;
     std::uint64_t counted_changes = 0;
 
+    // The table that is being read, so that it can give way.
+    wal::TableSnapshot* reading = nullptr;
     // One for the stream and one for snapshots, which ask at the same time.
     Catalogue streamed;
     Catalogue read;

@@ -1,6 +1,9 @@
 // The rows that a table has when its journal begins: read once, beside the stream, under a snapshot
 // that a temporary slot exports.
+#include <fmt/format.h>
+
 #include "agent/journal_session.h"
+#include "base/crc32c.h"
 #include "base/log.h"
 
 namespace walvault::agent {
@@ -12,19 +15,43 @@ using namespace std::chrono_literals;
 constexpr std::chrono::seconds kAgainAfter{10};
 constexpr std::chrono::seconds kLookEvery{2};
 constexpr std::chrono::seconds kSlotWait{60};
+constexpr std::string_view kRowsApplication = "walvault journal rows";
+
+std::optional<wal::TableForm> form_of(const pb::SnapshotTaken& taken) {
+    if (taken.filenode() == 0) return std::nullopt;
+    return wal::TableForm{taken.filenode(), taken.columns(), taken.column_versions()};
+}
+
+pb::SnapshotTaken snapshot_of(std::uint32_t table_oid, Lsn lsn, WallTime at,
+                              const wal::TableForm& form) {
+    pb::SnapshotTaken taken;
+    taken.set_table_oid(table_oid);
+    taken.set_lsn(lsn.value);
+    taken.set_at_us(at.time_since_epoch().count());
+    taken.set_filenode(form.filenode);
+    taken.set_columns(form.columns);
+    taken.set_column_versions(form.column_versions);
+    return taken;
+}
 
 }  // namespace
 
 // What was read before the last gap is no start for what lies behind it.
 Task<Result<>> JournalCapture::know_snapshots() {
-    auto look = [this, journals = journals_]() -> Result<std::set<std::uint32_t>> {
-        std::set<std::uint32_t> known;
+    auto look = [this, journals = journals_]() -> Result<std::map<std::uint32_t, ReadTable>> {
+        std::map<std::uint32_t, ReadTable> known;
         for (const storage::JournalRecord& journal : journals) {
             WV_TRY(const auto gaps, services_.repository.journal_gaps(journal.id));
             const std::uint64_t from = gaps.empty() ? 0 : gaps.back().to_lsn();
+            std::map<std::uint32_t, std::uint64_t> left;
+            WV_TRY(const auto entered, services_.repository.tables_left(journal.id));
+            for (const pb::JournalTableLeft& each : entered)
+                left[each.table_oid()] = std::max(left[each.table_oid()], each.to_lsn());
             WV_TRY(const auto snapshots, services_.repository.last_snapshots(journal.id));
             for (const pb::SnapshotTaken& taken : snapshots)
-                if (taken.lsn() >= from) known.insert(taken.table_oid());
+                if (taken.lsn() >= from &&
+                    (!left.contains(taken.table_oid()) || taken.lsn() > left[taken.table_oid()]))
+                    known[taken.table_oid()] = {Lsn{taken.lsn()}, form_of(taken), {}};
         }
         return known;
     };
@@ -35,8 +62,9 @@ Task<Result<>> JournalCapture::know_snapshots() {
 std::vector<std::uint32_t> JournalCapture::tables_to_read() const {
     std::vector<std::uint32_t> tables;
     for (const wal::TableVerdict& verdict : status_.verdicts)
-        // A partitioned table has no rows of its own.
-        if (verdict.journaled != wal::Journaled::left_out && !verdict.partitioned &&
+        // A partitioned table has no rows of its own, and those of one whose updates are not
+        // journaled would be no start for anything.
+        if (verdict.journaled == wal::Journaled::all_changes && !verdict.partitioned &&
             !read_tables_.contains(verdict.oid))
             tables.push_back(verdict.oid);
     return tables;
@@ -44,9 +72,8 @@ std::vector<std::uint32_t> JournalCapture::tables_to_read() const {
 
 Task<> JournalCapture::snapshot_loop(Session& session) {
     if (!server_.journal.snapshots) co_return;
-    auto known = co_await know_snapshots();
     std::string told;
-    while (!session.over && known) {
+    while (!session.over) {
         status_.waiting_snapshots = tables_to_read().size();
         metrics_.snapshots_waiting.set(static_cast<double>(status_.waiting_snapshots));
         SteadyTime next = services_.clock.steady_now() + kLookEvery;
@@ -62,43 +89,86 @@ Task<> JournalCapture::snapshot_loop(Session& session) {
         while (!session.over && services_.clock.steady_now() < next)
             co_await wait_for(session.changed, next - services_.clock.steady_now());
     }
-    if (!known && !session.over)
-        log::warn("journal.snapshot_failed", known.error().message, {{"database", database_}});
+}
+
+// With the checksum alone, so that no database's own slot is called so.
+std::string JournalCapture::rows_slot_name() const {
+    return fmt::format("{}_rows_{:08x}", server_.journal.slot, crc32c(as_bytes(database_)));
+}
+
+// Its lock lets all pass but TRUNCATE and DDL of its table, and what queues behind these; its slot
+// holds back WAL. Whoever waits, or a disk that gets full, goes first: it is read again later.
+Task<Result<>> JournalCapture::let_others_pass(Session& session, wal::Connection& sql,
+                                               const wal::DatabaseFacts& facts) {
+    if (session.reading == nullptr) co_return Result<>{};
+    const wal::LogicalSlot* slot = facts.slot(rows_slot_name());
+    const bool holds_too_much = slot != nullptr && server_.journal.slot_give_up_bytes &&
+                                slot->retained_bytes > *server_.journal.slot_give_up_bytes;
+    WV_CO_TRY(const wal::QueryResult waiting,
+              co_await sql.query_one(
+                  fmt::format("SELECT count(*) FROM pg_catalog.pg_stat_activity r JOIN "
+                              "pg_catalog.pg_stat_activity w ON r.pid = ANY "
+                              "(pg_catalog.pg_blocking_pids(w.pid)) WHERE r.datname = "
+                              "pg_catalog.current_database() AND r.application_name = '{}'",
+                              kRowsApplication)));
+    const bool blocks = waiting.rows.size() == 1 && waiting.rows[0][0] != "0";
+    if ((!blocks && !holds_too_much) || session.reading == nullptr) co_return Result<>{};
+    log::info("journal.reading_gives_way",
+              blocks ? "another session waits for the table that is being read"
+                     : "the slot of the snapshot holds back too much WAL",
+              {{"database", database_}, {"table", status_.snapshot_of}});
+    session.reading->close();
+    co_return Result<>{};
 }
 
 Task<Result<>> JournalCapture::take_snapshots(Session& session) {
+    // Those of the catalogue as of now: one that is made later is not in the snapshot.
+    std::vector<std::uint32_t> tables = tables_to_read();
     wal::DatabaseOptions options = database_options("walvault journal snapshot");
     WV_CO_TRY(wal::LogicalSession exporting,
               co_await wal::connect_to_database(std::move(options),
                                                 wal::Connection::Mode::database_replication));
     wal::LogicalSlotOptions slot;
-    slot.slot = journal_slot_name(server_.journal.slot + "_rows", database_);
+    slot.slot = rows_slot_name();
     slot.temporary = true;
     slot.wait_timeout = kSlotWait;
     WV_CO_TRY(wal::CreatedSlot made,
               co_await wal::create_logical_slot(*exporting.connection, std::move(slot)));
-    co_return co_await read_tables(session, std::move(made));
+    // After a failover the server may be behind what the journal had of another one: a snapshot
+    // from before the end of a gap is no start for what comes behind it.
+    if (made.consistent_lsn < session.began_lsn)
+        co_return fail(Errc::unavailable,
+                       "the server's WAL is at " + to_string(made.consistent_lsn) +
+                           ", before where the journal goes on, " + to_string(session.began_lsn),
+                       "the tables are read when it has passed that");
+    co_return co_await read_tables(session, std::move(made), std::move(tables));
 }
 
-Task<Result<>> JournalCapture::read_tables(Session& session, wal::CreatedSlot slot) {
+Task<Result<>> JournalCapture::read_tables(Session& session, wal::CreatedSlot slot,
+                                           std::vector<std::uint32_t> tables) {
     wal::TableSnapshot::Options options;
-    options.database = database_options("walvault journal rows");
+    options.database = database_options(std::string(kRowsApplication));
     options.snapshot_name = slot.snapshot_name;
     JournalRouter router(router_options(), std::vector<Lsn>(journals_.size()));
     std::unique_ptr<wal::TableSnapshot> rows;
     Result<> later;
-    for (const std::uint32_t table : tables_to_read()) {
+    for (const std::uint32_t table : tables) {
         if (session.over) break;
         if (!rows) {
             wal::TableSnapshot::Options again = options;
             WV_CO_TRY(rows, co_await wal::TableSnapshot::open(std::move(again)));
         }
+        session.reading = rows.get();
+        being_read_ = table;
+        is_spoilt_ = false;
         auto read = co_await read_table(session, *rows, router, table, slot.consistent_lsn);
+        session.reading = nullptr;
+        being_read_ = 0;
         if (read) continue;
         // Of no more use after an error; the other tables need not wait for this one.
         rows.reset();
         if (read.error().code == Errc::not_found || read.error().code == Errc::refused) {
-            read_tables_.insert(table);
+            read_tables_[table] = {slot.consistent_lsn, {}, {}};
             if (read.error().code == Errc::refused)
                 log::warn("journal.rows_refused", read.error().message, {{"database", database_}});
             continue;
@@ -116,19 +186,24 @@ Task<Result<>> JournalCapture::read_table(Session& session, wal::TableSnapshot& 
     WV_CO_TRY(const pgoutput::Relation relation, co_await rows.begin(table_oid));
     status_.snapshot_of = std::string(relation.schema) + "." + std::string(relation.name);
     WV_CO_TRY(const TableFacts facts, co_await facts_of(session.read, relation));
-    router.take_relation(relation, facts);
-    auto begin = [this, journal = journals_[router.journal_of(table_oid)], table_oid, lsn,
-                  at = services_.clock.now()] {
-        return services_.repository.begin_snapshot(journal, cluster_, timeline_, table_oid, lsn,
-                                                   at);
+    WV_CO_CHECK(router.take_relation(relation, facts));
+    const wal::TableForm form = rows.form();
+    auto begin = [this, journal = journals_[router.journal_of(table_oid)],
+                  taken = snapshot_of(table_oid, lsn, services_.clock.now(), form)] {
+        return services_.repository.begin_snapshot(journal, ground_.cluster, timeline_, taken);
     };
     WV_CO_TRY(auto made, co_await run_on(services_.store, std::move(begin)));
     auto writer = std::make_shared<std::unique_ptr<storage::SnapshotWriter>>(std::move(made));
     WV_CO_CHECK(co_await keep_rows(session, rows, router, table_oid, writer));
+    if (is_spoilt_)
+        co_return fail(
+            Errc::busy,
+            status_.snapshot_of + " left the publication, or was altered, while it was read",
+            "it is read again");
     const std::uint64_t count = (*writer)->row_count();
     auto take = [this, writer] { return services_.repository.take_snapshot(std::move(*writer)); };
     WV_CO_CHECK(co_await run_on(services_.store, std::move(take)));
-    read_tables_.insert(table_oid);
+    read_tables_[table_oid] = {lsn, form, {}};
     log::info("journal.table_read", "its journal starts from a known state",
               {{"database", database_}, {"table", status_.snapshot_of}, {"rows", count}});
     co_return Result<>{};

@@ -20,7 +20,7 @@ void JournalCapture::publish_slot() {
     metrics_.slot_catalog_xmin_age.set(static_cast<double>(status_.slot_facts->catalog_xmin_age));
 }
 
-Task<Result<>> JournalCapture::watch_once() {
+Task<Result<>> JournalCapture::watch_once(Session& session) {
     wal::DatabaseOptions options = database_options("walvault journal watch");
     WV_CO_TRY(wal::LogicalSession sql,
               co_await wal::connect_to_database(std::move(options), wal::Connection::Mode::sql));
@@ -32,7 +32,7 @@ Task<Result<>> JournalCapture::watch_once() {
     const wal::LogicalSlot* slot = facts.slot(status_.slot);
     status_.slot_facts = slot != nullptr ? std::optional(*slot) : std::nullopt;
     publish_slot();
-    co_return Result<>{};
+    co_return co_await let_others_pass(session, *sql.connection, facts);
 }
 
 // The server's disk comes before the journal, where the configuration says so.
@@ -43,7 +43,7 @@ bool JournalCapture::is_to_be_given_up() const {
 
 Task<> JournalCapture::watch_loop(Session& session) {
     while (!session.over) {
-        auto seen = co_await watch_once();
+        auto seen = co_await watch_once(session);
         if (!seen && !session.over && seen.error().message != watch_error_)
             log::warn("journal.watch_failed", seen.error().message,
                       {{"database", database_}, {"hint", seen.error().hint}});

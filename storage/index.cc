@@ -110,6 +110,12 @@ public:
         return store_->commit();
     }
 
+    Result<> note_looked(const Id16& journal, Lsn lsn) override {
+        store_->begin();
+        journals_.put_looked(journal, lsn);
+        return store_->commit();
+    }
+
     Result<> sync() override { return store_->sync(); }
 
     Result<std::uint64_t> generation() override {
@@ -413,13 +419,13 @@ Result<> RocksIndex::apply_event(const pb::LedgerEntry& entry, const Footers& fo
                         entry.gap_found().SerializeAsString());
             return {};
         case Event::kJournalOpened:
-            journals_.apply_opened(entry);
-            return {};
         case Event::kJournalGap:
-            return journals_.apply_gap(entry);
+        case Event::kJournalTableLeft:
+            return journals_.apply(entry);
         case Event::kTailOpened:
             store_->put(Family::state, "tail/" + entry.tail_opened().path(),
                         entry.tail_opened().SerializeAsString());
+            journals_.apply_tail(entry.tail_opened());
             return {};
         case Event::kTailAbandoned:
             return apply_abandoned(entry.tail_abandoned());

@@ -38,7 +38,7 @@ using Footers = std::vector<const pb::PackFooter*>;
 class IndexRetention;
 class IndexJournal;
 
-// Reads may be called from any thread; apply() and note_synced() by one at a time.
+// Reads may be called from any thread; apply() and note_*() by one at a time.
 class Index {
 public:
     // Read and write; created when missing. Errors: corrupt (RocksDB refuses it), busy, io.
@@ -65,6 +65,7 @@ public:
     virtual Result<> take_footer(const pb::PackInfo& pack, const pb::PackFooter& footer) = 0;
     // Remembers, not durably, that `synced_frames` frames of a tail are synced. Cheap.
     virtual Result<> note_synced(const std::string& tail_path, std::uint32_t synced_frames) = 0;
+    virtual Result<> note_looked(const Id16& journal, Lsn lsn) = 0;
     // Everything applied so far is on disk. For shutdown.
     virtual Result<> sync() = 0;
 

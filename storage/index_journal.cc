@@ -16,9 +16,14 @@ using namespace index_keys;
 std::string opened_prefix(const std::string& cluster) { return "journal/" + cluster + "/"; }
 std::string id_key(const std::string& id) { return "journal of/" + id; }
 std::string end_key(const std::string& id) { return "journal end/" + id; }
+std::string wal_key_of(const std::string& id) { return "journal wal/" + id; }
+std::string looked_key(const std::string& id) { return "journal looked/" + id; }
 std::string gap_prefix(const std::string& id) { return "journal gap/" + id; }
 // In Family::journal.
 std::string pack_prefix(const std::string& id) { return "p" + id; }
+std::string left_prefix(const std::string& id, std::uint32_t table_oid) {
+    return table_oid == 0 ? "l" + id : numbered_key("l" + id, table_oid);
+}
 std::string quiet_prefix(const std::string& id) { return "q" + id; }
 std::string table_prefix(const std::string& id) { return "t" + id; }
 std::string snapshot_prefix(const std::string& id, std::uint32_t table_oid) {
@@ -87,6 +92,35 @@ Result<std::vector<pb::JournalGap>> IndexJournal::gaps(const Id16& id) {
         store_, Family::state, gap_prefix(text_of(id)),
         [&](const std::string&, pb::JournalGap& gap) { found.push_back(std::move(gap)); }));
     return found;
+}
+
+Result<std::vector<pb::JournalTableLeft>> IndexJournal::tables_left(const Id16& id,
+                                                                    std::uint32_t table_oid) {
+    std::vector<pb::JournalTableLeft> found;
+    WV_CHECK(each<pb::JournalTableLeft>(
+        store_, Family::journal, left_prefix(text_of(id), table_oid),
+        [&](const std::string&, auto& left) { found.push_back(std::move(left)); }));
+    return found;
+}
+
+Result<std::optional<Id16>> IndexJournal::wal_history(const Id16& id) {
+    WV_TRY(auto value, store_.get(Family::state, wal_key_of(text_of(id))));
+    if (!value) return std::optional<Id16>{};
+    if (value->size() != sizeof(Id16))
+        return fail(Errc::corrupt, "index: the WAL history of a journal cannot be read");
+    return std::optional<Id16>(id_from<16>(*value));
+}
+
+Result<std::optional<Lsn>> IndexJournal::looked_until(const Id16& id) {
+    WV_TRY(auto value, store_.get(Family::state, looked_key(text_of(id))));
+    if (!value) return std::optional<Lsn>{};
+    if (value->size() != sizeof(std::uint64_t))
+        return fail(Errc::corrupt, "index: the last look at a journal's tables cannot be read");
+    return std::optional<Lsn>(Lsn{load_be<std::uint64_t>(as_bytes(*value).data())});
+}
+
+void IndexJournal::put_looked(const Id16& id, Lsn lsn) {
+    store_.put(Family::state, looked_key(text_of(id)), numbered_key("", lsn.value));
 }
 
 Result<std::map<Lsn, Lsn>> IndexJournal::quiet_stretches(const Id16& id) {
@@ -168,6 +202,13 @@ Result<std::vector<pb::StoredSnapshot>> IndexJournal::snapshots(const Id16& id,
     return found;
 }
 
+Result<> IndexJournal::apply(const pb::LedgerEntry& entry) {
+    if (entry.has_journal_gap()) return apply_gap(entry);
+    if (entry.has_journal_opened()) apply_opened(entry);
+    if (entry.has_journal_table_left()) apply_left(entry);
+    return {};
+}
+
 void IndexJournal::apply_opened(const pb::LedgerEntry& entry) {
     const pb::JournalOpened& opened = entry.journal_opened();
     const std::string value = opened.SerializeAsString();
@@ -178,6 +219,18 @@ void IndexJournal::apply_opened(const pb::LedgerEntry& entry) {
     append_le<std::uint64_t>(end, opened.start_lsn());
     append_le<std::uint64_t>(end, 0);
     store_.put(Family::state, end_key(opened.journal_id()), std::string(as_text(end)));
+}
+
+void IndexJournal::apply_tail(const pb::TailOpened& tail) {
+    if (tail.kind() == pb::PACK_KIND_JOURNAL && tail.wal_history_id().size() == sizeof(Id16))
+        store_.put(Family::state, wal_key_of(tail.history_id()), tail.wal_history_id());
+}
+
+void IndexJournal::apply_left(const pb::LedgerEntry& entry) {
+    const pb::JournalTableLeft& left = entry.journal_table_left();
+    store_.put(Family::journal,
+               numbered_key(left_prefix(left.journal_id(), left.table_oid()), entry.sequence()),
+               left.SerializeAsString());
 }
 
 Result<> IndexJournal::apply_gap(const pb::LedgerEntry& entry) {

@@ -24,6 +24,12 @@ public:
     };
     Result<End> end_of(const Id16& id);
     Result<std::vector<pb::JournalGap>> gaps(const Id16& id);  // as they were found
+    // Of all tables, or of one (0: all), as they were entered.
+    Result<std::vector<pb::JournalTableLeft>> tables_left(const Id16& id, std::uint32_t table_oid);
+    // The history of WAL that the last tail of a journal was opened in.
+    Result<std::optional<Id16>> wal_history(const Id16& id);
+    // As Repository::looked_until().
+    Result<std::optional<Lsn>> looked_until(const Id16& id);
     // Where tails began and ended in which nothing happened, and which left no pack.
     Result<std::map<Lsn, Lsn>> quiet_stretches(const Id16& id);
     // Packs that end behind `from`, in the order of LSNs; but those that retention hides.
@@ -36,8 +42,10 @@ public:
     Result<std::vector<pb::StoredSnapshot>> snapshots(const Id16& id, std::uint32_t table_oid);
 
     // Inside of Index::apply().
-    void apply_opened(const pb::LedgerEntry& entry);
-    Result<> apply_gap(const pb::LedgerEntry& entry);
+    // JournalOpened, JournalGap and JournalTableLeft; nothing of other entries.
+    Result<> apply(const pb::LedgerEntry& entry);
+    void apply_tail(const pb::TailOpened& tail);  // of any kind
+    void put_looked(const Id16& id, Lsn lsn);
     Result<> apply_abandoned(const pb::TailOpened& tail, const pb::TailAbandoned& abandoned);
     Result<> apply_closed(const pb::PackClosed& closed, const Footers& footers);
     void put_tables(const pb::PackInfo& pack, const pb::PackFooter& footer);
@@ -45,6 +53,9 @@ public:
     Result<> forget(const pb::PackInfo& pack);
 
 private:
+    void apply_opened(const pb::LedgerEntry& entry);
+    void apply_left(const pb::LedgerEntry& entry);
+    Result<> apply_gap(const pb::LedgerEntry& entry);
     Result<> move_end(const std::string& id, std::uint64_t end, std::int64_t covered_until_us);
 
     IndexStore& store_;

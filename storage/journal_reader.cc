@@ -118,6 +118,10 @@ Result<std::vector<JournalTableRecord>> JournalReader::tables() {
 
 Result<std::vector<pb::JournalGap>> JournalReader::gaps() { return state_->source->gaps(); }
 
+Result<std::vector<pb::JournalTableLeft>> JournalReader::table_left(std::uint32_t table_oid) {
+    return state_->source->index().tables_left(state_->journal.id, table_oid);
+}
+
 Result<> JournalReader::read(const JournalQuery& query, const JournalSink& sink) {
     return JournalWalk(*state_->source, state_->journal, query, sink, {}).run();
 }

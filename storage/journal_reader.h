@@ -111,6 +111,8 @@ public:
     Result<std::vector<JournalTableRecord>> tables();
     // What is not in it, in the order of LSNs.
     Result<std::vector<pb::JournalGap>> gaps();
+    // From where on not all changes of a table are in it, until its next snapshot.
+    Result<std::vector<pb::JournalTableLeft>> table_left(std::uint32_t table_oid);
     // Errors: gap where the range reaches over one (what lies before it was handed out; backward:
     // behind); corrupt, naming the pack and the frame; io; what the sink returned.
     Result<> read(const JournalQuery& query, const JournalSink& sink);

@@ -136,7 +136,8 @@ public:
                                                       const ClusterRecord& cluster, Lsn start);
     // File, directory entry and ledger entry, all synced: WAL in it may be acknowledged after its
     // sync.
-    Result<std::unique_ptr<TailWriter>> open_tail(std::shared_ptr<const TailPlan> plan);
+    Result<std::unique_ptr<TailWriter>> open_tail(std::shared_ptr<const TailPlan> plan,
+                                                  const std::optional<Id16>& wal_history = {});
     // What the capture knows of a tail that it closes.
     struct TailContent {
         pb::PackFooter footer;          // its WAL frames and marks
@@ -173,13 +174,21 @@ public:
     // A new one; `id` is made here. The keyring has a key of its class from then on.
     Result<Id16> open_journal(pb::JournalOpened journal);
     // The transactions between the edges are not in the journal and will not be; it ends at the
-    // farther edge from then on. Not while a tail of it is held (asserted).
+    // farther edge from then on. Errors: unavailable while a tail of it is open.
     Result<> enter_journal_gap(pb::JournalGap gap);
     Result<std::vector<pb::JournalGap>> journal_gaps(const Id16& journal);
+    // The journal does not say all that happened to a table's rows, until its next snapshot.
+    Result<> enter_table_left(pb::JournalTableLeft left);
+    Result<std::vector<pb::JournalTableLeft>> tables_left(const Id16& journal);
+    // Up to `lsn` what is published was looked at and nothing was amiss. Not in the ledger: an
+    // index that is made anew knows none, and after a crash it may be an earlier one.
+    Result<> note_looked(const Id16& journal, Lsn lsn);
+    Result<std::optional<Lsn>> looked_until(const Id16& journal);
     // A new tail at the journal's end; file, directory entry and ledger entry, all synced. `start`:
     // the end of its tail before, where that is being closed; else journal.end_lsn. Errors: corrupt
     // where an earlier tail of it cannot be read (it is not known where the journal ends); io,
     // no_space.
+    // `journal.wal_history` is entered with it.
     Result<std::unique_ptr<JournalTail>> open_journal_tail(const JournalRecord& journal,
                                                            const ClusterRecord& cluster,
                                                            TimelineId timeline, Lsn start);
@@ -190,12 +199,14 @@ public:
     Result<> finish_closing(std::unique_ptr<JournalRewrite> rewrite);
     // Lets go of a tail after a write or sync error; recover_tails() then sees to what it holds.
     void drop_journal_tail(std::unique_ptr<JournalTail> tail);
-    // The rows of table `table_oid` as of `lsn`, by the server's clock at `at`.
+    // The same of one whose closing failed.
+    void release_journal_tail(const std::string& path);
+    // The rows of a table; `taken` has its oid, the LSN, the time by the server's clock, and what
+    // the catalogue said of it.
     Result<std::unique_ptr<SnapshotWriter>> begin_snapshot(const JournalRecord& journal,
                                                            const ClusterRecord& cluster,
                                                            TimelineId timeline,
-                                                           std::uint32_t table_oid, Lsn lsn,
-                                                           WallTime at);
+                                                           pb::SnapshotTaken taken);
     // Finishes its packs and enters them: from then on the snapshot counts.
     Result<> take_snapshot(std::unique_ptr<SnapshotWriter> snapshot);
     // The newest snapshot of each table of a journal.

@@ -52,6 +52,7 @@ Result<std::vector<JournalRecord>> journal_records(Index& index, const std::stri
         WV_TRY(IndexJournal::End end, index.journals().end_of(record.id));
         record.end_lsn = end.lsn;
         record.covered_until = WallTime(Micros(end.covered_until_us));
+        WV_TRY(record.wal_history, index.journals().wal_history(record.id));
         records.push_back(std::move(record));
     }
     settle_whole_until(records);
@@ -98,9 +99,12 @@ Result<Id16> Repository::open_journal(pb::JournalOpened journal) {
 
 Result<> Repository::enter_journal_gap(pb::JournalGap gap) {
     WV_TRY(auto tails, state_->index->open_tails(pb::PACK_KIND_JOURNAL));
+    // What is in it may be read back later: it is not known yet where the journal ends.
     for (const OpenTail& tail : tails)
-        WV_ASSERT(tail.opened.history_id() != gap.journal_id() ||
-                  !state_->held_tails.contains(tail.opened.path()));
+        if (tail.opened.history_id() == gap.journal_id())
+            return fail(Errc::unavailable,
+                        "no gap is entered while the tail " + tail.opened.path() + " is open",
+                        "the log says why it could not be closed");
     pb::LedgerEntry entry;
     *entry.mutable_journal_gap() = std::move(gap);
     return state_->enter(std::move(entry));
@@ -108,6 +112,24 @@ Result<> Repository::enter_journal_gap(pb::JournalGap gap) {
 
 Result<std::vector<pb::JournalGap>> Repository::journal_gaps(const Id16& journal) {
     return state_->index->journals().gaps(journal);
+}
+
+Result<> Repository::enter_table_left(pb::JournalTableLeft left) {
+    pb::LedgerEntry entry;
+    *entry.mutable_journal_table_left() = std::move(left);
+    return state_->enter(std::move(entry));
+}
+
+Result<std::vector<pb::JournalTableLeft>> Repository::tables_left(const Id16& journal) {
+    return state_->index->journals().tables_left(journal, 0);
+}
+
+Result<> Repository::note_looked(const Id16& journal, Lsn lsn) {
+    return state_->index->note_looked(journal, lsn);
+}
+
+Result<std::optional<Lsn>> Repository::looked_until(const Id16& journal) {
+    return state_->index->journals().looked_until(journal);
 }
 
 FileHeader Repository::State::journal_header(const Id16& journal, const ClusterRecord& cluster,
@@ -141,13 +163,15 @@ Result<std::unique_ptr<JournalTail>> Repository::open_journal_tail(const Journal
                        ".tail";
     auto plan = std::make_shared<const TailPlan>(
         TailPlan{std::move(path), cluster.name, std::move(cipher)});
-    WV_TRY(auto tail, open_tail(plan));
+    WV_TRY(auto tail, open_tail(plan, journal.wal_history));
     return std::make_unique<JournalTail>(std::move(tail), std::move(plan));
 }
 
 void Repository::drop_journal_tail(std::unique_ptr<JournalTail> tail) {
-    state_->held_tails.erase(tail->plan().path);
+    release_journal_tail(tail->plan().path);
 }
+
+void Repository::release_journal_tail(const std::string& path) { state_->held_tails.erase(path); }
 
 Result<std::unique_ptr<JournalRewrite>> Repository::begin_closing(
     std::unique_ptr<JournalTail> tail) {
@@ -237,6 +261,8 @@ Result<> Repository::State::recover_journal_tail(const OpenTail& tail,
     const bool missing = !scanned && scanned.error().code == Errc::not_found;
     if (!scanned && !missing && scanned.error().code != Errc::corrupt)
         return fail(std::move(scanned).error());
+    if (!scanned || scanned->damage || next_start)
+        WV_CHECK(enter_lost_changes(opened, scanned ? scanned->end_lsn : start, next_start));
     if (!scanned) {
         log::error("journal.tail_lost", scanned.error().message, {{"tail", opened.path()}});
         WV_CHECK(enter(
@@ -252,16 +278,29 @@ Result<> Repository::State::recover_journal_tail(const OpenTail& tail,
         plan.keep_tail = scanned->damage.has_value();
         WV_CHECK(enter_rewrite(plan));
     }
-    const Lsn end = scanned ? scanned->end_lsn : start;
-    if (!next_start || end >= *next_start) return {};
-    // What lies between a damaged tail and the next one of its journal was there and is lost.
+    return {};
+}
+
+// What lies between a damaged tail and the next one of its journal was there and is lost. Behind
+// the last tail of a main journal the slot still has it, or its position tells; of a class the main
+// journal has said that it was stored.
+Result<> Repository::State::enter_lost_changes(const pb::TailOpened& tail, Lsn end,
+                                               std::optional<Lsn> next_start) {
+    Lsn to = next_start.value_or(end);
+    if (!next_start) {
+        WV_TRY(auto records, journal_records(*index, tail.cluster()));
+        for (const JournalRecord& record : records)
+            if (text_of(record.id) == tail.history_id() && !record.data_class.empty())
+                to = record.whole_until_lsn;
+    }
+    if (end >= to) return {};
     pb::LedgerEntry entry;
     pb::JournalGap& gap = *entry.mutable_journal_gap();
-    gap.set_cluster(opened.cluster());
-    gap.set_journal_id(opened.history_id());
+    gap.set_cluster(tail.cluster());
+    gap.set_journal_id(tail.history_id());
     gap.set_from_lsn(end.value);
-    gap.set_to_lsn(next_start->value);
-    gap.set_cause("the tail " + opened.path() + " is damaged");
+    gap.set_to_lsn(to.value);
+    gap.set_cause("the tail " + tail.path() + " is damaged");
     return enter(std::move(entry));
 }
 
@@ -269,6 +308,15 @@ Result<> Repository::State::recover_journal_tail(const OpenTail& tail,
 // is.
 Result<> Repository::State::recover_journal_tails() {
     WV_TRY(auto tails, index->open_tails(pb::PACK_KIND_JOURNAL));
+    // Main journals first: their ends say up to where the others had something.
+    std::set<std::string> classes;
+    for (const OpenTail& tail : tails) {
+        WV_TRY(auto journal, index->journals().journal(id_from<16>(tail.opened.history_id())));
+        if (journal && !journal->data_class().empty()) classes.insert(tail.opened.history_id());
+    }
+    std::ranges::stable_sort(tails, {}, [&](const OpenTail& tail) {
+        return classes.contains(tail.opened.history_id());
+    });
     for (const OpenTail& tail : tails) {
         if (held_tails.contains(tail.opened.path())) continue;
         std::optional<Lsn> next;
@@ -289,16 +337,12 @@ Result<> Repository::State::recover_journal_tails() {
 Result<std::unique_ptr<SnapshotWriter>> Repository::begin_snapshot(const JournalRecord& journal,
                                                                    const ClusterRecord& cluster,
                                                                    TimelineId timeline,
-                                                                   std::uint32_t table_oid, Lsn lsn,
-                                                                   WallTime at) {
+                                                                   pb::SnapshotTaken taken) {
     State& state = *state_;
     WV_CHECK(state.make_journal_key(journal.data_class));
-    pb::SnapshotTaken taken;
+    const Lsn lsn{taken.lsn()};
     taken.set_cluster(cluster.name);
     taken.set_journal_id(text_of(journal.id));
-    taken.set_table_oid(table_oid);
-    taken.set_lsn(lsn.value);
-    taken.set_at_us(at.time_since_epoch().count());
     std::unique_ptr<SnapshotWriter::Plan> plan(new SnapshotWriter::Plan{
         .files = state.files,
         .root = state.root,
@@ -340,18 +384,24 @@ Result<std::vector<pb::SnapshotTaken>> Repository::last_snapshots(const Id16& jo
     return found;
 }
 
-// One without frames was not entered yet, and one that ends before its journal does was ended by
-// the ledger. Anything else stays where it is.
+// One without frames was not entered yet; of one that the ledger has ended there is a pack that
+// begins where it did, or it says that nothing happened there. Anything else stays where it is: a
+// ledger may have been put back to an older one.
 Result<bool> Repository::State::is_leftover_journal_tail(const ObjectInfo& object) {
     if (object.size_bytes <= kFileHeaderBytes) return true;
     auto cipher = open_cipher(*store, object.name, keyring);
     if (!cipher) return false;
-    WV_TRY(IndexJournal::End end, index->journals().end_of(cipher->header().history_id));
-    return end.lsn > cipher->header().start_lsn;
+    const FileHeader& header = cipher->header();
+    WV_TRY(auto quiet, index->journals().quiet_stretches(header.history_id));
+    if (quiet.contains(header.start_lsn)) return true;
+    WV_TRY(auto packs, index->journals().packs(header.history_id, header.start_lsn));
+    return std::ranges::any_of(packs, [&](const pb::PackInfo& pack) {
+        return pack.start_lsn() == header.start_lsn.value;
+    });
 }
 
 // What a crash left: temporary files, tails that the ledger has ended, and packs that it does not
-// name: of snapshots that do not count, and of tails that are still open.
+// name: of snapshots that do not count, and of tails that are still open, and there.
 Result<> Repository::State::remove_journal_leftovers(const std::string& cluster) {
     const std::string directory = cluster + "/journal";
     auto entries = files.list(root + "/" + directory);
@@ -364,7 +414,8 @@ Result<> Repository::State::remove_journal_leftovers(const std::string& cluster)
         named.insert(pack.path());
     for (const OpenTail& tail : open) {
         named.insert(tail.opened.path());
-        journals_with_tails.insert(to_hex(as_bytes(tail.opened.history_id())));
+        WV_TRY(const bool is_there, files.exists(root + "/" + tail.opened.path()));
+        if (is_there) journals_with_tails.insert(to_hex(as_bytes(tail.opened.history_id())));
     }
     bool removed = false;
     for (const FileInfo& entry : *entries) {

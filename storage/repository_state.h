@@ -93,6 +93,7 @@ struct Repository::State {
     Result<> enter_rewrite(JournalRewrite::Plan& plan);
     Result<> recover_journal_tails();
     Result<> recover_journal_tail(const OpenTail& tail, std::optional<Lsn> next_start);
+    Result<> enter_lost_changes(const pb::TailOpened& tail, Lsn end, std::optional<Lsn> next_start);
     Result<bool> is_leftover_journal_tail(const ObjectInfo& object);
     Result<> remove_journal_leftovers(const std::string& cluster);
     Result<> enter_lost_wal(const pb::TailOpened& tail, Lsn from, Lsn to);

@@ -94,7 +94,8 @@ Result<std::shared_ptr<const TailPlan>> Repository::plan_tail(const HistoryRecor
         TailPlan{std::move(path), cluster.name, std::move(cipher)});
 }
 
-Result<std::unique_ptr<TailWriter>> Repository::open_tail(std::shared_ptr<const TailPlan> plan) {
+Result<std::unique_ptr<TailWriter>> Repository::open_tail(std::shared_ptr<const TailPlan> plan,
+                                                          const std::optional<Id16>& wal_history) {
     pb::LedgerEntry entry;
     pb::TailOpened& opened = *entry.mutable_tail_opened();
     opened.set_cluster(plan->cluster);
@@ -105,6 +106,7 @@ Result<std::unique_ptr<TailWriter>> Repository::open_tail(std::shared_ptr<const 
     opened.set_file_id(text_of(plan->header().file_id));
     opened.set_kind(plan->header().stream == StreamKind::journal ? pb::PACK_KIND_JOURNAL
                                                                  : pb::PACK_KIND_WAL);
+    if (wal_history) opened.set_wal_history_id(text_of(*wal_history));
     WV_TRY(auto tail, TailWriter::create(state_->files, state_->root, plan));
     WV_CHECK(state_->enter(std::move(entry)));
     state_->held_tails.insert(plan->path);

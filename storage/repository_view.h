@@ -75,6 +75,8 @@ struct JournalRecord {
         covered_until;  // every commit at or before this moment is before end_lsn; zero: not known
     // Set where bytes of it cannot be read: what, and from where on.
     std::optional<Error> damage = {};
+    // The history of WAL that its last tail was opened in; nothing before the first.
+    std::optional<Id16> wal_history = {};
 };
 
 struct MarkRecord {

@@ -15,6 +15,7 @@ public:
         : options_(std::move(options)), connection_(std::move(connection)), major_(major) {}
 
     Task<Result<pgoutput::Relation>> begin(pgoutput::Oid table) override;
+    const TableForm& form() const override { return form_; }
     Task<Result<std::optional<pgoutput::Tuple>>> next() override;
     void close() override { connection_->close(); }
 
@@ -35,6 +36,7 @@ private:
     QueryResult columns_text_;
     std::vector<pgoutput::Column> columns_;
     pgoutput::Relation relation_;
+    TableForm form_;
     std::string quoted_;
     std::optional<CopyMessage> message_;
     CopyTextReader reader_;
@@ -115,6 +117,9 @@ Task<Result<>> PqTableSnapshot::describe(pgoutput::Oid table) {
                                  "a.attnum",
                                  table, major_ >= 18 ? "'s'" : "''")));
     WV_CO_CHECK(take_columns(columns_text_));
+    std::vector<std::uint32_t> only{table};
+    WV_CO_TRY(auto forms, co_await table_forms(*connection_, std::move(only)));
+    form_ = forms[table];
     relation_ = {};
     relation_.oid = table;
     // As pgoutput names it.

@@ -9,6 +9,7 @@
 
 #include "proto/pgoutput.h"
 #include "wal/logical_session.h"
+#include "wal/table_form.h"
 
 namespace walvault::wal {
 
@@ -29,12 +30,15 @@ public:
     // columns, same order (no dropped ones; no generated ones before 18, stored ones from 18 on);
     // it lives until the next begin(). Of a partitioned table, which has no rows, the partitions
     // are to be read; of one that others inherit from, its own rows come. While a table is read its
-    // ACCESS SHARE lock lets all pass but DDL. Errors: not_found (the snapshot does not show it);
-    // busy: it was truncated, rewritten, altered or dropped since the snapshot, which then does not
-    // show its rows any more, or it is locked; a new snapshot is needed. refused: the role may not
-    // read it whole (no SELECT, or row security). unavailable: the snapshot is gone, or the
-    // connection.
+    // ACCESS SHARE lock lets reads and writes pass. TRUNCATE and DDL of the table wait until it has
+    // been read, and so does, behind the first of those, everything else that comes to the table,
+    // reads as well. Errors: not_found (the snapshot does not show it); busy: it was truncated,
+    // rewritten, altered or dropped since the snapshot, which then does not show its rows any more,
+    // or it is locked; a new snapshot is needed. refused: the role may not read it whole (no
+    // SELECT, or row security). unavailable: the snapshot is gone, or the connection.
     virtual Task<Result<pgoutput::Relation>> begin(pgoutput::Oid table) = 0;
+    // Of the table that was begun with, in the catalogue of the snapshot.
+    virtual const TableForm& form() const = 0;
     // The next row, good until the next call; nothing after the last one. One message of the server
     // is in memory. After an error this object is of no more use.
     virtual Task<Result<std::optional<pgoutput::Tuple>>> next() = 0;

@@ -17,10 +17,11 @@ RESTORES = 2
 class WholeTest(JournalCase):
     """Every kind of table, killed agents, DDL between: the journal equals the tables."""
 
-    def kill_now_and_then(self, stopping):
-        while not stopping.wait(1 + self.random.random() * 3):
+    def kill_now_and_then(self, stopping, random):
+        while not stopping.wait(1 + random.random() * 3):
             self.agent.kill9()
             self.agent.start(wait=False)
+            self.kills += 1
 
     def moment(self):
         """Where the server is, and what its tables hold there."""
@@ -32,7 +33,10 @@ class WholeTest(JournalCase):
         self.protect()
         workload = Workload(self.primary, self.random)
         stopping = threading.Event()
-        killer = threading.Thread(target=self.kill_now_and_then, args=(stopping,), daemon=True)
+        self.kills = 0
+        chance = type(self.random)(self.random.random())
+        killer = threading.Thread(target=self.kill_now_and_then, args=(stopping, chance),
+                                  daemon=True)
         killer.start()
         moments = []
         end = time.monotonic() + SECONDS
@@ -42,6 +46,8 @@ class WholeTest(JournalCase):
                 moments.append(self.moment())
         stopping.set()
         killer.join()
+        self.assertGreaterEqual(len(moments), MOMENTS - 2)
+        self.assertGreater(self.kills, 2)
         self.agent.wait_ready()
         self.agent.wait_until_flushed()
         self.wait_until_journaled()

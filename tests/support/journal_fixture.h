@@ -68,6 +68,15 @@ inline ByteBuffer made_update(const MadeValues& now, const std::optional<MadeVal
     return out;
 }
 
+inline pb::SnapshotTaken made_snapshot(std::uint32_t table_oid, std::uint64_t lsn,
+                                       std::int64_t at_us = 0) {
+    pb::SnapshotTaken taken;
+    taken.set_table_oid(table_oid);
+    taken.set_lsn(lsn);
+    taken.set_at_us(at_us);
+    return taken;
+}
+
 inline JournalBegin made_begin(std::uint64_t commit_lsn, Xid xid) {
     return {.commit_lsn = Lsn{commit_lsn},
             .at = WallTime(Micros(1'700'000'000'000'000 + static_cast<std::int64_t>(commit_lsn))),

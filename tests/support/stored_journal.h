@@ -92,8 +92,8 @@ public:
     }
     Result<> snapshot(const RelationRef& table, std::uint64_t lsn,
                       const std::vector<MadeValues>& rows) {
-        WV_TRY(auto taken, repository_.begin_snapshot(journal, cluster_, 1, table->relation().oid(),
-                                                      Lsn{lsn}, {}));
+        WV_TRY(auto taken, repository_.begin_snapshot(journal, cluster_, 1,
+                                                      made_snapshot(table->relation().oid(), lsn)));
         BatchWriter batches;
         batches.mention(table);
         for (const MadeValues& row : rows) {

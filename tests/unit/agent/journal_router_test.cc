@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include "agent/column_masks.h"
 #include "agent/journal_attachment.h"
 #include "agent/journal_capture.h"
 
@@ -45,11 +46,12 @@ struct Rig {
     static JournalRouter::Options options() {
         JournalRouter::Options options;
         options.journal_count = 2;
-        options.journal_of = [](std::string_view, std::string_view table) {
-            return table == "users" ? std::size_t{1} : std::size_t{0};
+        options.journal_of = [](const TableNames& names) {
+            return names.table == "users" || names.root_table == "users" ? std::size_t{1}
+                                                                         : std::size_t{0};
         };
-        options.rule_of = [](std::string_view, std::string_view table, std::string_view column) {
-            if (table != "users") return ColumnRule::keep;
+        options.rule_of = [](const TableNames& names, std::string_view column) {
+            if (names.table != "users") return ColumnRule::keep;
             return column == "email"  ? ColumnRule::mask
                    : column == "note" ? ColumnRule::drop
                                       : ColumnRule::keep;
@@ -65,7 +67,8 @@ struct Rig {
         relation.schema = "public";
         relation.name = name;
         relation.columns = columns;
-        router.take_relation(relation, {.primary_key = {"id"}, .type_names = {{23, "integer"}}});
+        REQUIRE(router.take_relation(relation,
+                                     {.primary_key = {"id"}, .type_names = {{23, "integer"}}}));
     }
     void begin(std::uint64_t commit, Xid xid) {
         REQUIRE(router.take(pgoutput::Begin{Lsn{commit}, WallTime(Micros(7)), xid}, {}));
@@ -199,6 +202,46 @@ TEST_CASE("A change that fits to nothing is an error, not a guess") {
     CHECK_FALSE(rig.router.take(pgoutput::StreamStop{}, {}));
 }
 
+TEST_CASE("Transactions that do not follow one another are refused") {
+    Rig rig;
+    CHECK_FALSE(rig.router.take(pgoutput::Commit{Lsn{110}, Lsn{120}, {}}, {}));
+    rig.begin(110, 5);
+    CHECK_FALSE(rig.router.take(pgoutput::Begin{Lsn{110}, {}, 6}, {}));
+    CHECK_FALSE(rig.router.take(pgoutput::Commit{Lsn{111}, Lsn{120}, {}}, {}));
+    CHECK_FALSE(rig.router.take(pgoutput::Commit{Lsn{110}, Lsn{110}, {}}, {}));
+    rig.commit(110, 120);
+    rig.begin(115, 6);
+    CHECK_FALSE(rig.router.take(pgoutput::Commit{Lsn{115}, Lsn{120}, {}}, {}));
+    // What is told of a table has to fit into a batch.
+    Rig large;
+    const std::string name(600'000, 'x');
+    const std::vector<Column> columns{{true, name, 23, -1}, {false, name, 23, -1}};
+    pgoutput::Relation relation;
+    relation.oid = 3;
+    relation.columns = columns;
+    CHECK_FALSE(large.router.take_relation(relation, {}));
+}
+
+TEST_CASE("A partition's columns are masked as those of its table") {
+    JournalConfig config;
+    config.masked_columns = {"public.users.email", "public.odd.table.note"};
+    config.dropped_columns = {"public.users.card"};
+    const ColumnMasks masks(config);
+    CHECK(masks.rule_of({.schema = "public", .table = "users"}, "email") == ColumnRule::mask);
+    CHECK(masks.rule_of({.schema = "public", .table = "users"}, "card") == ColumnRule::drop);
+    CHECK(masks.rule_of({.schema = "public", .table = "users"}, "id") == ColumnRule::keep);
+    CHECK(masks.rule_of({.schema = "parts",
+                         .table = "users_2024",
+                         .root_schema = "public",
+                         .root_table = "users"},
+                        "email") == ColumnRule::mask);
+    CHECK(masks.rule_of({.schema = "public", .table = "odd.table"}, "note") == ColumnRule::mask);
+    CHECK(masks.rule_of({.schema = "public", .table = "orders"}, "email") == ColumnRule::keep);
+    // Whose partition it was is not known any more: it might be that of a masked one.
+    CHECK(masks.rule_of({.schema = "public", .table = "users_2023", .is_gone = true}, "email") ==
+          ColumnRule::mask);
+}
+
 TEST_CASE("A row of a snapshot follows the same rules") {
     Rig rig;
     const std::vector<pgoutput::Value> row{{pgoutput::ValueKind::text, "7"},
@@ -219,34 +262,80 @@ TEST_CASE("A row of a snapshot follows the same rules") {
 
 TEST_CASE("A journal goes on where nothing is missing, and says what is") {
     const JournalSlotSide none{};
-    auto first = choose_journal_attachment(std::nullopt, none);
+    auto first = choose_journal_attachment(std::nullopt, std::nullopt, none);
     REQUIRE(std::holds_alternative<MakeJournalSlot>(first));
     CHECK(std::get<MakeJournalSlot>(first).cause.empty());
 
-    auto gone = choose_journal_attachment(Lsn{50}, none);
+    auto gone = choose_journal_attachment(Lsn{50}, std::nullopt, none);
     REQUIRE(std::holds_alternative<MakeJournalSlot>(gone));
     CHECK_FALSE(std::get<MakeJournalSlot>(gone).cause.empty());
     CHECK_FALSE(std::get<MakeJournalSlot>(gone).drop_first);
 
     const JournalSlotSide lost{true, "it was invalidated", Lsn{50}};
-    auto made = choose_journal_attachment(Lsn{50}, lost);
+    auto made = choose_journal_attachment(Lsn{50}, std::nullopt, lost);
     REQUIRE(std::holds_alternative<MakeJournalSlot>(made));
     CHECK(std::get<MakeJournalSlot>(made).drop_first);
 
     // Told of less than is stored: it sends some again, and these are dropped.
-    auto on = choose_journal_attachment(Lsn{50}, {true, "", Lsn{40}});
+    auto on = choose_journal_attachment(Lsn{50}, std::nullopt, {true, "", Lsn{40}});
     REQUIRE(std::holds_alternative<ContinueJournal>(on));
     CHECK(std::get<ContinueJournal>(on).from_lsn == Lsn{50});
     CHECK(std::holds_alternative<ContinueJournal>(
-        choose_journal_attachment(Lsn{50}, {true, "", Lsn{50}})));
+        choose_journal_attachment(Lsn{50}, std::nullopt, {true, "", Lsn{50}})));
 
-    auto behind = choose_journal_attachment(Lsn{50}, {true, "", Lsn{51}});
+    auto behind = choose_journal_attachment(Lsn{50}, std::nullopt, {true, "", Lsn{51}});
     REQUIRE(std::holds_alternative<JournalBehind>(behind));
     CHECK(std::get<JournalBehind>(behind).to_lsn == Lsn{51});
 
-    auto adopted = choose_journal_attachment(std::nullopt, {true, "", Lsn{51}});
+    auto adopted = choose_journal_attachment(std::nullopt, std::nullopt, {true, "", Lsn{51}});
     REQUIRE(std::holds_alternative<AdoptJournalSlot>(adopted));
     CHECK(std::get<AdoptJournalSlot>(adopted).start_lsn == Lsn{51});
+}
+
+TEST_CASE("A journal follows no server that went another way") {
+    auto record = [](int id, std::optional<int> parent, std::uint64_t start, std::uint64_t fork,
+                     pb::HistoryOpened::Cause cause, TimelineId timeline) {
+        storage::HistoryRecord made;
+        made.id[0] = static_cast<std::byte>(id);
+        if (parent) made.parent.emplace()[0] = static_cast<std::byte>(*parent);
+        made.start_lsn = Lsn{start};
+        made.fork_lsn = Lsn{fork};
+        made.cause = cause;
+        made.timeline = timeline;
+        return made;
+    };
+    auto id = [](int number) {
+        Id16 made{};
+        made[0] = static_cast<std::byte>(number);
+        return made;
+    };
+    const std::vector<storage::HistoryRecord> histories{
+        record(1, {}, 0, 0, pb::HistoryOpened::FIRST, 1),
+        record(2, 1, 90, 100, pb::HistoryOpened::PROMOTION, 2),
+        record(3, 2, 190, 200, pb::HistoryOpened::PROMOTION, 3),
+        record(4, 1, 60, 70, pb::HistoryOpened::FORK, 1),
+        record(5, {}, 300, 0, pb::HistoryOpened::GAP, 3),
+        record(6, {}, 400, 0, pb::HistoryOpened::UNRELATED, 9)};
+    CHECK_FALSE(left_at(histories, id(1), id(1)));
+    CHECK(left_at(histories, id(2), id(1)) == Lsn{100});
+    CHECK(left_at(histories, id(3), id(1)) == Lsn{100});
+    CHECK(left_at(histories, id(3), id(2)) == Lsn{200});
+    // Two that left the same one; and back to what a branch left.
+    CHECK(left_at(histories, id(4), id(3)) == Lsn{70});
+    CHECK(left_at(histories, id(1), id(4)) == Lsn{70});
+    CHECK_FALSE(left_at(histories, id(5), id(3)));
+    CHECK(left_at(histories, id(5), id(2)) == Lsn{300});
+    CHECK(left_at(histories, id(6), id(3)) == Lsn{400});
+    CHECK(left_at(histories, id(7), id(3)) == Lsn{});
+
+    const JournalSlotSide slot{true, "", Lsn{120}};
+    auto ahead = choose_journal_attachment(Lsn{150}, Lsn{100}, slot);
+    REQUIRE(std::holds_alternative<MakeJournalSlot>(ahead));
+    CHECK(std::get<MakeJournalSlot>(ahead).drop_first);
+    CHECK(std::get<MakeJournalSlot>(ahead).from_lsn == Lsn{100});
+    // It had nothing that the other server lacks.
+    CHECK(std::holds_alternative<ContinueJournal>(
+        choose_journal_attachment(Lsn{150}, Lsn{150}, slot)));
 }
 
 TEST_CASE("A slot has a name of its own for each database") {

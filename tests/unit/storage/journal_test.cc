@@ -323,8 +323,8 @@ TEST_CASE("A snapshot counts when it is taken, and one that was cut off leaves n
     must(keeper.snapshot(kOrders, 900, {}));
     must(keeper.snapshot(kLines, 900, {{"9", "z"}}));
     {
-        auto cut_off = must(
-            repository->begin_snapshot(keeper.journal, keeper.cluster(), 1, 16'400, Lsn{950}, {}));
+        auto cut_off = must(repository->begin_snapshot(keeper.journal, keeper.cluster(), 1,
+                                                       made_snapshot(16'400, 950)));
         BatchWriter batches;
         batches.row(kOrders, made_tuple({"7", "q"}));
         must(cut_off->append(*batches.take()));
@@ -362,6 +362,22 @@ TEST_CASE("A snapshot counts when it is taken, and one that was cut off leaves n
     CHECK(rows == "orders ");
     for (const pb::PackInfo& pack : must(view->packs("main")))
         CHECK(must(view->verify_pack(pack, true)) > 0);
+}
+
+TEST_CASE(
+    "Where a journal's tables were last looked at is known again, and of each journal by itself") {
+    Stage stage;
+    stage.create();
+    auto repository = must(stage.open());
+    JournalKeeper keeper(*repository);
+    must(keeper.begin());
+    CHECK_FALSE(must(repository->looked_until(keeper.journal.id)).has_value());
+    must(repository->note_looked(keeper.journal.id, Lsn{400}));
+    must(repository->note_looked(keeper.journal.id, Lsn{300}));
+    repository.reset();
+    repository = must(stage.open());
+    CHECK(must(repository->looked_until(keeper.journal.id)) == Lsn{300});
+    CHECK_FALSE(must(repository->looked_until(Id16{})).has_value());
 }
 
 TEST_CASE("A tail that is closed while it is read is gone on with in its pack") {
