@@ -145,6 +145,10 @@ private:
     Error lost();
     // What was received may wait where no wait on the socket sees it.
     bool hides_input() const;
+    // The last read had room for more than it found: the next one is for when the socket wakes.
+    bool took_all() const {
+        return consumed_bytes_ > 0 && consumed_bytes_ < kShortRead && !hides_input();
+    }
     // Reads what is there without waiting; false when the connection has ended.
     bool consume();
     Task<Result<>> flush();
@@ -159,9 +163,7 @@ private:
     Hangup hangup_;
     bool copy_ended_ = false;
     bool lost_ = false;
-    // The last read took all that was there: the next one is for when the socket wakes.
-    bool drained_ = false;
-    std::size_t consumed_bytes_ = 0;  // of messages, since that read
+    std::size_t consumed_bytes_ = 0;  // of messages, since the last read that no wait has followed
     std::string sqlstate_;
     std::vector<std::string> warnings_;  // the first ones of the current statement, and its last
 };
@@ -311,7 +313,8 @@ Task<Result<std::vector<QueryResult>>> PqConnection::collect() {
         WV_CO_TRY(more, co_await take_result(results, error));
     }
     if (error) co_return fail(std::move(*error));
-    copy_ended_ = drained_ = false;
+    copy_ended_ = false;
+    consumed_bytes_ = 0;
     co_return std::move(results);
 }
 
@@ -343,7 +346,7 @@ Result<std::optional<CopyMessage>> PqConnection::poll_copy_data() {
     if (copy_ended_) return std::nullopt;
     char* buffer = nullptr;
     int size = PQgetCopyData(conn_.get(), &buffer, 1);
-    if (size == 0 && !drained_) {
+    if (size == 0 && !took_all()) {
         // Whole messages can have come together with the end of the connection.
         consume();
         consumed_bytes_ = 0;
@@ -353,7 +356,6 @@ Result<std::optional<CopyMessage>> PqConnection::poll_copy_data() {
         consumed_bytes_ += static_cast<std::size_t>(size);
         return CopyMessage(buffer, static_cast<std::size_t>(size));
     }
-    drained_ = consumed_bytes_ > 0 && consumed_bytes_ < kShortRead && !hides_input();
     if (size == -1)
         copy_ended_ = true;
     else if (size == -2 || lost_)
@@ -363,10 +365,10 @@ Result<std::optional<CopyMessage>> PqConnection::poll_copy_data() {
 
 Task<Result<Connection::CopyWait>> PqConnection::wait_copy_data(Duration timeout) {
     WV_CO_CHECK(usable());
+    consumed_bytes_ = 0;
     if (copy_ended_) co_return CopyWait::ended;
     if (timeout <= Duration::zero()) co_return CopyWait::timed_out;
     bool woken = co_await read_alarm_->wait(Socket::wait_read, timeout);
-    drained_ = false;
     WV_CO_CHECK(usable());
     co_return woken ? CopyWait::readable : CopyWait::timed_out;
 }
@@ -375,8 +377,8 @@ Task<Result<std::optional<CopyMessage>>> PqConnection::next_copy_data() {
     for (;;) {
         WV_CO_TRY(auto message, poll_copy_data());
         if (message || copy_ended_) co_return std::move(message);
+        consumed_bytes_ = 0;
         co_await read_alarm_->wait(Socket::wait_read, kForever);
-        drained_ = false;
     }
 }
 
