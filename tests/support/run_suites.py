@@ -113,14 +113,16 @@ def executables(directory, pattern):
             if path.is_file() and os.access(path, os.X_OK) and not path.suffix]
 
 
-# The longest first, so that none of them is left running alone at the end.
+# What takes a minute or more, the longest first, so that none of it is left running alone at the end.
 LONGEST_FIRST = [
-    "simulation", "keeping", "year", "unit/storage", "patroni", "failover_hosts", "tiers_s3", "oracle", "nth_fault",
-    "damage", "journal", "wal_shapes", "logical", "publication", "refusals", "power_cut", "missing_wal", "governor",
-    "lifecycle", "versions",
+    "unit/storage", "nth_fault", "keeping", "tiers_s3", "simulation", "wal_shapes", "missing_wal", "damage",
+    "power_cut", "failover_hosts", "logical", "patroni", "publication", "journal_questions", "governor",
+    "lifecycle", "histories", "index", "oracle", "tiers", "journal", "journal_faults", "versions",
+    "golden_repository", "synchronous", "demo", "metrics",
 ]
 # They wait for the clock most of the time: beside the others, from the beginning on.
-IDLE = {"integration/idle", "integration/retention", "integration/tier_retention", "integration/archive"}
+IDLE = {"integration/idle", "integration/retention", "integration/tier_retention", "integration/archive",
+        "integration/backups"}
 IDLE_AT_ONCE = 2
 
 
