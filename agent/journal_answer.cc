@@ -75,17 +75,15 @@ Result<> note_begin(OpenedJournal& journal, const JournalRange& range, const std
     return {};
 }
 
-// Until its next snapshot not all that happened to a table is known.
+// Of this table until its next snapshot, not all that happened to a table is known.
 Result<> note_left(OpenedJournal& journal, const storage::JournalTableRecord& table,
                    const JournalRange& range, AnswerTail& tail) {
     WV_TRY(const auto left, journal.reader->table_left(table.oid));
-    for (const pb::JournalTableLeft& each : left)
-        if (Lsn{each.from_lsn()} < range.to && Lsn{each.to_lsn()} > range.from)
-            tail.notes.push_back("not all that happened to " +
-                                 printable(table_text(table.schema, table.name)) + " between LSN " +
-                                 to_string(Lsn{each.from_lsn()}) + " and " +
-                                 to_string(Lsn{each.to_lsn()}) +
-                                 " may be in the journal: " + printable(each.cause()));
+    for (const pb::JournalTableLeft& each : left) {
+        WV_TRY(const Lsn until, known_again_at(*journal.reader, each));
+        if (Lsn{each.from_lsn()} < range.to && until > range.from)
+            tail.notes.push_back(left_text(table_text(table.schema, table.name), each, until));
+    }
     return {};
 }
 
@@ -121,6 +119,20 @@ void note_end(OpenedView& opened, const JournalSet& set, const JournalRange& ran
 }
 
 }  // namespace
+
+Result<Lsn> known_again_at(storage::JournalReader& reader, const pb::JournalTableLeft& left) {
+    WV_TRY(const auto snapshots, reader.snapshots(left.table_oid()));
+    for (const pb::StoredSnapshot& snapshot : snapshots)
+        if (snapshot.taken().lsn() > left.to_lsn()) return Lsn{snapshot.taken().lsn()};
+    return storage::kOpenEndLsn;
+}
+
+std::string left_text(const std::string& table, const pb::JournalTableLeft& left, Lsn until) {
+    return "not all that happened to " + printable(table) + " behind LSN " +
+           to_string(Lsn{left.from_lsn()}) +
+           (until == storage::kOpenEndLsn ? "" : " and before " + to_string(until)) +
+           " may be in the journal: " + printable(left.cause());
+}
 
 std::string insert_only_text(const pb::JournalRelation& relation) {
     return "only inserts of " + printable(table_text(relation.schema(), relation.table())) +

@@ -80,6 +80,10 @@ struct AnswerTail {
 // end), and tables of which only inserts are in them.
 Result<AnswerTail> tail_of(OpenedView& opened, JournalSet& set,
                            const std::vector<TablePlace>& places, const JournalRange& range);
+// Where all that happens to the table is known again: its first snapshot behind `left`, or never.
+Result<Lsn> known_again_at(storage::JournalReader& reader, const pb::JournalTableLeft& left);
+// "not all that happened to public.t behind LSN 0/1 and before 0/2 may be in the journal: …"
+std::string left_text(const std::string& table, const pb::JournalTableLeft& left, Lsn until);
 // "only inserts of public.t are journaled: …"
 std::string insert_only_text(const pb::JournalRelation& relation);
 // "The journal has everything up to LSN 0/1, 2026-08-22 14:02:57.981 CEST.": behind an answer that

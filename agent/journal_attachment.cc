@@ -41,10 +41,14 @@ std::optional<Lsn> left_at(const std::vector<storage::HistoryRecord>& histories,
     };
     const auto current = named(now), former = named(before);
     if (current == histories.end()) return Lsn{};
-    // WAL was missed for a while, and the server is still the same.
-    const bool is_behind_gap = current->cause == pb::HistoryOpened::GAP &&
-                               former != histories.end() && former->timeline == current->timeline;
-    if (is_behind_gap) return std::nullopt;
+    for (const auto& [id, until] : of_now) {
+        const auto root = named(id);
+        if (root == histories.end() || root->cause != pb::HistoryOpened::GAP) continue;
+        // WAL was missed for a while, and the server was still the same.
+        const bool goes_on = former != histories.end() && former->timeline == root->timeline;
+        if (goes_on && id == now) return std::nullopt;
+        if (goes_on) return until;
+    }
     return current->start_lsn;
 }
 

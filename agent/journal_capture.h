@@ -89,8 +89,10 @@ private:
                                               const std::vector<std::uint32_t>& planned) const;
     Task<Result<>> publish_tables(wal::Connection& sql);
     Task<Result<>> look_at_forms(wal::Connection& sql);
-    Task<Result<>> enter_left(wal::Connection& sql, std::vector<std::uint32_t> tables,
-                              std::string cause);
+    void leave(const std::vector<std::uint32_t>& tables,
+               const std::vector<wal::TableVerdict>& verdicts, const std::string& cause);
+    Task<Result<>> enter_left(wal::Connection& sql);
+    Task<Result<>> enter_left(std::uint32_t table_oid, Lsn from_lsn, Lsn to_lsn, std::string cause);
     Task<Result<>> note_whole_look(Lsn lsn);
     Task<Result<Lsn>> make_slot(wal::Connection& sql, MakeJournalSlot make);
     Task<Result<>> know_journals();
@@ -163,11 +165,16 @@ private:
         Lsn lsn;                               // of the snapshot
         std::optional<wal::TableForm> form;    // nothing: it is not looked at
         std::optional<std::uint32_t> version;  // when its form was last compared
+        bool was_looked_at = false;            // whole_look_lsn_ speaks of it too
     };
     std::map<std::uint32_t, ReadTable> read_tables_;
-    // The one that is being read, and whether something happened to it that spoils that.
-    std::uint32_t being_read_ = 0;
-    bool is_spoilt_ = false;
+    // Tables that joined or left the publication since the snapshot that is being read was made:
+    // what it shows of them is no start for anything.
+    std::set<std::uint32_t> spoilt_;
+    // Read tables of which it is still to be entered that not all that happened is known.
+    std::map<std::uint32_t, std::string> owed_left_;
+    // What partitions are, or were, partitions of: a detached or dropped one does not say it.
+    std::map<std::uint32_t, std::pair<std::string, std::string>> roots_;
     // Stored when the catalogue was last looked at and nothing was amiss: up to there the journal
     // says all that happened to what is published.
     std::optional<Lsn> whole_look_lsn_;

@@ -2,7 +2,10 @@
 // that the stream names is.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
+#include <iterator>
+#include <tuple>
 
 #include "agent/journal_session.h"
 #include "base/log.h"
@@ -121,8 +124,16 @@ Task<Result<>> JournalCapture::look_at_catalogue(wal::Connection& sql) {
     const Lsn now = pipeline_.is_running() ? pipeline_.stored_lsn()
                     : journals_.empty()    ? Lsn{}
                                            : journals_.front().end_lsn;
-    WV_CO_CHECK(co_await publish_tables(sql));
+    std::vector<std::uint32_t> looked_at;
+    for (const auto& [oid, table] : read_tables_)
+        looked_at.push_back(oid);
+    // Each says something that is not to be missed because the other one fails.
+    const auto published = co_await publish_tables(sql);
     WV_CO_CHECK(co_await look_at_forms(sql));
+    if (!published) co_return published;
+    for (const std::uint32_t oid : looked_at)
+        if (auto table = read_tables_.find(oid); table != read_tables_.end())
+            table->second.was_looked_at = true;
     co_return co_await note_whole_look(now);
 }
 
@@ -144,16 +155,16 @@ Task<Result<>> JournalCapture::publish_tables(wal::Connection& sql) {
         note_verdicts(plan);
         co_return Result<>{};
     }
-    status_.verdicts = plan.verdicts;
     const std::string cause = "not all of its changes were published";
     // Before it is done: a crash must not forget it.
-    const auto& members = request.all_changes.members;
-    WV_CO_CHECK(co_await enter_left(sql, tables_left_by(members, plan.all_changes), cause));
+    leave(tables_left_by(request.all_changes.members, plan.all_changes), plan.verdicts, cause);
+    WV_CO_CHECK(co_await enter_left(sql));
     WV_CO_TRY(const wal::AppliedPublication applied,
               co_await wal::apply_publication(sql, name, patterns, kLockTimeout));
-    WV_CO_CHECK(co_await enter_left(sql, applied.left, cause));
+    leave(applied.left, applied.plan.verdicts, cause);
+    spoilt_.insert(applied.joined.begin(), applied.joined.end());
     note_verdicts(applied.plan);
-    co_return Result<>{};
+    co_return co_await enter_left(sql);
 }
 
 // What rows that nothing changed have now, only the table itself tells.
@@ -166,9 +177,8 @@ Task<Result<>> JournalCapture::look_at_forms(wal::Connection& sql) {
     for (const auto& [oid, version] : versions)
         if (read_tables_.contains(oid) && read_tables_[oid].version != version)
             altered.push_back(oid);
-    if (altered.empty()) co_return Result<>{};
+    if (altered.empty()) co_return co_await enter_left(sql);
     WV_CO_TRY(const auto forms, co_await wal::table_forms(sql, std::move(altered)));
-    std::vector<std::uint32_t> rewritten;
     for (const auto& [oid, form] : forms) {
         auto table = read_tables_.find(oid);
         if (table == read_tables_.end() || !table->second.form) continue;
@@ -181,64 +191,77 @@ Task<Result<>> JournalCapture::look_at_forms(wal::Connection& sql) {
                 read_tables_.erase(table);
                 break;
             case wal::FormChange::rewritten:
-                rewritten.push_back(oid);
+                owed_left_.emplace(oid, "its rows may have been rewritten by an ALTER TABLE");
         }
     }
-    co_return co_await enter_left(sql, std::move(rewritten),
-                                  "its rows may have been rewritten by an ALTER TABLE");
+    co_return co_await enter_left(sql);
 }
 
-// Those that go, and those that come back: they have a snapshot, so they were here before.
+// Those that go, and those that come: what has a snapshot was here before.
 std::vector<std::uint32_t> JournalCapture::tables_left_by(
     const std::vector<std::uint32_t>& members, const std::vector<std::uint32_t>& planned) const {
-    const auto has = [](const std::vector<std::uint32_t>& all, std::uint32_t oid) {
-        return std::find(all.begin(), all.end(), oid) != all.end();
-    };
     std::vector<std::uint32_t> left;
-    for (const std::uint32_t oid : members)
-        if (!has(planned, oid)) left.push_back(oid);
-    for (const std::uint32_t oid : planned)
-        if (!has(members, oid) && read_tables_.contains(oid)) left.push_back(oid);
+    const std::set<std::uint32_t> before(members.begin(), members.end());
+    const std::set<std::uint32_t> after(planned.begin(), planned.end());
+    std::set_symmetric_difference(before.begin(), before.end(), after.begin(), after.end(),
+                                  std::back_inserter(left));
     return left;
 }
 
-// What happened to them since the last look may not have been decoded; the rows are read anew when
-// all changes are journaled again. Of a partitioned table these are its partitions'.
-Task<Result<>> JournalCapture::enter_left(wal::Connection& sql, std::vector<std::uint32_t> tables,
-                                          std::string cause) {
+// Of a partitioned table these are its partitions.
+void JournalCapture::leave(const std::vector<std::uint32_t>& tables,
+                           const std::vector<wal::TableVerdict>& verdicts,
+                           const std::string& cause) {
     std::set<std::uint32_t> all(tables.begin(), tables.end());
-    for (const wal::TableVerdict& verdict : status_.verdicts)
-        if (all.contains(verdict.root)) all.insert(verdict.oid);
-    if (all.contains(being_read_)) is_spoilt_ = true;
-    std::erase_if(all, [this](std::uint32_t oid) { return !read_tables_.contains(oid); });
-    if (all.empty()) co_return Result<>{};
+    for (const wal::TableVerdict& verdict : verdicts)
+        if (verdict.root != 0 && all.contains(verdict.root)) all.insert(verdict.oid);
+    spoilt_.insert(all.begin(), all.end());
+    for (const std::uint32_t oid : all)
+        if (read_tables_.contains(oid)) owed_left_.emplace(oid, cause);
+}
+
+// What happened to them since they were last looked at may not have been decoded; their rows are
+// read anew when all changes are journaled again.
+Task<Result<>> JournalCapture::enter_left(wal::Connection& sql) {
+    if (owed_left_.empty()) co_return Result<>{};
     // A snapshot that is taken from here on is later than this.
     WV_CO_TRY(const wal::QueryResult at,
               co_await sql.query_one("SELECT pg_catalog.pg_current_wal_insert_lsn()"));
     WV_CO_TRY(const Lsn to, parse_lsn(wal::text_at(at, 0, 0)));
-    std::optional<Lsn> from = whole_look_lsn_;
-    if (!from && !journals_.empty()) {
+    std::optional<Lsn> looked = whole_look_lsn_;
+    if (!looked && !journals_.empty()) {
         auto look = [this, id = journals_.front().id] {
             return services_.repository.looked_until(id);
         };
-        WV_CO_TRY(from, co_await run_on(services_.store, std::move(look)));
+        WV_CO_TRY(looked, co_await run_on(services_.store, std::move(look)));
     }
-    for (const std::uint32_t oid : all) {
-        const Lsn snapshot_lsn = read_tables_[oid].lsn;
-        read_tables_.erase(oid);
-        for (const storage::JournalRecord& journal : journals_) {
-            pb::JournalTableLeft left;
-            left.set_cluster(ground_.cluster.name);
-            left.set_journal_id(storage::text_of(journal.id));
-            left.set_table_oid(oid);
-            left.set_from_lsn(from.value_or(snapshot_lsn).value);
-            left.set_to_lsn(to.value);
-            left.set_cause(cause);
-            auto enter = [this, left = std::move(left)] {
-                return services_.repository.enter_table_left(left);
-            };
-            WV_CO_CHECK(co_await run_on(services_.store, std::move(enter)));
+    while (!owed_left_.empty()) {
+        const auto [oid, cause] = *owed_left_.begin();
+        if (auto table = read_tables_.find(oid); table != read_tables_.end()) {
+            Lsn from = table->second.lsn;
+            if (looked && table->second.was_looked_at) from = std::max(from, *looked);
+            WV_CO_CHECK(co_await enter_left(oid, from, to, cause));
         }
+        read_tables_.erase(oid);
+        owed_left_.erase(oid);
+    }
+    co_return Result<>{};
+}
+
+Task<Result<>> JournalCapture::enter_left(std::uint32_t table_oid, Lsn from_lsn, Lsn to_lsn,
+                                          std::string cause) {
+    for (const storage::JournalRecord& journal : journals_) {
+        pb::JournalTableLeft left;
+        left.set_cluster(ground_.cluster.name);
+        left.set_journal_id(storage::text_of(journal.id));
+        left.set_table_oid(table_oid);
+        left.set_from_lsn(from_lsn.value);
+        left.set_to_lsn(to_lsn.value);
+        left.set_cause(cause);
+        auto enter = [this, left = std::move(left)] {
+            return services_.repository.enter_table_left(left);
+        };
+        WV_CO_CHECK(co_await run_on(services_.store, std::move(enter)));
     }
     co_return Result<>{};
 }
@@ -278,6 +301,11 @@ Task<Result<TableFacts>> JournalCapture::facts_of(Catalogue& catalogue,
         catalogue.sql = std::move(opened.connection);
     }
     WV_CO_TRY(TableFacts facts, co_await table_facts(*catalogue.sql, relation.oid));
+    if (!facts.root_table.empty()) roots_[relation.oid] = {facts.root_schema, facts.root_table};
+    if (auto root = roots_.find(relation.oid); root != roots_.end()) {
+        std::tie(facts.root_schema, facts.root_table) = root->second;
+        facts.is_gone = false;
+    }
     // What was sent counts where the catalogue has changed since.
     if (relation.identity == pgoutput::ReplicaIdentity::by_default) {
         facts.primary_key.clear();

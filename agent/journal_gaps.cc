@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "agent/render.h"
 
@@ -19,6 +20,20 @@ std::vector<JournalStretch> stretches_between(const std::vector<pb::JournalGap>&
     }
     if (from < to) stretches.push_back({from, to});
     return stretches;
+}
+
+std::vector<JournalStretch> cut_at(const std::vector<JournalStretch>& stretches,
+                                   const std::vector<Lsn>& places) {
+    const std::set<Lsn> sorted(places.begin(), places.end());
+    std::vector<JournalStretch> pieces;
+    for (JournalStretch rest : stretches) {
+        for (auto at = sorted.upper_bound(rest.from); at != sorted.end() && *at < rest.to; ++at) {
+            pieces.push_back({rest.from, *at});
+            rest.from = *at;
+        }
+        pieces.push_back(rest);
+    }
+    return pieces;
 }
 
 std::vector<pb::JournalGap> gaps_within(const std::vector<pb::JournalGap>& gaps, Lsn from, Lsn to) {

@@ -20,6 +20,9 @@ struct JournalStretch {
 };
 std::vector<JournalStretch> stretches_between(const std::vector<pb::JournalGap>& gaps, Lsn from,
                                               Lsn to);
+// The same range in more pieces: none reaches over one of `places`.
+std::vector<JournalStretch> cut_at(const std::vector<JournalStretch>& stretches,
+                                   const std::vector<Lsn>& places);
 // Those gaps that lie in the range.
 std::vector<pb::JournalGap> gaps_within(const std::vector<pb::JournalGap>& gaps, Lsn from, Lsn to);
 // "changes from 0/1 to 0/2 are missing, between …: cause".

@@ -239,6 +239,8 @@ Task<Result<>> JournalCapture::enter_gap(std::optional<Lsn> from_lsn, Lsn to_lsn
     WV_CO_CHECK(co_await pipeline_.finish());
     WV_CO_CHECK(co_await know_journals());
     const Lsn from = from_lsn.value_or(journals_.front().end_lsn);
+    // Where the server is before the gap's end, changes will be missing for longer than until now.
+    const bool is_over = to_lsn > journals_.front().end_lsn;
     // The main journal's last: where it has one the others do, too.
     const std::vector<storage::JournalRecord> order(journals_.rbegin(), journals_.rend());
     for (const storage::JournalRecord& journal : order) {
@@ -248,7 +250,8 @@ Task<Result<>> JournalCapture::enter_gap(std::optional<Lsn> from_lsn, Lsn to_lsn
         gap.set_from_lsn(from.value);
         gap.set_to_lsn(to_lsn.value);
         gap.set_cause(cause);
-        gap.set_to_at_us(services_.clock.now().time_since_epoch().count());
+        if (is_over) gap.set_to_at_us(services_.clock.now().time_since_epoch().count());
+        gap.set_wal_history_id(storage::text_of(ground_.wal_history));
         auto enter = [this, gap = std::move(gap)] {
             return services_.repository.enter_journal_gap(gap);
         };

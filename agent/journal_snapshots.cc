@@ -51,7 +51,7 @@ Task<Result<>> JournalCapture::know_snapshots() {
             for (const pb::SnapshotTaken& taken : snapshots)
                 if (taken.lsn() >= from &&
                     (!left.contains(taken.table_oid()) || taken.lsn() > left[taken.table_oid()]))
-                    known[taken.table_oid()] = {Lsn{taken.lsn()}, form_of(taken), {}};
+                    known[taken.table_oid()] = {Lsn{taken.lsn()}, form_of(taken), {}, true};
         }
         return known;
     };
@@ -122,6 +122,7 @@ Task<Result<>> JournalCapture::let_others_pass(Session& session, wal::Connection
 }
 
 Task<Result<>> JournalCapture::take_snapshots(Session& session) {
+    spoilt_.clear();
     // Those of the catalogue as of now: one that is made later is not in the snapshot.
     std::vector<std::uint32_t> tables = tables_to_read();
     wal::DatabaseOptions options = database_options("walvault journal snapshot");
@@ -159,11 +160,8 @@ Task<Result<>> JournalCapture::read_tables(Session& session, wal::CreatedSlot sl
             WV_CO_TRY(rows, co_await wal::TableSnapshot::open(std::move(again)));
         }
         session.reading = rows.get();
-        being_read_ = table;
-        is_spoilt_ = false;
         auto read = co_await read_table(session, *rows, router, table, slot.consistent_lsn);
         session.reading = nullptr;
-        being_read_ = 0;
         if (read) continue;
         // Of no more use after an error; the other tables need not wait for this one.
         rows.reset();
@@ -183,6 +181,12 @@ Task<Result<>> JournalCapture::read_tables(Session& session, wal::CreatedSlot sl
 
 Task<Result<>> JournalCapture::read_table(Session& session, wal::TableSnapshot& rows,
                                           JournalRouter& router, std::uint32_t table_oid, Lsn lsn) {
+    const auto spoilt = [&]() -> Result<> {
+        if (!spoilt_.contains(table_oid)) return {};
+        return fail(Errc::busy, "the publication of a table changed while it was read",
+                    "it is read again");
+    };
+    WV_CO_CHECK(spoilt());
     WV_CO_TRY(const pgoutput::Relation relation, co_await rows.begin(table_oid));
     status_.snapshot_of = std::string(relation.schema) + "." + std::string(relation.name);
     WV_CO_TRY(const TableFacts facts, co_await facts_of(session.read, relation));
@@ -195,15 +199,13 @@ Task<Result<>> JournalCapture::read_table(Session& session, wal::TableSnapshot& 
     WV_CO_TRY(auto made, co_await run_on(services_.store, std::move(begin)));
     auto writer = std::make_shared<std::unique_ptr<storage::SnapshotWriter>>(std::move(made));
     WV_CO_CHECK(co_await keep_rows(session, rows, router, table_oid, writer));
-    if (is_spoilt_)
-        co_return fail(
-            Errc::busy,
-            status_.snapshot_of + " left the publication, or was altered, while it was read",
-            "it is read again");
+    WV_CO_CHECK(spoilt());
     const std::uint64_t count = (*writer)->row_count();
     auto take = [this, writer] { return services_.repository.take_snapshot(std::move(*writer)); };
     WV_CO_CHECK(co_await run_on(services_.store, std::move(take)));
     read_tables_[table_oid] = {lsn, form, {}};
+    // Meanwhile: the next look says so.
+    if (auto still = spoilt(); !still) owed_left_.emplace(table_oid, still.error().message);
     log::info("journal.table_read", "its journal starts from a known state",
               {{"database", database_}, {"table", status_.snapshot_of}, {"rows", count}});
     co_return Result<>{};

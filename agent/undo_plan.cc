@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <map>
 
+#include "agent/journal_answer.h"
 #include "agent/render.h"
 #include "agent/row_versions.h"
 #include "agent/undo_sql.h"
@@ -137,6 +138,11 @@ private:
         Lsn from = journal.record.start_lsn;
         for (const auto& gap : journal.gaps)
             if (Lsn{gap.to_lsn()} <= until) from = std::max(from, Lsn{gap.to_lsn()});
+        WV_TRY(const auto left, journal.reader->table_left(oid));
+        for (const pb::JournalTableLeft& each : left) {
+            WV_TRY(const Lsn whole, known_again_at(*journal.reader, each));
+            if (Lsn{each.from_lsn()} <= until) from = std::max(from, std::min(whole, until));
+        }
         WV_TRY(const auto snapshot, journal.reader->snapshot_at(oid, until));
         const bool is_usable = snapshot && Lsn{snapshot->taken().lsn()} >= from;
         if (is_usable) from = Lsn{snapshot->taken().lsn()};
@@ -211,6 +217,20 @@ private:
         return {};
     }
 
+    Result<> note_left(OpenedJournal& journal, std::uint32_t oid, const JournalQuery& query) {
+        const auto table = std::find_if(journal.tables.begin(), journal.tables.end(),
+                                        [&](const auto& each) { return each.oid == oid; });
+        if (table == journal.tables.end()) return {};
+        WV_TRY(const auto left, journal.reader->table_left(oid));
+        for (const pb::JournalTableLeft& each : left) {
+            WV_TRY(const Lsn until, known_again_at(*journal.reader, each));
+            if (Lsn{each.from_lsn()} < query.to && until > query.from)
+                plan_.notes.push_back(
+                    left_text(table_text(table->schema, table->name), each, until));
+        }
+        return {};
+    }
+
     Result<> take_back(OpenedJournal& journal) {
         JournalQuery query{.from = Lsn{first_->value - 1}};
         query.to = journal.record.whole_until_lsn;
@@ -221,6 +241,8 @@ private:
         for (const auto& gap : gaps_within(journal.gaps, query.from, query.to))
             plan_.notes.push_back(gap_text(gap, opened_.zone) +
                                   ": what met these rows in it is not known");
+        for (const auto& [oid, state] : states_)
+            WV_CHECK(note_left(journal, oid, query));
         storage::JournalSink sink;
         sink.on_change = [&](const JournalTransaction& transaction,
                              const JournalChange& change) -> Result<bool> {

@@ -92,8 +92,16 @@ Result<> find_by_key(OpenedJournal& journal, std::uint32_t oid, const NamedKey& 
     WV_TRY(std::optional<OtherKey> other, first_other_key(journal, oid, named));
     RowVersions versions(named);
     const Lsn to = std::min(wanted.range.to, journal.record.whole_until_lsn);
+    // What was before a stretch in which not all is known says nothing of what comes behind it.
+    std::vector<Lsn> doubts;
+    WV_TRY(const auto left, journal.reader->table_left(oid));
+    for (const pb::JournalTableLeft& each : left) {
+        doubts.push_back(Lsn{each.from_lsn()});
+        WV_TRY(const Lsn until, known_again_at(*journal.reader, each));
+        doubts.push_back(until);
+    }
     // From the first on: what is not told in one change is looked up in those before it.
-    for (const auto& stretch : stretches_between(journal.gaps, Lsn{}, to)) {
+    for (const auto& stretch : cut_at(stretches_between(journal.gaps, Lsn{}, to), doubts)) {
         versions.forget();
         WV_CHECK(begin_with_snapshot(journal, key, stretch, versions));
         storage::JournalSink sink;

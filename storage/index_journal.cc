@@ -237,6 +237,8 @@ Result<> IndexJournal::apply_gap(const pb::LedgerEntry& entry) {
     const pb::JournalGap& gap = entry.journal_gap();
     store_.put(Family::state, numbered_key(gap_prefix(gap.journal_id()), entry.sequence()),
                gap.SerializeAsString());
+    if (gap.wal_history_id().size() == sizeof(Id16))
+        store_.put(Family::state, wal_key_of(gap.journal_id()), gap.wal_history_id());
     return move_end(gap.journal_id(), gap.to_lsn(), 0);
 }
 
