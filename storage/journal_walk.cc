@@ -51,8 +51,10 @@ Result<bool> JournalWalk::pass() {
         const Lsn to = is_backward() ? cursor_ : query_.to;
         if (file.info.end_lsn() <= from.value || file.info.start_lsn() >= to.value) continue;
         WV_CHECK(require_no_hole(file));
-        WV_TRY(bool more, walk_file(file));
-        if (!more) return false;
+        if (can_hold(file)) {
+            WV_TRY(bool more, walk_file(file));
+            if (!more) return false;
+        }
         cursor_ = is_backward() ? std::min(cursor_, Lsn{file.info.start_lsn()})
                                 : std::max(cursor_, Lsn{file.info.end_lsn()});
     }
@@ -90,6 +92,12 @@ Result<> JournalWalk::require_no_hole(const JournalFile& file) {
                                " is not stored any more");
 }
 
+// Whether times and xids of a file can be of what is asked for; of one without a commit nothing is
+// known.
+bool JournalWalk::can_hold(const JournalFile& file) const {
+    return file.info.summary().commit_count() == 0 || wants_summary(file.info.summary());
+}
+
 Result<bool> JournalWalk::walk_file(const JournalFile& file) {
     file_ = &file;
     WV_TRY(pack_, source_.open(file));
@@ -108,7 +116,10 @@ Result<bool> JournalWalk::walk_file(const JournalFile& file) {
 bool JournalWalk::can_hold(int index) const {
     const pb::FrameEntry& frame = pack_->footer().frames(index);
     if (frame.start_lsn() >= query_.to.value || !wants_counts(frame)) return false;
-    if (frame.journal().message_count() > 0 && wants_kind(Kind::message)) return true;
+    // A message outside of all transactions has neither time nor number.
+    if (frame.journal().message_count() > 0 && wants_kind(Kind::message) && !query_.xid &&
+        micros_of(query_.since) == 0 && frame.journal().end_lsn() >= query_.from.value)
+        return true;
     const bool is_large = !is_counting() || frame.journal().largest_rows() >= hooks_.rows_min;
     if (is_large && frame.summary().commit_count() > 0 &&
         frame.journal().end_lsn() > query_.from.value && wants_summary(frame.summary()))

@@ -94,6 +94,7 @@ private:
     bool wants_counts(const pb::FrameEntry& frame) const;
     bool wants_summary(const pb::WalSummary& summary) const;
     bool can_hold(int index) const;
+    bool can_hold(const JournalFile& file) const;
 
     JournalSource& source_;
     JournalQuery query_;

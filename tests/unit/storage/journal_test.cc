@@ -137,6 +137,48 @@ TEST_CASE("A journal is read forwards and backwards, from tails and packs") {
         CHECK(must(view->verify_pack(pack, true)) > 0);
 }
 
+TEST_CASE("Messages are read by range, time and number, and packs of other times are not opened") {
+    Stage stage;
+    stage.create();
+    auto repository = must(stage.open());
+    JournalKeeper keeper(*repository);
+    must(keeper.begin());
+    for (std::uint64_t n = 1; n <= 40; ++n) {
+        keeper.transaction(1000 * n, static_cast<Xid>(700 + n), [&](BatchWriter& writer) {
+            writer.change(Kind::inserted, kOrders, made_insert({std::to_string(n), "x"}));
+            if (n % 10 == 0)
+                writer.message(true, Lsn{1000 * n - 10}, "p", as_bytes(std::to_string(n)));
+        });
+        must(keeper.store());
+        if (n % 15 == 0) must(keeper.close());
+    }
+    const auto view = stage.view();
+    JournalReader reader = reader_of(*view);
+    const auto messages = [&](JournalQuery query) {
+        query.kinds = {Kind::message};
+        std::string text;
+        JournalSink sink;
+        sink.on_change = [&](const JournalTransaction& of, const JournalChange& change) {
+            text += std::to_string(of.xid) + " " + std::string(as_text(change.content)) + ";";
+            return Result<bool>(true);
+        };
+        must(reader.read(query, sink));
+        return text;
+    };
+    CHECK(messages({}) == "710 10;720 20;730 30;740 40;");
+    CHECK(messages({.order = JournalOrder::backward}) == "740 40;730 30;720 20;710 10;");
+    CHECK(messages({.from = Lsn{10'040}, .to = Lsn{30'040}}) == "720 20;730 30;");
+    CHECK(messages({.xid = 720}) == "720 20;");
+    const WallTime of_20 = made_begin(20'000, 0).at;
+    const WallTime of_30 = made_begin(30'000, 0).at;
+    CHECK(messages({.from = Lsn{}, .since = of_20, .until = of_30}) == "720 20;730 30;");
+    CHECK(messages({.from = Lsn{}, .since = of_20 + Micros(1), .until = of_30 - Micros(1)}) == "");
+    std::filesystem::remove(stage.root + "/" + must(view->packs("main")).front().path());
+    CHECK(messages({.from = Lsn{}, .since = of_20, .until = of_30}) == "720 20;730 30;");
+    CHECK(messages({.xid = 720}) == "720 20;");
+    CHECK_FALSE(reader.read({}, {}).has_value());
+}
+
 TEST_CASE("The changes of one key are found by key blocks, and in open tails") {
     Stage stage;
     stage.create();
