@@ -220,6 +220,7 @@ Result<ChangeRecord> change_record(const storage::JournalTransaction& transactio
         default:
             record.prefix = change.name;
             record.content = as_text(change.content);
+            if (record.prefix == kDdlPrefix) record.ddl = read_ddl_mark(record.content);
             break;
     }
     return record;
@@ -239,6 +240,7 @@ Json change_json(const ChangeRecord& record) {
         json["kind"] = kind_name(record.kind);
         json["prefix"] = record.prefix;
         json["content"] = record.content;
+        if (record.ddl && !record.ddl->tag.empty()) json["ddl"] = ddl_json(*record.ddl);
         return json;
     }
     json["table"] = table_text(record.relation.schema(), record.relation.table());
@@ -257,8 +259,12 @@ Json change_json(const ChangeRecord& record) {
     return json;
 }
 
+std::string record_kind_text(const ChangeRecord& record) {
+    return record.ddl ? "ddl" : std::string(kind_name(record.kind));
+}
+
 std::string record_row_text(const ChangeRecord& record) {
-    if (record.kind == JournalRecordKind::truncated) return "";
+    if (record.kind == JournalRecordKind::truncated || record.ddl) return "";
     if (record.kind == JournalRecordKind::message) return printable(record.prefix);
     if (!has_key(record.relation)) return "";
     return key_text(record.relation,
@@ -266,6 +272,7 @@ std::string record_row_text(const ChangeRecord& record) {
 }
 
 std::string record_change_text(const ChangeRecord& record) {
+    if (record.ddl) return ddl_text(*record.ddl);
     if (record.kind == JournalRecordKind::message) return value_text(text_value(record.content));
     if (record.kind == JournalRecordKind::truncated)
         return names_text(record.truncated) + (record.cascade ? " CASCADE" : "") +

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "agent/ddl_mark.h"
 #include "agent/journal_set.h"
 #include "agent/journal_text.h"
 #include "agent/open_view.h"
@@ -25,16 +26,19 @@ struct ChangeRecord {
     std::vector<std::string> truncated = {};  // names of tables
     bool cascade = false, restart_identity = false;
     std::string prefix = {}, content = {};  // of a message
+    std::optional<DdlMark> ddl = {};        // what it tells, where it is one of the event trigger
 };
 // Errors: corrupt.
 Result<ChangeRecord> change_record(const storage::JournalTransaction& transaction,
                                    const storage::JournalChange& change);
 
 // {"at","xid","commit_lsn","end_lsn","table","kind","key","old","new"} and, where there are such,
-// "old_unknown", "new_unchanged", "old_masked", "new_masked": names of columns.
+// "old_unknown", "new_unchanged", "old_masked", "new_masked": names of columns. Of a message
+// "prefix" and "content", and "ddl" where the event trigger sent it.
 nlohmann::ordered_json change_json(const ChangeRecord& record);
 nlohmann::ordered_json transaction_json(const storage::JournalTransaction& transaction);
-// The row, and what happened to it, for a terminal.
+// "insert", "ddl": what is told of; the row, and what happened to it: for a terminal.
+std::string record_kind_text(const ChangeRecord& record);
 std::string record_row_text(const ChangeRecord& record);
 std::string record_change_text(const ChangeRecord& record);
 

@@ -55,9 +55,8 @@ std::string changes_text(const OpenedView& opened, const JournalSet& set, const 
                     {Table::Align::left, Table::Align::right});
         for (const ChangeRecord& record : found.changes)
             lines.add_row({format_local(record.transaction.at, opened.zone, 6),
-                           std::to_string(record.transaction.xid),
-                           std::string(kind_name(record.kind)), record_row_text(record),
-                           record_change_text(record)});
+                           std::to_string(record.transaction.xid), record_kind_text(record),
+                           record_row_text(record), record_change_text(record)});
         text = lines.text();
     }
     text += found.tail.text(opened.zone);

@@ -5,10 +5,13 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "agent/journal_marks.h"
+#include "agent/journal_moment.h"
 #include "agent/open_view.h"
 #include "agent/render.h"
 #include "agent/stop_point_text.h"
 #include "agent/verbs.h"
+#include "storage/wal_summary.h"
 
 namespace walvault::agent {
 namespace {
@@ -31,6 +34,8 @@ constexpr std::array<KindName, 9> kKinds{
      {"clock", pb::MarkEntry::CLOCK_STEP, "clock set back"},
      {"prepared", pb::MarkEntry::PREPARED, "PREPARE TRANSACTION"}}};
 
+constexpr const char* kDdl = "ddl";  // a mark that the journal alone has
+
 // One line of the log: a mark, or a transaction.
 struct Event {
     std::string kind;  // as --kind takes it
@@ -44,9 +49,11 @@ struct Event {
     std::uint64_t inserted_rows = 0, updated_rows = 0, deleted_rows = 0;
     std::uint64_t rows() const { return inserted_rows + updated_rows + deleted_rows; }
     bool in_window = false;
-    bool can_be_undone() const {
-        return in_window && xid != 0 && (kind == "drop" || kind == "truncate" || kind == "bulk");
+    std::optional<JournalMark> journal = {};  // what the row journal knows of it
+    bool is_change() const {
+        return xid != 0 && (kind == "drop" || kind == "truncate" || kind == "bulk" || kind == kDdl);
     }
+    bool can_be_undone() const { return in_window && is_change(); }
 };
 
 struct Wanted {
@@ -55,8 +62,27 @@ struct Wanted {
     std::vector<pb::MarkEntry::Kind> marks;
     bool commits = false;
     bool aborts = false;
+    bool ddl = false;
+    bool asks_for_ddl = false;  // by its name
     std::uint64_t min_rows = 0;
     std::uint64_t limit = 0;
+    bool has(pb::MarkEntry::Kind kind) const {
+        return std::find(marks.begin(), marks.end(), kind) != marks.end();
+    }
+    // Kinds that a row journal may know of.
+    bool is_of_rows() const {
+        return commits || ddl || has(pb::MarkEntry::DROP) || has(pb::MarkEntry::TRUNCATE) ||
+               has(pb::MarkEntry::BULK);
+    }
+};
+
+struct Answer {
+    std::vector<Event> events;  // in the order of WAL
+    std::uint64_t dropped = 0;  // earlier ones that are not shown
+    // Where a row journal was asked:
+    bool is_joined = false;
+    bool more = false;  // there are earlier ones, which were not counted
+    std::vector<std::string> notes;
 };
 
 Result<Wanted> parse_arguments(const LogArguments& arguments, const TimeContext& times) {
@@ -79,14 +105,17 @@ Result<Wanted> parse_arguments(const LogArguments& arguments, const TimeContext&
             wanted.commits = true;
         else if (kind == "abort")
             wanted.aborts = true;
+        else if (kind == kDdl)
+            wanted.ddl = wanted.asks_for_ddl = true;
         else
             return fail(Errc::invalid_argument, "'" + printable(kind) + "' is not a kind of event",
-                        "there are drop, truncate, point, bulk, commit, abort, checkpoint, "
+                        "there are drop, truncate, ddl, point, bulk, commit, abort, checkpoint, "
                         "timeline, parameter, clock, prepared");
     }
-    if (arguments.kinds.empty())
-        for (const KindName& each : kKinds)
-            if (each.kind != pb::MarkEntry::CHECKPOINT) wanted.marks.push_back(each.kind);
+    if (!arguments.kinds.empty()) return wanted;
+    wanted.ddl = true;
+    for (const KindName& each : kKinds)
+        if (each.kind != pb::MarkEntry::CHECKPOINT) wanted.marks.push_back(each.kind);
     return wanted;
 }
 
@@ -125,11 +154,46 @@ Event event_of(const WalFinding& finding) {
     return event;
 }
 
+// Of a transaction that WAL has no mark of; nothing where it is of no kind that is wanted.
+std::optional<Event> event_of(const JournalMark& mark, const Wanted& wanted,
+                              std::uint64_t bulk_rows_min) {
+    const storage::TableChanges sum = mark.sum();
+    Event event;
+    if (wanted.has(pb::MarkEntry::TRUNCATE) && sum.truncated > 0) {
+        event.kind = "truncate";
+        event.shown = "TRUNCATE";
+    } else if (wanted.has(pb::MarkEntry::BULK) && sum.rows() >= bulk_rows_min) {
+        event.kind = "bulk";
+        event.shown = "bulk change";
+    } else if (wanted.ddl && mark.ddl_count > 0) {
+        event.kind = kDdl;
+        event.shown = "DDL";
+    } else {
+        return std::nullopt;
+    }
+    event.start_lsn = mark.transaction.commit_lsn;
+    event.end_lsn = mark.transaction.end_lsn;
+    event.xid = mark.transaction.xid;
+    event.at = mark.transaction.at;
+    event.inserted_rows = sum.inserted;
+    event.updated_rows = sum.updated;
+    event.deleted_rows = sum.deleted;
+    event.journal = mark;
+    return event;
+}
+
 // Whether a base is there from which a restore can stop just before it.
 bool is_in_window(const std::vector<Window>& windows, const Id16& history, Lsn lsn) {
     for (const Window& window : windows)
         if (window.history.id == history) return lsn >= Lsn{window.bases.front().stop_lsn()};
     return false;
+}
+
+bool is_in_window(const std::vector<Window>& windows, Lsn lsn) {
+    return std::any_of(windows.begin(), windows.end(), [&](const Window& window) {
+        return !window.bases.empty() && lsn >= Lsn{window.bases.front().stop_lsn()} &&
+               lsn < window.history.end_lsn;
+    });
 }
 
 // The newest ones are kept: memory does not grow with the time asked for.
@@ -175,11 +239,90 @@ Result<> collect_transactions(OpenedView& opened, const Wanted& wanted, Collecto
     return {};
 }
 
+bool is_before(const Event& a, const Event& b) { return a.start_lsn < b.start_lsn; }
+
+storage::JournalTransaction transaction_of(const Event& event) {
+    WalFinding commit;
+    commit.end_lsn = event.end_lsn;
+    return {event.start_lsn, journal_end_of(commit), event.at, event.xid};
+}
+
+// What the row journals know goes to the marks of WAL, by number and LSN of the commit; what they
+// alone have are marks of their own.
+void join_journals(OpenedView& opened, const Wanted& wanted, const std::vector<Window>& windows,
+                   Answer& answer) {
+    JournalMarks marks(opened);
+    answer.notes = marks.notes();
+    answer.is_joined = !marks.is_empty() || !answer.notes.empty();
+    if (marks.is_empty()) return;
+    JournalMarks::Wanted asked;
+    asked.since = wanted.since;
+    asked.until = wanted.until;
+    asked.rows_min = wanted.min_rows > 0 ? wanted.min_rows : storage::kBulkRowsMin;
+    asked.limit = wanted.limit;
+    asked.bulk = wanted.has(pb::MarkEntry::BULK);
+    asked.truncated = wanted.has(pb::MarkEntry::TRUNCATE) && wanted.min_rows == 0;
+    asked.ddl = wanted.ddl && wanted.min_rows == 0;
+    asked.all_messages = wanted.asks_for_ddl;
+    auto commits = marks.find(asked, answer.more);
+    for (const Event& event : answer.events)
+        if (event.is_change() || event.kind == "commit") commits.push_back(transaction_of(event));
+    const auto known = marks.describe(std::move(commits));
+    std::set<Lsn> marked;
+    for (Event& event : answer.events) {
+        const auto found = known.find(event.start_lsn);
+        if (found == known.end() || found->second.transaction.xid != event.xid) continue;
+        event.journal = found->second;
+        if (event.is_change()) marked.insert(event.start_lsn);
+    }
+    for (const auto& [lsn, mark] : known) {
+        if (marked.count(lsn) > 0) continue;
+        auto event = event_of(mark, wanted, asked.rows_min);
+        if (!event || event->rows() < wanted.min_rows) continue;
+        event->in_window = is_in_window(windows, lsn);
+        answer.events.push_back(std::move(*event));
+    }
+    std::stable_sort(answer.events.begin(), answer.events.end(), is_before);
+    const std::size_t count = answer.events.size();
+    const std::size_t cut = count - std::min<std::size_t>(count, wanted.limit);
+    answer.events.erase(answer.events.begin(),
+                        answer.events.begin() + static_cast<std::ptrdiff_t>(cut));
+    answer.dropped += cut;
+    answer.notes = marks.notes();
+}
+
+void note_ddl(const Wanted& wanted, const OpenedView& opened, Answer& answer) {
+    if (!wanted.asks_for_ddl) return;
+    const bool has_ddl = std::any_of(
+        answer.events.begin(), answer.events.end(),
+        [](const Event& event) { return event.journal && event.journal->ddl_count > 0; });
+    if (!answer.is_joined)
+        answer.notes.push_back("nothing of " + opened.cluster.name +
+                               " is journaled, and WAL does not tell DDL");
+    else if (!has_ddl)
+        answer.notes.push_back(
+            "DDL is told only of databases in which deploy/postgres-ddl-trigger.sql was run");
+}
+
 std::string undo_command(const Event& event, const std::string& source) {
     return "walvault restore --before xid:" + std::to_string(event.xid) + " --pgdata DIR" + source;
 }
 
+// Whether the journal tells all that WAL does, and more: WAL counts what was seen of a transaction.
+bool is_explained(const Event& event) {
+    if (!event.journal) return false;
+    const storage::TableChanges sum = event.journal->sum();
+    if (event.kind == "drop") return event.journal->ddl_count > 0;
+    if (event.kind == "truncate") return sum.truncated > 0 || event.journal->ddl_count > 0;
+    if (event.kind == "bulk" || event.kind == "commit")
+        return sum.inserted >= event.inserted_rows && sum.updated >= event.updated_rows &&
+               sum.deleted >= event.deleted_rows;
+    return event.kind == kDdl;
+}
+
 std::string what_text(const Event& event, const RelationNames& names) {
+    if (is_explained(event))
+        return (event.kind == "commit" ? "commit: " : "") + mark_text(*event.journal);
     std::string text = event.shown;
     if (!event.name.empty()) text += " " + printable(event.name);
     auto add = [&](std::uint64_t rows, const char* done) {
@@ -193,24 +336,30 @@ std::string what_text(const Event& event, const RelationNames& names) {
         files += (i > 0 ? ", " : "") + relation_text(event.files[i], names);
     if (event.files.size() > 4)
         files += ", and " + std::to_string(event.files.size() - 4) + " more";
-    return files.empty() ? text : text + "  " + files;
+    if (!files.empty()) text += "  " + files;
+    const std::string known = event.journal ? mark_text(*event.journal) : "";
+    return known.empty() ? text : text + ";  of it: " + known;
 }
 
-std::string log_text(const OpenedView& opened, const std::vector<Event>& events,
-                     std::uint64_t dropped, const RelationNames& names, const std::string& source) {
-    if (events.empty()) return "Nothing of that kind happened then.\n";
+std::string log_text(const OpenedView& opened, const Answer& answer, const RelationNames& names,
+                     const std::string& source) {
     Table table({"TIME (" + opened.zone + ")", "LSN", "XID", "WHAT"},
                 {Table::Align::left, Table::Align::left, Table::Align::right, Table::Align::left});
-    for (const Event& event : events)
+    for (const Event& event : answer.events)
         table.add_row({event.at == WallTime{} ? "" : format_local(event.at, opened.zone, 6),
                        to_string(event.start_lsn), event.xid == 0 ? "" : std::to_string(event.xid),
                        what_text(event, names)});
-    std::string text = table.text();
-    if (dropped > 0)
-        text +=
-            format_count(dropped) + " earlier ones are not shown; raise -L or narrow the time.\n";
+    std::string text =
+        answer.events.empty() ? "Nothing of that kind happened then.\n" : table.text();
+    if (answer.dropped > 0)
+        text += format_count(answer.dropped) +
+                " earlier ones are not shown; raise -L or narrow the time.\n";
+    else if (answer.more)
+        text += "There are earlier ones; raise -L or narrow the time.\n";
+    for (const std::string& note : answer.notes)
+        text += "note: " + printable(note) + "\n";
     std::set<Xid> told;
-    for (const Event& event : events)
+    for (const Event& event : answer.events)
         if (event.can_be_undone() && told.insert(event.xid).second)
             text += "To go back to just before the " + event.shown + " of " +
                     std::to_string(event.xid) + ":   " + undo_command(event, source) + "\n";
@@ -237,37 +386,47 @@ Json event_json(const Event& event, const RelationNames& names, const std::strin
     json["inserted_rows"] = event.inserted_rows;
     json["updated_rows"] = event.updated_rows;
     json["deleted_rows"] = event.deleted_rows;
+    if (event.journal) json["journal"] = mark_json(*event.journal);
     if (event.can_be_undone()) json["restore"] = undo_command(event, source);
     return json;
 }
 
-void print_log_json(const Globals& globals, const OpenedView& opened,
-                    const std::vector<Event>& events, std::uint64_t dropped,
+// What the answer says beside its events.
+Json tail_json(const Answer& answer) {
+    Json json{{"not_shown", answer.dropped}};
+    if (answer.is_joined) json["more"] = answer.more || answer.dropped > 0;
+    if (answer.is_joined || !answer.notes.empty()) json["notes"] = answer.notes;
+    return json;
+}
+
+void print_log_json(const Globals& globals, const OpenedView& opened, const Answer& answer,
                     const RelationNames& names) {
     if (globals.output == Output::jsonl) {
-        for (const Event& event : events) {
+        for (const Event& event : answer.events) {
             Json line{{"type", "event"}};
             line.update(event_json(event, names, source_options(globals)));
             print_answer(globals, line);
         }
-        print_answer(globals,
-                     Json{{"type", "result"}, {"count", events.size()}, {"not_shown", dropped}});
+        Json line{{"type", "result"}, {"count", answer.events.size()}};
+        line.update(tail_json(answer));
+        print_answer(globals, line);
         return;
     }
     Json list = Json::array();
-    for (const Event& event : events)
+    for (const Event& event : answer.events)
         list.push_back(event_json(event, names, source_options(globals)));
-    print_answer(globals,
-                 Json{{"server", opened.cluster.name}, {"events", list}, {"not_shown", dropped}});
+    Json json{{"server", opened.cluster.name}, {"events", list}};
+    json.update(tail_json(answer));
+    print_answer(globals, json);
 }
 
-Result<> show(const Globals& globals, const LogArguments& arguments) {
-    WV_TRY(OpenedView opened, open_view(globals));
-    const TimeContext times{system_clock().now(), opened.zone};
-    WV_TRY(Wanted wanted, parse_arguments(arguments, times));
+Result<Answer> find(OpenedView& opened, const Wanted& wanted) {
     Collector collector(wanted);
+    std::vector<Window> windows;
+    if (!wanted.marks.empty() || wanted.ddl) {
+        WV_TRY(windows, restore_windows(*opened.view, opened.cluster.name));
+    }
     if (!wanted.marks.empty()) {
-        WV_TRY(auto windows, restore_windows(*opened.view, opened.cluster.name));
         WV_TRY(auto marks,
                opened.view->marks(opened.cluster.name, wanted.since, wanted.until, wanted.marks));
         for (const auto& mark : marks) {
@@ -277,22 +436,32 @@ Result<> show(const Globals& globals, const LogArguments& arguments) {
         }
     }
     if (wanted.commits || wanted.aborts) WV_CHECK(collect_transactions(opened, wanted, collector));
-    std::vector<Event> events = collector.take();
-    std::stable_sort(events.begin(), events.end(),
-                     [](const Event& a, const Event& b) { return a.start_lsn < b.start_lsn; });
+    Answer answer;
+    answer.events = collector.take();
+    answer.dropped = collector.dropped();
+    std::stable_sort(answer.events.begin(), answer.events.end(), is_before);
+    if (wanted.is_of_rows()) join_journals(opened, wanted, windows, answer);
+    note_ddl(wanted, opened, answer);
+    return answer;
+}
+
+Result<> show(const Globals& globals, const LogArguments& arguments) {
+    WV_TRY(OpenedView opened, open_view(globals));
+    const TimeContext times{system_clock().now(), opened.zone};
+    WV_TRY(Wanted wanted, parse_arguments(arguments, times));
+    WV_TRY(const Answer answer, find(opened, wanted));
     std::vector<std::string> files;
-    for (const Event& event : events)
+    for (const Event& event : answer.events)
         files.insert(files.end(), event.files.begin(), event.files.end());
     std::sort(files.begin(), files.end());
     files.erase(std::unique(files.begin(), files.end()), files.end());
     const RelationNames names =
         opened.is_tier ? RelationNames{} : ask_relation_names(opened.server.conninfo, files);
     if (globals.output != Output::text) {
-        print_log_json(globals, opened, events, collector.dropped(), names);
+        print_log_json(globals, opened, answer, names);
         return {};
     }
-    const std::string text =
-        log_text(opened, events, collector.dropped(), names, source_options(globals));
+    const std::string text = log_text(opened, answer, names, source_options(globals));
     std::fwrite(text.data(), 1, text.size(), stdout);
     return {};
 }

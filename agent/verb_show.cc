@@ -82,7 +82,7 @@ std::string undo_command(const Globals& globals, const ShowArguments& arguments,
 }
 
 std::string change_line(const ChangeRecord& record) {
-    std::string line = "  " + std::string(kind_name(record.kind));
+    std::string line = "  " + record_kind_text(record);
     line.resize(12, ' ');
     if (record.kind == JournalRecordKind::inserted || record.kind == JournalRecordKind::updated ||
         record.kind == JournalRecordKind::deleted)
