@@ -23,6 +23,13 @@ TEST_CASE("A range is read in the stretches between gaps") {
     CHECK(stretches_between(gaps, Lsn{150}, Lsn{350}) == Stretches{{Lsn{200}, Lsn{300}}});
     CHECK(stretches_between(gaps, Lsn{110}, Lsn{190}).empty());
     CHECK(stretches_between(gaps, Lsn{200}, Lsn{300}) == Stretches{{Lsn{200}, Lsn{300}}});
+    CHECK(cut_at({{Lsn{0}, Lsn{100}}, {Lsn{200}, Lsn{300}}},
+                 {Lsn{300}, Lsn{250}, Lsn{50}, Lsn{0}, Lsn{60}, Lsn{150}}) ==
+          Stretches{{Lsn{0}, Lsn{50}},
+                    {Lsn{50}, Lsn{60}},
+                    {Lsn{60}, Lsn{100}},
+                    {Lsn{200}, Lsn{250}},
+                    {Lsn{250}, Lsn{300}}});
     CHECK(gaps_within(gaps, Lsn{200}, Lsn{300}).empty());
     CHECK(gaps_within(gaps, Lsn{199}, Lsn{301}).size() == 2);
 }

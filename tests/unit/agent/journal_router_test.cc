@@ -315,7 +315,8 @@ TEST_CASE("A journal follows no server that went another way") {
         record(3, 2, 190, 200, pb::HistoryOpened::PROMOTION, 3),
         record(4, 1, 60, 70, pb::HistoryOpened::FORK, 1),
         record(5, {}, 300, 0, pb::HistoryOpened::GAP, 3),
-        record(6, {}, 400, 0, pb::HistoryOpened::UNRELATED, 9)};
+        record(6, {}, 400, 0, pb::HistoryOpened::UNRELATED, 9),
+        record(8, 5, 340, 350, pb::HistoryOpened::PROMOTION, 4)};
     CHECK_FALSE(left_at(histories, id(1), id(1)));
     CHECK(left_at(histories, id(2), id(1)) == Lsn{100});
     CHECK(left_at(histories, id(3), id(1)) == Lsn{100});
@@ -326,6 +327,9 @@ TEST_CASE("A journal follows no server that went another way") {
     CHECK_FALSE(left_at(histories, id(5), id(3)));
     CHECK(left_at(histories, id(5), id(2)) == Lsn{300});
     CHECK(left_at(histories, id(6), id(3)) == Lsn{400});
+    // WAL was missed, then a failover: what was there before the promotion is the server's still.
+    CHECK(left_at(histories, id(8), id(3)) == Lsn{350});
+    CHECK(left_at(histories, id(8), id(2)) == Lsn{340});
     CHECK(left_at(histories, id(7), id(3)) == Lsn{});
 
     const JournalSlotSide slot{true, "", Lsn{120}};

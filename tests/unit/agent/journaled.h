@@ -69,7 +69,7 @@ public:
     void snapshot(const RelationRef& relation, const std::vector<MadeValues>& rows) {
         const storage::ClusterRecord cluster = *repository->cluster("main");
         auto taken = storage::must(repository->begin_snapshot(
-            record(), cluster, 1, relation->relation().oid(), end_, WallTime(Micros(5))));
+            record(), cluster, 1, made_snapshot(relation->relation().oid(), end_.value, 5)));
         BatchWriter batches;
         batches.mention(relation);
         for (const MadeValues& row : rows)
