@@ -204,6 +204,7 @@ Task<> serve(AgentState& state, AgentRequest request, asio::signal_set& signals,
     state.tasks.spawn(keep_standby_slots(state));
     for (const auto& tier : state.tiers) {
         state.tasks.spawn(keep_tier(state, *tier));
+        state.tasks.spawn(watch_newest(state, *tier));
         state.tasks.spawn(cut_tier_short(state, *tier));
     }
     if (request.mode == AgentMode::serve) {

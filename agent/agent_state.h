@@ -1,6 +1,7 @@
 // What the parts of the agent share, and what they tell of it.
 #pragma once
 
+#include <atomic>
 #include <nlohmann/json_fwd.hpp>
 
 #include "agent/agent.h"
@@ -51,11 +52,14 @@ struct TierState {
     Pool pool{1};
     std::unique_ptr<storage::ObjectStore> repository;
     std::unique_ptr<storage::ObjectStore> objects;
+    // Since the snapshot of the round that runs more WAL was flushed, and commits wait for copies.
+    std::atomic<bool> has_newer{false};
     std::unique_ptr<storage::Offloader> offloader;
     Backoff backoff{std::chrono::seconds(1), std::chrono::seconds(30), random_number()};
     bool up = false;
     bool ended = false;          // nothing is put there any more
     std::optional<Error> error;  // of the last attempt
+    Lsn round_lsn;               // flushed when the last round began
     // As of the last complete round.
     Id16 history{};
     Lsn offloaded_lsn;
@@ -153,6 +157,8 @@ Result<> make_tiers(AgentState& state);
 // Keeps a copy of the repository up, until stopping and once more when all is stored; tries again
 // after an error. Nothing else waits for it.
 Task<> keep_tier(AgentState& state, TierState& tier);
+// Has a round of it end that does nothing but wait while commits wait for newer WAL.
+Task<> watch_newest(AgentState& state, TierState& tier);
 // Ends what still waits for the copy some time after all is stored.
 Task<> cut_tier_short(AgentState& state, TierState& tier);
 // Makes state.journals of the configuration.

@@ -284,7 +284,8 @@ constexpr std::array kKeys{
               },
               true},
     ConfigKey{"repo.*.concurrency", kText, "4", false, "", "1 to 32",
-              "How many requests are sent at once.", nullptr,
+              "How many packs are sent at once; the newest WAL and the ledger go beside them.",
+              nullptr,
               [](TierConfig& tier, const std::string& text) {
                   return set_bucket_option(tier, "concurrency", text);
               },

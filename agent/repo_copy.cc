@@ -101,10 +101,11 @@ Result<std::uint64_t> end_of_frames(ObjectStore& store, const std::string& path,
 
 class Copy {
 public:
-    Copy(ObjectStore& from, ObjectStore& to, storage::OpenedRepository opened,
+    Copy(ObjectStore& from, ObjectStore& to, unsigned at_once, storage::OpenedRepository opened,
          storage::LedgerKeys keys, std::string place)
         : from_(from),
           to_(to),
+          at_once_(at_once),
           opened_(std::move(opened)),
           keys_(std::move(keys)),
           place_(std::move(place)) {}
@@ -113,13 +114,18 @@ public:
         auto keeps = [this](const pb::PackInfo& pack) -> Result<bool> {
             return !let_go_.contains(pack.path());
         };
+        auto lanes = [this](storage::ObjectLanes::Put put) {
+            return storage::make_object_lanes(std::move(put), at_once_);
+        };
         WV_TRY(auto offloader,
-               storage::Offloader::open(from_, to_, master, {.name = place_, .keeps = keeps}));
+               storage::Offloader::open(from_, to_, master,
+                                        {.name = place_, .keeps = keeps, .lanes = lanes}));
         RepoCopied copied{.repository = to_hex(opened_.id)};
         for (int idle = 0; idle < kIdleRoundsMax; ++idle) {
             WV_TRY(OffloadSnapshot snapshot, take_snapshot());
             auto goes_on = [&] { return true; };
             WV_TRY(auto round, offloader->offload(snapshot, goes_on));
+            if (round.failure) return fail(std::move(*round.failure));
             copied.put_bytes += round.put_bytes;
             copied.ledger_sequence = snapshot.ledger_sequence;
             progress.update(copied.put_bytes);
@@ -149,6 +155,7 @@ private:
 
     ObjectStore& from_;
     ObjectStore& to_;
+    unsigned at_once_;
     storage::OpenedRepository opened_;
     storage::LedgerKeys keys_;
     std::string place_;
@@ -157,7 +164,7 @@ private:
 
 }  // namespace
 
-Result<RepoCopied> copy_repository(ObjectStore& from, ObjectStore& to,
+Result<RepoCopied> copy_repository(ObjectStore& from, ObjectStore& to, unsigned at_once,
                                    const storage::MasterKey& master, ProgressLine& progress) {
     WV_TRY(storage::OpenedRepository opened, storage::open_repository_files(from, master));
     const storage::DataKey* key = opened.keyring.current(pb::KEY_PURPOSE_LEDGER);
@@ -169,7 +176,8 @@ Result<RepoCopied> copy_repository(ObjectStore& from, ObjectStore& to,
     WV_CHECK(storage::initialize_tier(from, to, master, place));
     progress.begin("copy", 0);
     WV_TRY(RepoCopied copied,
-           Copy(from, to, std::move(opened), std::move(keys), place).run(master, progress));
+           Copy(from, to, from.is_near() ? at_once : 1, std::move(opened), std::move(keys), place)
+               .run(master, progress));
     progress.finish();
     return copied;
 }

@@ -36,6 +36,8 @@ Task<Moment> take_moment(AgentState& state, TierState& tier) {
     Moment moment;
     moment.snapshot.ledger_sequence = co_await run_on(tier.pool, look);
     for (int tries = 1;; ++tries) {
+        tier.has_newer = false;
+        tier.round_lsn = state.progress.flushed_lsn();
         moment.snapshot.tails = synced_tails(state);
         moment.flushed_lsn = state.progress.flushed_lsn();
         moment.recoverable_until = state.progress.recoverable_until();
@@ -58,16 +60,19 @@ void note_failure(TierState& tier, const Error& error) {
 }
 
 void note_round(TierState& tier, const Moment& moment, const storage::Offloader::Round& round) {
+    tier.pending_bytes = round.pending_bytes;
+    tier.ledger_sequence = round.ledger_sequence;
+    tier.metrics.put_bytes_total.add(static_cast<double>(round.put_bytes));
+    if (round.failure) return note_failure(tier, *round.failure);
+    // Packs are on their way, and nobody knows yet how that ends.
+    if (!round.is_reached) return;
     if (!tier.up)
         log::info("offload.up", "the copy is reached and is being kept up",
                   {{"repo", tier.config.name}, {"url", tier.config.url}});
     tier.up = true;
     tier.error.reset();
     tier.backoff.reset();
-    tier.pending_bytes = round.pending_bytes;
-    tier.ledger_sequence = round.ledger_sequence;
     tier.metrics.up.set(1);
-    tier.metrics.put_bytes_total.add(static_cast<double>(round.put_bytes));
     if (!round.is_complete || !moment.is_exact) return;
     tier.history = moment.history;
     tier.offloaded_lsn = moment.flushed_lsn;
@@ -86,11 +91,19 @@ Task<Result<>> add_place(AgentState& state, TierState& tier) {
     co_return Result<>{};
 }
 
-storage::OffloadPlace place_of(AgentState& state, const std::string& name) {
+storage::OffloadPlace place_of(AgentState& state, TierState& tier, unsigned lanes) {
+    const std::string& name = tier.config.name;
     auto keeps = [&state, name](const pb::PackInfo& pack) {
         return state.repository->keeps(pack, name);
     };
-    return {.name = name, .keeps = std::move(keeps)};
+    auto make_lanes = [lanes](storage::ObjectLanes::Put put) {
+        return storage::make_object_lanes(std::move(put), lanes);
+    };
+    auto is_hurried = [&tier] { return tier.has_newer.load(); };
+    return {.name = name,
+            .keeps = std::move(keeps),
+            .lanes = std::move(make_lanes),
+            .is_hurried = std::move(is_hurried)};
 }
 
 enum class Outcome { complete, more, waits, failed };
@@ -115,6 +128,7 @@ Task<Outcome> one_round(AgentState& state, TierState& tier) {
     }
     note_round(tier, moment, *round);
     if (round->has_wal) state.capture.note_offloaded(moment.history, moment.flushed_lsn);
+    if (round->failure) co_return Outcome::failed;
     if (round->is_complete && moment.is_exact) co_return Outcome::complete;
     co_return round->put_bytes > 0 ? Outcome::more : Outcome::waits;
 }
@@ -144,13 +158,22 @@ Result<> make_tiers(AgentState& state) {
         storage::TierPlace place = config.place();
         if (place.bucket) place.bucket->retry_for = kRetryFor;
         WV_TRY(tier->objects, storage::open_tier_objects(posix_file_system(), place));
+        const unsigned lanes = storage::objects_at_once(place);
         WV_TRY(tier->offloader, storage::Offloader::open(*tier->repository, *tier->objects, master,
-                                                         place_of(state, config.name)));
+                                                         place_of(state, *tier, lanes)));
         state.retention.places.push_back(
             {.place = config.name, .metrics = state.metrics.retention(config.name)});
         state.tiers.push_back(std::move(tier));
     }
     return {};
+}
+
+Task<> watch_newest(AgentState& state, TierState& tier) {
+    while (!tier.ended) {
+        if (waits_for_copies(state) && state.progress.flushed_lsn() > tier.round_lsn)
+            tier.has_newer = true;
+        co_await wait_for(waits_for_copies(state) ? state.progress.changed() : state.changed, 1s);
+    }
 }
 
 Task<> keep_tier(AgentState& state, TierState& tier) {
@@ -169,12 +192,16 @@ Task<> keep_tier(AgentState& state, TierState& tier) {
         if (outcome == Outcome::failed) next += tier.backoff.next();
         while ((!state.drained || is_last) && state.clock.steady_now() < next) {
             if (is_waited_for(state, tier) && outcome == Outcome::complete) break;
+            if (tier.has_newer && outcome != Outcome::failed) break;
             co_await wait_for(waits_for_copies(state) ? state.progress.changed() : state.changed,
                               next - state.clock.steady_now());
         }
     }
+    // Packs that are being put are put another time.
+    tier.objects->cancel();
     tier.ended = true;
     state.changed.notify();
+    state.progress.changed().notify();
 }
 
 Task<> cut_tier_short(AgentState& state, TierState& tier) {

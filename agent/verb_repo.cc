@@ -192,7 +192,8 @@ Result<Copied> carry_out_copy(const Globals& globals, const RepoArguments& argum
         return copied;
     }
     ProgressLine progress = ProgressLine::for_globals(globals, "repo copy", system_clock());
-    WV_TRY(copied.what, copy_repository(**source, **target, master, progress));
+    WV_TRY(copied.what, copy_repository(**source, **target, storage::objects_at_once(*to_place),
+                                        master, progress));
     return copied;
 }
 

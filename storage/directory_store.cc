@@ -95,6 +95,7 @@ public:
         return {};
     }
 
+    bool is_near() const override { return true; }
     std::string url() const override { return "file://" + root_; }
 
 private:

@@ -2,10 +2,12 @@
 // nothing else.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/bytes.h"
@@ -23,9 +25,28 @@ struct ObjectInfo {
     std::string storage_class = {};
 };
 
-// `length` bytes at `offset` of an object that is put. May be asked for the same bytes again, and
-// by several threads at once.
-using ObjectSource = std::function<Result<ByteBuffer>(std::uint64_t offset, std::uint64_t length)>;
+// Gives `length` bytes at `offset` of an object that is put. May be asked for the same bytes again,
+// and by several threads at once.
+class ObjectSource {
+public:
+    using Read = std::function<Result<ByteBuffer>(std::uint64_t offset, std::uint64_t length)>;
+    ObjectSource() = default;
+    // `is_far`: reading costs so much that what is needed twice is held in memory instead.
+    template <class Callable>
+    requires std::constructible_from<Read, Callable> ObjectSource(Callable read,
+                                                                  bool is_far = false)
+        : read_(std::move(read)), is_far_(is_far) {}
+
+    explicit operator bool() const { return static_cast<bool>(read_); }
+    Result<ByteBuffer> operator()(std::uint64_t offset, std::uint64_t length) const {
+        return read_(offset, length);
+    }
+    bool is_far() const { return is_far_; }
+
+private:
+    Read read_;
+    bool is_far_ = false;
+};
 // The same, where fewer bytes are an error: corrupt.
 Result<ByteBuffer> read_source(const ObjectSource& source, std::uint64_t offset,
                                std::uint64_t length);
@@ -50,6 +71,8 @@ public:
     virtual Result<std::vector<ObjectInfo>> list(const std::string& prefix) = 0;
     // Errors: not_found.
     virtual Result<> remove(const std::string& name) = 0;
+    // Whether it may be read again for no other price than time.
+    virtual bool is_near() const { return false; }
     // For messages: "file:///var/lib/walvault".
     virtual std::string url() const = 0;
     // Removes what puts that were broken off left where no list shows it, if there may be any; the

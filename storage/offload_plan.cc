@@ -49,7 +49,10 @@ public:
             record_bytes_ += entry.record_bytes;
             for (const NeededObject& object : entry.needs)
                 object_bytes_ += object.size_bytes;
-            if (!entry.opens_tail.empty()) open_[entry.opens_tail] = {entry.history, 0};
+            if (!entry.opens_tail.empty()) {
+                open_[entry.opens_tail] = {entry.history, 0};
+                opens_ = opens_ || snapshot_.tails.contains(entry.opens_tail);
+            }
             if (!entry.ends_tail.empty()) open_.erase(entry.ends_tail);
         }
         return end_here(state_.pending_is_all ? Kind::nothing : Kind::read_on);
@@ -81,10 +84,24 @@ private:
                 return may_end() ? end_here(Kind::nothing) : OffloadStep{blocked()};
             }
         }
-        for (const NeededObject& object : entry.needs)
-            if (!state_.present.contains(object.name))
-                return OffloadStep{Kind::object, object.name};
+        for (const NeededObject& object : entry.needs) {
+            if (state_.present.contains(object.name)) continue;
+            // The newest WAL does not wait for a pack behind it.
+            if ((opens_ || state_.is_held_up) && may_end()) return end_here(Kind::nothing);
+            return next_object();
+        }
         return {};
+    }
+
+    // From the entry on that waits for one.
+    OffloadStep next_object() const {
+        if (!state_.has_room) return {Kind::under_way};
+        for (std::size_t i = count_; i < state_.pending.size(); ++i)
+            for (const NeededObject& object : state_.pending[i].needs)
+                if (!state_.present.contains(object.name) &&
+                    !state_.under_way.contains(object.name))
+                    return {Kind::object, object.name};
+        return {Kind::under_way};
     }
 
     bool is_whole(const std::string& path, const OffloadedTail& tail) const {
@@ -102,6 +119,7 @@ private:
     const OffloadState& state_;
     const OffloadSnapshot& snapshot_;
     std::map<std::string, OffloadedTail> open_;
+    bool opens_ = false;  // a tail that is open
     std::size_t count_ = 0;
     std::size_t last_ = 0;  // the entry that must be in the piece if any after the first is
     std::uint64_t record_bytes_ = 0;
@@ -113,7 +131,8 @@ private:
 OffloadStep next_offload_step(const OffloadState& state, const OffloadSnapshot& snapshot) {
     if (auto tail = next_tail_step(state, snapshot)) return *tail;
     OffloadStep step = Piece(state, snapshot).step();
-    if (step.kind != Kind::nothing && step.kind != Kind::wait) return step;
+    if (step.kind != Kind::nothing && step.kind != Kind::wait && step.kind != Kind::under_way)
+        return step;
     if (!state.superseded_tails.empty()) return {Kind::remove, *state.superseded_tails.begin()};
     if (!state.deleted.empty()) return {Kind::erase, *state.deleted.begin()};
     return step;

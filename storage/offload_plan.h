@@ -44,7 +44,11 @@ struct OffloadState {
     std::set<std::string> deleted;
     std::deque<PendingEntry> pending;  // in order, none left out
     bool pending_is_all = true;        // up to the snapshot
-    std::set<std::string> present;     // of what `pending` needs
+    // Of what `pending` needs: what is there, and what is being put.
+    std::set<std::string> present;
+    std::set<std::string> under_way;
+    bool has_room = true;     // for one more that is put beside the others
+    bool is_held_up = false;  // by one that could not be put: what is before its entry goes
 };
 
 // What is durable in the repository, all at one moment: the ledger up to an entry, and of each tail
@@ -56,14 +60,15 @@ struct OffloadSnapshot {
 
 struct OffloadStep {
     enum class Kind {
-        nothing,  // the snapshot is on the tier
-        wait,     // for a later snapshot: a tail that is neither whole on the tier nor a pack yet
-        read_on,  // more of the ledger is needed to decide
-        object,   // put `name`
-        ledger,   // put the first `entry_count` pending entries as one piece
-        tail,     // put what the tail `name` has from `from` to `to`
-        remove,   // remove the pieces of the tail `name`
-        erase,    // remove the object `name`, which the ledger there calls deleted
+        nothing,    // the snapshot is on the tier
+        wait,       // for a later snapshot: a tail that is neither whole on the tier nor a pack yet
+        read_on,    // more of the ledger is needed to decide
+        object,     // begin to put `name`, beside those that are under way
+        under_way,  // for the end of one of those
+        ledger,     // put the first `entry_count` pending entries as one piece
+        tail,       // put what the tail `name` has from `from` to `to`
+        remove,     // remove the pieces of the tail `name`
+        erase,      // remove the object `name`, which the ledger there calls deleted
     };
     Kind kind = Kind::nothing;
     std::string name = {};
@@ -75,7 +80,8 @@ struct OffloadStep {
 // its pieces; all pieces of a tail before the entry that opens the next one of the history, unless
 // the entry that ends it comes in the same piece of the ledger; a gap before the pieces behind it;
 // the pieces of a tail are removed after the entry that ends it, a pack after the one that calls it
-// deleted. Tails go first: packs may be many.
+// deleted. Tails go first: packs may be many. Objects are begun in the order of the ledger, also
+// those behind an entry that waits; an entry goes only when all that it names is there.
 OffloadStep next_offload_step(const OffloadState& state, const OffloadSnapshot& snapshot);
 
 // What the snapshot has and the tier does not, as far as `pending` tells.

@@ -1,12 +1,14 @@
 #include "storage/offloader.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/log.h"
 #include "proto/frame_format.h"
 #include "proto/repository.pb.h"
 #include "storage/ledger_file.h"
 #include "storage/repository_files.h"
+#include "storage/tier_put.h"
 #include "storage/tier_store.h"
 
 namespace walvault::storage {
@@ -15,51 +17,12 @@ namespace {
 constexpr std::uint64_t kTailPieceBytes = 8 << 20;
 constexpr std::uint64_t kRoundsBetweenLooks = 16;
 constexpr std::uint64_t kPendingRecordBytes = 4 << 20;
-constexpr std::uint64_t kCompareBytes = 4 << 20;
+// How often it is asked whether to go on while objects are put.
+constexpr std::chrono::milliseconds kLook{10};
 constexpr std::uint64_t kSmallFileBytesMax = 64 << 20;
+constexpr std::string_view kPackSuffix = ".pack";
 
 using Kind = OffloadStep::Kind;
-
-Error another_writer(const ObjectStore& tier, const std::string& what) {
-    return Error{
-        Errc::refused, tier.url() + ": " + what,
-        "one tier is written by one repository: stop the other agent, or give each an empty tier "
-        "of its own"};
-}
-
-// Whether the tier's object has the bytes of `source` and no more.
-Result<bool> is_equal(ObjectStore& tier, const std::string& name, std::uint64_t size_bytes,
-                      const ObjectSource& source) {
-    WV_TRY(ObjectInfo info, tier.info(name));
-    if (info.size_bytes != size_bytes) return false;
-    for (std::uint64_t at = 0; at < size_bytes; at += kCompareBytes) {
-        const std::uint64_t count = std::min(kCompareBytes, size_bytes - at);
-        WV_TRY(ByteBuffer here, read_source(source, at, count));
-        WV_TRY(ByteBuffer there, tier.get(name, at, count));
-        if (!std::ranges::equal(there, here)) return false;
-    }
-    return true;
-}
-
-ObjectSource source_of(ByteSpan bytes) {
-    return [bytes](std::uint64_t offset, std::uint64_t length) -> Result<ByteBuffer> {
-        const ByteSpan part = bytes.subspan(offset, length);
-        return ByteBuffer(part.begin(), part.end());
-    };
-}
-
-Result<bool> is_equal(ObjectStore& tier, const std::string& name, ByteSpan bytes) {
-    return is_equal(tier, name, bytes.size(), source_of(bytes));
-}
-
-// Success also if it is there already: a put whose answer was lost.
-Result<> put_once(ObjectStore& tier, const std::string& name, ByteSpan bytes) {
-    auto done = tier.put(name, bytes);
-    if (done || done.error().code != Errc::refused) return done;
-    WV_TRY(bool equal, is_equal(tier, name, bytes));
-    if (equal) return {};
-    return fail(another_writer(tier, name + " is there and is another one"));
-}
 
 // What an agent writes to in place, reached under whatever name, is no tier: pieces of the ledger
 // among its own would be the end of it.
@@ -138,12 +101,19 @@ public:
           tier_(tier),
           id_(id),
           keys_(std::move(keys)),
-          place_(std::move(place)) {}
+          place_(std::move(place)),
+          lanes_(place_.lanes([this](const ObjectLanes::Object& object) {
+              return put_object_once(repository_, tier_, object.name, object.may_be_there);
+          })) {}
 
     Result<Round> offload(const OffloadSnapshot& snapshot,
                           const std::function<bool()>& goes_on) override {
         snapshot_ = snapshot;
         round_ = {};
+        take_done(std::chrono::milliseconds(0));
+        // Of packs that were begun before the one that was told of: they are begun again.
+        if (told_of_failure_) round_.failure.reset();
+        told_of_failure_ = false;
         auto done = run(goes_on);
         if (!done) {
             // A put may have been done all the same.
@@ -153,7 +123,9 @@ public:
         round_.pending_bytes = pending_bytes(state_, snapshot_);
         round_.ledger_sequence = offloaded_.sequence;
         round_.has_wal = round_.is_complete || has_all_wal();
-        if (round_.is_complete) sweep();
+        round_.is_reached = failed_.empty() && (round_.is_reached || state_.under_way.empty());
+        told_of_failure_ = round_.failure.has_value();
+        if (round_.is_complete && state_.under_way.empty()) sweep();
         return round_;
     }
 
@@ -168,10 +140,34 @@ private:
         if (++rounds_ % kRoundsBetweenLooks == 0) WV_CHECK(require_last_piece());
         WV_CHECK(read_pending());
         for (;;) {
+            take_done(std::chrono::milliseconds(0));
+            state_.has_room = lanes_->has_room();
+            state_.is_held_up = round_.failure.has_value();
             const OffloadStep step = next_offload_step(state_, snapshot_);
             if (step.kind == Kind::nothing) round_.is_complete = has_all_tails();
             if (step.kind == Kind::nothing || step.kind == Kind::wait || !goes_on()) return {};
+            const bool needs_object = step.kind == Kind::object || step.kind == Kind::under_way;
+            if (needs_object && round_.failure) return {};
+            if (step.kind == Kind::under_way && place_.is_hurried()) return {};
             WV_CHECK(take(step));
+        }
+    }
+
+    // A failure says nothing of the other objects.
+    void take_done(std::chrono::milliseconds patience) {
+        for (ObjectLanes::Done& done : lanes_->take_done(patience)) {
+            state_.under_way.erase(done.name);
+            if (done.put_bytes) {
+                round_.put_bytes += *done.put_bytes;
+                round_.is_reached = true;
+                failed_.erase(done.name);
+                state_.present.insert(std::move(done.name));
+            } else {
+                // It may have been carried out.
+                left_there_.insert(done.name);
+                failed_.insert(std::move(done.name));
+                if (!round_.failure) round_.failure = std::move(done.put_bytes).error();
+            }
         }
     }
 
@@ -215,15 +211,20 @@ private:
     Result<> take(const OffloadStep& step) {
         switch (step.kind) {
             case Kind::object:
-                return put_object(step.name);
+                state_.under_way.insert(step.name);
+                lanes_->start({step.name, left_there_.erase(step.name) > 0});
+                return {};
+            case Kind::under_way:
+                take_done(kLook);
+                return {};
             case Kind::ledger:
-                return put_ledger(step.entry_count);
+                return reached(put_ledger(step.entry_count));
             case Kind::tail:
-                return put_tail(step);
+                return reached(put_tail(step));
             case Kind::remove:
-                return remove_tail(step.name);
+                return reached(remove_tail(step.name));
             case Kind::erase:
-                return erase(step.name);
+                return reached(erase(step.name));
             case Kind::read_on:
                 pending_bytes_max_ *= 2;
                 return read_pending();
@@ -234,14 +235,25 @@ private:
         return {};
     }
 
+    Result<> reached(Result<> done) {
+        if (done) round_.is_reached = true;
+        return done;
+    }
+
     // --- what is there
     // ----------------------------------------------------------------------------
 
     Result<> take_stock() {
-        state_ = {};
+        OffloadState before = std::exchange(state_, {});
+        state_.under_way = std::move(before.under_way);
+        failed_.clear();
         records_.clear();
         pending_bytes_max_ = kPendingRecordBytes;
         WV_CHECK(require_own_tier());
+        WV_TRY(auto objects, tier_.list(""));
+        left_there_.clear();
+        for (const ObjectInfo& object : objects)
+            if (object.name.ends_with(kPackSuffix)) left_there_.insert(object.name);
         WV_CHECK(put_keyrings(repository_, tier_));
         WV_TRY(offloaded_, head_of_tier());
         if (offloaded_.sequence == 0 && had_entries_)
@@ -253,8 +265,14 @@ private:
         for (auto& [path, tail] : state_.tails) {
             WV_TRY(tail.end_offset, end_of_pieces(path));
         }
-        WV_CHECK(find_leftovers());
+        find_leftovers(objects);
+        // What this process put whole needs no comparing.
+        for (const std::string& name : before.present)
+            if (left_there_.erase(name) > 0) state_.present.insert(name);
+        for (const std::string& name : state_.under_way)
+            left_there_.erase(name);
         knows_the_tier_ = true;
+        round_.is_reached = true;
         return {};
     }
 
@@ -302,6 +320,7 @@ private:
                                         [&](const LedgerRecord& record) {
                                             reached = record.head;
                                             apply(pending_of(record, place_.name));
+                                            forget_packs(record.entry);
                                             return reached.sequence < head.sequence;
                                         });
         if (!read) return fail(std::move(read).error());
@@ -315,6 +334,14 @@ private:
                 : "its entry " + std::to_string(head.sequence) + " is not the repository's"));
     }
 
+    // They are there as the ledger says.
+    void forget_packs(const pb::LedgerEntry& entry) {
+        if (!entry.has_pack_closed()) return;
+        left_there_.erase(entry.pack_closed().pack().path());
+        for (const pb::PackInfo& pack : entry.pack_closed().further())
+            left_there_.erase(pack.path());
+    }
+
     Result<std::uint64_t> end_of_pieces(const std::string& path) {
         WV_TRY(auto pieces, tier_.list(path + "/"));
         std::uint64_t end = 0;
@@ -325,8 +352,7 @@ private:
     }
 
     // Left behind where a removal was interrupted; afterwards the ledger tells of each.
-    Result<> find_leftovers() {
-        WV_TRY(auto objects, tier_.list(""));
+    void find_leftovers(const std::vector<ObjectInfo>& objects) {
         std::set<std::string> there;
         for (const ObjectInfo& object : objects) {
             if (state_.deleted.contains(object.name)) there.insert(object.name);
@@ -335,7 +361,6 @@ private:
                 state_.superseded_tails.insert(piece->tail_path);
         }
         state_.deleted = std::move(there);
-        return {};
     }
 
     // The ledger up to the snapshot, or so much of it as is held at a time.
@@ -385,39 +410,6 @@ private:
     Result<> put(const std::string& name, ByteSpan bytes) {
         WV_CHECK(put_once(tier_, name, bytes));
         round_.put_bytes += bytes.size();
-        return {};
-    }
-
-    Result<> put_object(const std::string& name) {
-        auto here = repository_.info(name);
-        if (!here && here.error().code == Errc::not_found) {
-            // The tier cannot have more than there is; what is behind it is worth having all the
-            // same.
-            log::error("offload.pack_missing",
-                       "it is not in the repository any more, so the tier goes without it",
-                       {{"pack", name}, {"tier", tier_.url()}});
-            state_.present.insert(name);
-            return {};
-        }
-        if (!here) return fail(std::move(here).error());
-        auto there = tier_.info(name);
-        if (!there && there.error().code != Errc::not_found) return fail(std::move(there).error());
-        // In pieces: a pack may be larger than what memory there is.
-        const ObjectSource source = [this, &name](std::uint64_t offset, std::uint64_t length) {
-            return repository_.get(name, offset, length);
-        };
-        bool is_there = there.has_value();
-        if (!is_there) {
-            auto done = tier_.put_from(name, here->size_bytes, source);
-            is_there = !done && done.error().code == Errc::refused;
-            if (!done && !is_there) return done;
-            if (done) round_.put_bytes += here->size_bytes;
-        }
-        if (is_there) {
-            WV_TRY(bool equal, is_equal(tier_, name, here->size_bytes, source));
-            if (!equal) return fail(another_writer(tier_, name + " is there and is another one"));
-        }
-        state_.present.insert(name);
         return {};
     }
 
@@ -503,8 +495,12 @@ private:
     bool knows_the_tier_ = false;
     bool had_entries_ = false;  // of the ledger, whenever stock was taken
     std::uint64_t rounds_ = 0;
-    ObjectInfo last_piece_;  // of the ledger there; no name: none
-    std::string not_swept_;  // the error that was told of last
+    // Packs that may be there, put whole or not, of which its ledger does not tell.
+    std::set<std::string> left_there_;
+    std::set<std::string> failed_;  // packs that could not be put so far
+    bool told_of_failure_ = false;  // by the round before
+    ObjectInfo last_piece_;         // of the ledger there; no name: none
+    std::string not_swept_;         // the error that was told of last
     OffloadState state_;
     std::deque<ByteBuffer> records_;  // of state_.pending
     LedgerHead offloaded_;
@@ -512,6 +508,7 @@ private:
     std::uint64_t pending_bytes_max_ = kPendingRecordBytes;
     OffloadSnapshot snapshot_;
     Round round_;
+    std::unique_ptr<ObjectLanes> lanes_;  // the first to end: its threads use what is above
 };
 
 }  // namespace

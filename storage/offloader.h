@@ -6,9 +6,11 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "proto/repository.pb.h"
 #include "storage/keyring.h"
+#include "storage/object_lanes.h"
 #include "storage/object_store.h"
 #include "storage/offload_plan.h"
 
@@ -31,9 +33,15 @@ struct OffloadPlace {
     // Whether the tier is to keep a pack. Called from the offloader's thread.
     std::function<Result<bool>(const pb::PackInfo& pack)> keeps =
         [](const pb::PackInfo&) -> Result<bool> { return true; };
+    // What puts packs beside the offloader's thread, which keeps the rest to itself: tails, ledger.
+    std::function<std::unique_ptr<ObjectLanes>(ObjectLanes::Put)> lanes = make_inline_lane;
+    // Whether a round that does nothing but wait for packs is to end, since a newer snapshot has
+    // WAL that somebody waits for. Called from the offloader's thread.
+    std::function<bool()> is_hurried = [] { return false; };
 };
 
-// One thread at a time; every call blocks for both stores.
+// One thread at a time; every call blocks for both stores. The lanes of the place put packs also
+// between the calls; ending it waits for those that they have begun.
 class Offloader {
 public:
     // `repository` and `tier` are plain stores, not TierStores. Asks nothing of the tier yet.
@@ -49,14 +57,21 @@ public:
         std::uint64_t ledger_sequence = 0;  // the last entry that is on the tier
         // All WAL of the snapshot is on the tier, whatever else is still to come.
         bool has_wal = false;
+        // False: nothing that was asked of the tier has been answered while packs are being put, or
+        // a pack that could not be put is not there yet.
+        bool is_reached = false;
+        // Why a pack could not be put. What needs none was done all the same, and other packs that
+        // had been begun go on.
+        std::optional<Error> failure = {};
     };
     // Asks what the tier has, and puts nothing but keyrings. True: no entry of the ledger yet.
     // Errors: as offload().
     virtual Result<bool> is_empty() = 0;
     // Puts what the snapshot has and the tier does not, but packs that it is not to keep, and
     // removes what the ledger calls deleted there, until all is done or `goes_on` says no; asked
-    // before each object. Errors: not_found (no repository there yet), refused (another's, or
-    // another writer puts other things there), wrong_key, corrupt, io, no_space, unavailable.
+    // before each object, and while packs are put. Errors, but for those of packs: not_found (no
+    // repository there yet), refused (another's, or another writer puts other things there),
+    // wrong_key, corrupt, io, no_space, unavailable.
     virtual Result<Round> offload(const OffloadSnapshot& snapshot,
                                   const std::function<bool()>& goes_on) = 0;
 };

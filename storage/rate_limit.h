@@ -22,15 +22,26 @@ public:
     // Takes `bytes` into account and returns when they may go.
     Time reserve(std::uint64_t bytes, Time now) {
         const Time start = std::max(next_, now - kBurst);
-        const auto seconds = static_cast<double>(bytes) / static_cast<double>(bytes_per_second_);
-        next_ = start + std::chrono::duration_cast<std::chrono::steady_clock::duration>(
-                            std::chrono::duration<double>(seconds));
+        next_ = start + time_of(bytes);
+        return start;
+    }
+    // The same of bytes that wait for no others than such; those are put off by it.
+    Time reserve_first(std::uint64_t bytes, Time now) {
+        const Time start = std::max(next_first_, now - kBurst);
+        next_first_ = start + time_of(bytes);
+        next_ = std::max(next_, now - kBurst) + time_of(bytes);
         return start;
     }
 
 private:
+    Time::duration time_of(std::uint64_t bytes) const {
+        const auto seconds = static_cast<double>(bytes) / static_cast<double>(bytes_per_second_);
+        return std::chrono::duration_cast<Time::duration>(std::chrono::duration<double>(seconds));
+    }
+
     std::uint64_t bytes_per_second_;
     Time next_{};
+    Time next_first_{};
 };
 
 }  // namespace walvault::storage

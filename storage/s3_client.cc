@@ -29,6 +29,8 @@ constexpr std::size_t kIdleConnectionsMax = 16;
 // The digest that signs a body protects it as well, and costs a fifth of an MD5. Stores want the
 // latter too where objects are locked, also by a rule of the bucket that is not known here.
 constexpr std::uint64_t kMd5BytesMax = 1_MiB;
+// Of a source, to be digested: what stays in the processor's cache.
+constexpr std::uint64_t kDigestedAtOnce = 256_KiB;
 constexpr milliseconds kFirstWait{100};
 constexpr milliseconds kLongestWait{10'000};
 // The whole of a request may take a minute, and what its bytes need at this speed.
@@ -90,8 +92,9 @@ struct Transfer {
     const std::atomic<bool>& cancelled;
     Connection& connection;
     // Waits until so many bytes, or fewer, may be sent, and returns how many.
-    const std::function<std::uint64_t(std::uint64_t)>& pace;
+    const std::function<std::uint64_t(std::uint64_t, bool is_bulk)>& pace;
     std::uint64_t sent_bytes = 0;
+    std::optional<Error> unread = {};  // why the source did not give its bytes
     bool too_large = false;
     S3Answer answer = {};
 };
@@ -157,17 +160,27 @@ std::size_t take_header(char* bytes, std::size_t, std::size_t count, void* conte
 
 std::size_t give_body(char* into, std::size_t, std::size_t room, void* context) {
     auto& transfer = *static_cast<Transfer*>(context);
-    ByteSpan body = transfer.request.body;
-    std::size_t count = std::min<std::uint64_t>(room, body.size() - transfer.sent_bytes);
-    if (count > 0 && transfer.pace) count = transfer.pace(count);
-    if (count > 0) std::memcpy(into, body.data() + transfer.sent_bytes, count);
+    const S3Request& request = transfer.request;
+    std::size_t count = std::min<std::uint64_t>(room, request.body_bytes() - transfer.sent_bytes);
+    if (count > 0 && transfer.pace) count = transfer.pace(count, request.is_bulk);
+    if (count == 0) return 0;
+    if (request.source) {
+        auto piece = read_source(request.source, transfer.sent_bytes, count);
+        if (!piece) {
+            transfer.unread = std::move(piece).error();
+            return CURL_READFUNC_ABORT;
+        }
+        std::memcpy(into, piece->data(), count);
+    } else {
+        std::memcpy(into, request.body.data() + transfer.sent_bytes, count);
+    }
     transfer.sent_bytes += count;
     return count;
 }
 
 int rewind_body(void* context, curl_off_t offset, int) {
     auto& transfer = *static_cast<Transfer*>(context);
-    if (offset < 0 || static_cast<std::uint64_t>(offset) > transfer.request.body.size())
+    if (offset < 0 || static_cast<std::uint64_t>(offset) > transfer.request.body_bytes())
         return CURL_SEEKFUNC_FAIL;
     transfer.sent_bytes = static_cast<std::uint64_t>(offset);
     return CURL_SEEKFUNC_OK;
@@ -200,7 +213,7 @@ void set_safety(CURL* easy) {
 }
 
 void set_times(CURL* easy, const S3Options& options, const S3Request& request) {
-    std::uint64_t bytes = request.body.size() + request.answer_bytes_max;
+    std::uint64_t bytes = request.body_bytes() + request.answer_bytes_max;
     auto whole =
         std::min<seconds>(kLongestRequest, kRequestTime + seconds(bytes / kSlowestBytesPerSecond));
     auto stall = request.stall_timeout.value_or(options.stall_timeout);
@@ -216,7 +229,7 @@ void set_body(CURL* easy, Transfer& transfer) {
         set(easy, CURLOPT_NOBODY, 1L);
     } else if (request.method == "PUT" || request.method == "POST") {
         set(easy, CURLOPT_UPLOAD, 1L);
-        set(easy, CURLOPT_INFILESIZE_LARGE, static_cast<curl_off_t>(request.body.size()));
+        set(easy, CURLOPT_INFILESIZE_LARGE, static_cast<curl_off_t>(request.body_bytes()));
         set(easy, CURLOPT_READFUNCTION, &give_body);
         set(easy, CURLOPT_READDATA, static_cast<void*>(&transfer));
         set(easy, CURLOPT_SEEKFUNCTION, &rewind_body);
@@ -310,7 +323,7 @@ struct S3Client::State {
     unsigned sending = 0;
     std::condition_variable sent;
     std::optional<RateLimit> rate;
-    std::function<std::uint64_t(std::uint64_t)> pace;
+    std::function<std::uint64_t(std::uint64_t, bool is_bulk)> pace;
     std::atomic<bool> wants_md5{false};
     std::shared_ptr<const S3Credentials> credentials;
     std::mt19937_64 random{random_number()};
@@ -343,10 +356,11 @@ struct S3Client::State {
     }
 
     // 0 only when it is cancelled, which curl then learns otherwise.
-    std::uint64_t wait_for_bandwidth(std::uint64_t bytes) {
+    std::uint64_t wait_for_bandwidth(std::uint64_t bytes, bool is_bulk) {
         std::unique_lock lock(mutex);
         const std::uint64_t count = std::min(bytes, rate->piece_bytes());
-        const auto at = rate->reserve(count, steady_clock::now());
+        const auto now = steady_clock::now();
+        const auto at = is_bulk ? rate->reserve(count, now) : rate->reserve_first(count, now);
         woken.wait_until(lock, at, [this] { return cancelled.load(); });
         return count;
     }
@@ -376,10 +390,19 @@ struct S3Client::State {
         std::string md5;  // empty: not sent
     };
 
-    Digests digest(ByteSpan body) const {
-        const bool with_md5 = !body.empty() && (body.size() <= kMd5BytesMax || wants_md5 ||
-                                                !options.object_lock.empty());
-        return {sha256_hex(body), with_md5 ? md5_base64(body) : ""};
+    Result<Digests> digest(const S3Request& request) const {
+        const std::uint64_t size = request.body_bytes();
+        const bool with_md5 =
+            size > 0 && (size <= kMd5BytesMax || wants_md5 || !options.object_lock.empty());
+        BodyDigest digest(with_md5);
+        if (!request.source) digest.update(request.body);
+        for (std::uint64_t at = 0; request.source && at < size; at += kDigestedAtOnce) {
+            if (cancelled) return fail(Errc::cancelled, "stopped on request");
+            WV_TRY(ByteBuffer piece,
+                   read_source(request.source, at, std::min(kDigestedAtOnce, size - at)));
+            digest.update(piece);
+        }
+        return Digests{digest.sha256_hex(), digest.md5_base64()};
     }
 
     void set_headers(HeaderLines& lines, const S3Request& request, const Digests& digests,
@@ -421,6 +444,7 @@ struct S3Client::State {
         CURLcode code = curl_easy_perform(easy);
         give_back(std::move(connection));
         if (cancelled) return {.outcome = fail(Errc::cancelled, "stopped on request")};
+        if (transfer.unread) return {.outcome = fail(std::move(*transfer.unread))};
         if (code == CURLE_OK) return judge(transfer);
         if (transfer.too_large)
             return {
@@ -451,8 +475,8 @@ S3Client::S3Client(FileSystem& files, S3Options options, S3Endpoint endpoint)
     require_curl();
     if (state_->options.bandwidth == 0) return;
     state_->rate.emplace(state_->options.bandwidth);
-    state_->pace = [state = state_.get()](std::uint64_t bytes) {
-        return state->wait_for_bandwidth(bytes);
+    state_->pace = [state = state_.get()](std::uint64_t bytes, bool is_bulk) {
+        return state->wait_for_bandwidth(bytes, is_bulk);
     };
 }
 S3Client::~S3Client() = default;
@@ -460,13 +484,13 @@ S3Client::~S3Client() = default;
 Result<S3Answer> S3Client::perform(const S3Request& request) {
     auto give_up_at = steady_clock::now() + request.retry_for.value_or(state_->options.retry_for);
     bool renewed = false;
-    State::Digests digests = state_->digest(request.body);
+    WV_TRY(State::Digests digests, state_->digest(request));
     for (unsigned attempts = 1;; ++attempts) {
         if (state_->cancelled) return fail(Errc::cancelled, "stopped on request");
         WV_TRY(auto credentials, state_->current_credentials());
-        state_->wait_for_turn();
+        if (request.is_bulk) state_->wait_for_turn();
         Ending ending = state_->attempt(request, digests, *credentials);
-        state_->end_turn();
+        if (request.is_bulk) state_->end_turn();
         if (ending.outcome) ending.outcome->attempts = attempts;
         state_->throttled += ending.throttled ? 1 : 0;
         if (ending.bad_credentials && !renewed) {
@@ -474,10 +498,10 @@ Result<S3Answer> S3Client::perform(const S3Request& request) {
             WV_TRY(bool other, state_->renew(*credentials));
             if (other) continue;
         }
-        if (ending.outcome && digests.md5.empty() && !request.body.empty() &&
+        if (ending.outcome && digests.md5.empty() && request.body_bytes() > 0 &&
             s3_failure(*ending.outcome) == S3Failure::bad_input) {
             state_->wants_md5 = true;
-            digests = state_->digest(request.body);
+            WV_TRY(digests, state_->digest(request));
             continue;
         }
         if (!ending.again) return std::move(ending.outcome);

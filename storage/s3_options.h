@@ -40,7 +40,7 @@ struct S3Options {
     S3Pairs tags;             // of every object
     std::string object_lock;  // "GOVERNANCE" or "COMPLIANCE"; empty: objects are not locked
     std::chrono::hours object_lock_for{0};  // from the put on
-    unsigned concurrency = 0;               // requests at once; 0: as many as are asked for
+    unsigned concurrency = 0;               // bulk requests at once; 0: as many as are asked for
     std::uint64_t bandwidth = 0;            // bytes a second that are sent; 0: no limit
 
     std::chrono::seconds connect_timeout{10};
@@ -49,7 +49,7 @@ struct S3Options {
     std::chrono::seconds retry_for{60};  // no attempt of a request begins later than this
     // What is larger is put in parts. A store that honours create-only for whole objects and not
     // for those in parts keeps the promise up to this size.
-    std::uint64_t multipart_above_bytes = 16_MiB;
+    std::uint64_t multipart_above_bytes = 64_MiB;
     std::uint64_t part_bytes = 16_MiB;
 
     bool operator==(const S3Options&) const = default;

@@ -84,24 +84,30 @@ public:
 
     Result<> put(const std::string& name, ByteSpan bytes) override {
         WV_TRY(std::string key, key_of(name));
-        const S3PartSource parts = [bytes](std::uint64_t offset, std::uint64_t length,
-                                           ByteBuffer&) -> Result<ByteSpan> {
-            return bytes.subspan(offset, length);
+        const ObjectSource source = [bytes](std::uint64_t offset,
+                                            std::uint64_t length) -> Result<ByteBuffer> {
+            const ByteSpan piece = bytes.subspan(offset, length);
+            return ByteBuffer(piece.begin(), piece.end());
         };
-        return named("put", name, put_key(key, name, bytes.size(), parts));
+        const S3Request whole{.method = "PUT", .key = key, .body = bytes};
+        return named("put", name, put_key(whole, name, source));
     }
 
     Result<> put_from(const std::string& name, std::uint64_t size_bytes,
                       const ObjectSource& source) override {
         WV_TRY(std::string key, key_of(name));
-        const S3PartSource parts = [&source](std::uint64_t offset, std::uint64_t length,
-                                             ByteBuffer& room) -> Result<ByteSpan> {
-            // The part before goes first: two of them would be twice the memory.
-            room = ByteBuffer();
-            WV_TRY(room, read_source(source, offset, length));
-            return ByteSpan(room);
-        };
-        return named("put", name, put_key(key, name, size_bytes, parts));
+        S3Request whole{.method = "PUT", .key = key, .is_bulk = true};
+        ByteBuffer held;
+        if (source.is_far() && !in_parts(size_bytes, source)) {
+            auto read = read_source(source, 0, size_bytes);
+            if (!read) return named("put", name, Result<>(fail(std::move(read).error())));
+            held = std::move(*read);
+            whole.body = held;
+        } else {
+            whole.source = source;
+            whole.source_bytes = size_bytes;
+        }
+        return named("put", name, put_key(whole, name, source));
     }
 
     Result<ByteBuffer> get(const std::string& name, std::uint64_t offset,
@@ -167,7 +173,11 @@ public:
     }
 
     Result<bool> honours_create_only(std::uint64_t size_bytes) override {
-        bool parts = in_parts(size_bytes);
+        return honours(in_parts(size_bytes, {}));
+    }
+
+private:
+    Result<bool> honours(bool parts) {
         // Whoever comes meanwhile waits: it is asked once.
         std::lock_guard lock(mutex_);
         std::optional<bool>& known = parts ? honoured_in_parts_ : honoured_;
@@ -186,14 +196,16 @@ public:
         return *known;
     }
 
-private:
     void note_refused(const std::string& name) {
         std::lock_guard lock(refused_mutex_);
         last_refused_ = name;
     }
 
-    bool in_parts(std::uint64_t size_bytes) const {
-        return size_bytes > client_.options().multipart_above_bytes;
+    bool in_parts(std::uint64_t size_bytes, const ObjectSource& source) const {
+        const S3Options& options = client_.options();
+        return size_bytes > (source.is_far()
+                                 ? std::min(options.multipart_above_bytes, options.part_bytes)
+                                 : options.multipart_above_bytes);
     }
 
     Result<std::string> key_of(const std::string& name) const {
@@ -238,21 +250,20 @@ private:
                                  sse.substr(kWithKey.size()));
     }
 
-    Result<> put_key(const std::string& key, const std::string& name, std::uint64_t size_bytes,
-                     const S3PartSource& source) {
-        bool parts = in_parts(size_bytes);
-        WV_TRY(bool create_only, honours_create_only(size_bytes));
+    // By the request `whole`, to which the headers are added, or in parts of `source`.
+    Result<> put_key(S3Request whole, const std::string& name, const ObjectSource& source) {
+        const std::string key = whole.key;
+        const std::uint64_t size_bytes = whole.body_bytes();
+        bool parts = in_parts(size_bytes, source);
+        WV_TRY(bool create_only, honours(parts));
         // Also before many parts are sent for nothing.
-        if (!create_only || parts) WV_CHECK(refuse_existing(key));
+        if (!create_only || parts) WV_CHECK(refuse_existing(key, create_only));
         std::string put_id = to_hex(random_id16());
         S3Pairs headers = object_headers(put_id, name);
         if (!parts) {
             if (create_only) headers.insert(headers.end(), kCreateOnly.begin(), kCreateOnly.end());
-            ByteBuffer room;
-            WV_TRY(ByteSpan bytes, source(0, size_bytes, room));
-            auto answer = client_.perform(
-                S3Request{.method = "PUT", .key = key, .headers = headers, .body = bytes});
-            return settle(key, put_id, size_bytes, answer);
+            whole.headers = std::move(headers);
+            return settle(key, put_id, size_bytes, client_.perform(whole));
         }
         for (int left = kUploadsMax;; --left) {
             S3Uploaded uploaded = upload_in_parts(client_, key, size_bytes, source, headers,
@@ -308,7 +319,12 @@ private:
         return Error{Errc::refused, "it exists; a name is written once", {}, Origin::server};
     }
 
-    Result<> refuse_existing(const std::string& key) {
+    // Where the store refuses it as well, what HEAD says is enough to try.
+    Result<> refuse_existing(const std::string& key, bool store_refuses) {
+        if (store_refuses) {
+            WV_TRY(S3Answer answer, client_.perform({.method = "HEAD", .key = key}));
+            if (answer.status == 404) return {};
+        }
         auto found = head(key);
         if (found) return fail(exists());
         if (found.error().code != Errc::not_found) return fail(std::move(found).error());
@@ -360,6 +376,7 @@ private:
             .method = "GET",
             .key = key,
             .headers = {{"range", "bytes=" + std::to_string(offset) + "-" + std::to_string(last)}},
+            .is_bulk = true,
             .answer_bytes_max = length,
             .check = [offset, last](const S3Answer& answer) {
                 return check_range(answer, offset, last);
@@ -525,8 +542,9 @@ private:
     }
 
     Result<S3Answer> upload_probe(const std::string& key, const S3Pairs& headers) {
-        const S3PartSource source = [](std::uint64_t, std::uint64_t,
-                                       ByteBuffer&) -> Result<ByteSpan> { return as_bytes("2"); };
+        const ObjectSource source = [](std::uint64_t, std::uint64_t) -> Result<ByteBuffer> {
+            return ByteBuffer(1, std::byte{'2'});
+        };
         return upload_in_parts(client_, key, 1, source, headers, kCreateOnly).answer;
     }
 

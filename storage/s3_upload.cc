@@ -12,10 +12,8 @@ namespace {
 
 constexpr std::uint64_t kPartsMax = 10'000;
 constexpr std::uint64_t kPartBytesMin = 5_MiB;
-// Where the options do not say how many.
+// Of one object: others go beside it.
 constexpr unsigned kPartsAtOnce = 4;
-// Of all parts that are in memory, as far as kPartBytesMin lets it be.
-constexpr std::uint64_t kPartsBytes = 96_MiB;
 // The store puts the parts together before it answers.
 constexpr std::chrono::seconds kCompletionTime{300};
 
@@ -24,15 +22,13 @@ public:
     Upload(S3Client& client, const std::string& key, std::string id, std::uint64_t size_bytes)
         : client_(client), key_(key), id_(std::move(id)), size_bytes_(size_bytes) {
         const std::uint64_t least = (size_bytes + kPartsMax - 1) / kPartsMax;
-        part_bytes_ =
-            std::max({std::min(client.options().part_bytes, kPartsBytes / parts_in_memory()), least,
-                      kPartBytesMin});
+        part_bytes_ = std::max({client.options().part_bytes, least, kPartBytesMin});
         etags_.resize((size_bytes + part_bytes_ - 1) / part_bytes_);
     }
 
     // The answer to the last one, or to the first that was not taken.
-    Result<S3Answer> put_parts(const S3PartSource& source) {
-        const std::size_t count = std::min<std::size_t>(parts_in_memory(), etags_.size());
+    Result<S3Answer> put_parts(const ObjectSource& source) {
+        const std::size_t count = std::min<std::size_t>(parts_at_once(), etags_.size());
         std::vector<std::optional<Result<S3Answer>>> ends(count);
         {
             std::vector<std::jthread> others;
@@ -70,34 +66,44 @@ public:
     }
 
 private:
-    // Those that are sent, and one that is read and digested meanwhile.
-    unsigned parts_in_memory() const {
+    // Those that are sent, and one that is digested meanwhile.
+    unsigned parts_at_once() const {
         const unsigned at_once = client_.options().concurrency;
-        return (at_once == 0 ? kPartsAtOnce : at_once) + 1;
+        return (at_once == 0 ? kPartsAtOnce : std::min(at_once, kPartsAtOnce)) + 1;
     }
 
-    void put_some(const S3PartSource& source, std::optional<Result<S3Answer>>& end) {
-        ByteBuffer room;
+    void put_some(const ObjectSource& source, std::optional<Result<S3Answer>>& end) {
         while (!failed_) {
             const std::size_t number = next_++;
             if (number >= etags_.size()) return;
-            const std::uint64_t at = number * part_bytes_;
-            auto bytes = source(at, std::min(part_bytes_, size_bytes_ - at), room);
-            end = bytes ? put_part(number, *bytes) : Result<S3Answer>(fail(bytes.error()));
+            end = put_part(number, source);
             if (!*end || !(*end)->ok()) failed_ = true;
         }
     }
 
-    Result<S3Answer> put_part(std::size_t number, ByteSpan bytes) {
+    Result<S3Answer> put_part(std::size_t number, const ObjectSource& source) {
+        const std::uint64_t start = number * part_bytes_;
+        const std::uint64_t count = std::min(part_bytes_, size_bytes_ - start);
+        ByteBuffer held;
+        if (source.is_far()) {
+            WV_TRY(held, read_source(source, start, count));
+        }
         S3Request request{.method = "PUT",
                           .key = key_,
                           .query = {{"partNumber", std::to_string(number + 1)}, {"uploadId", id_}},
-                          .body = bytes,
+                          .body = held,
+                          .is_bulk = true,
                           .check = [](const S3Answer& answer) -> Result<> {
                               if (!answer.header("etag").empty()) return {};
                               return fail(Errc::unavailable,
                                           "the store took a part of an object and gave no ETag");
                           }};
+        if (!source.is_far()) {
+            request.source = [&source, start](std::uint64_t offset, std::uint64_t length) {
+                return source(start + offset, length);
+            };
+            request.source_bytes = count;
+        }
         auto answer = client_.perform(request);
         if (answer && answer->ok()) etags_[number] = answer->header("etag");
         return answer;
@@ -124,7 +130,7 @@ Result<> abort_upload(S3Client& client, const std::string& key, const std::strin
 }
 
 S3Uploaded upload_in_parts(S3Client& client, const std::string& key, std::uint64_t size_bytes,
-                           const S3PartSource& source, const S3Pairs& headers,
+                           const ObjectSource& source, const S3Pairs& headers,
                            const S3Pairs& conditions) {
     S3Request begin{.method = "POST", .key = key, .query = {{"uploads", ""}}, .headers = headers};
     std::string id;

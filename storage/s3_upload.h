@@ -1,7 +1,6 @@
 // Objects that are put in parts, none of which anybody sees before the last step.
 #pragma once
 
-#include <functional>
 #include <string>
 
 #include "storage/s3_client.h"
@@ -17,18 +16,13 @@ struct S3Uploaded {
     bool left = false;
 };
 
-// `length` bytes at `offset` of what is put, in memory of the source or in `room`. Called by
-// several threads at once.
-using S3PartSource =
-    std::function<Result<ByteSpan>(std::uint64_t offset, std::uint64_t length, ByteBuffer& room)>;
-
-// Puts `size_bytes` of `source` under `key` in parts, as many at once as the client sends and one
-// more, which is digested meanwhile; so many of them are in memory. `headers` are the object's.
+// Puts `size_bytes` of `source` under `key` in parts, a few at once and one more, which is digested
+// meanwhile; of a far source so many are in memory. `headers` are the object's.
 // `conditions` go with the last step ("if-none-match"). What was begun is aborted if it does not
 // get that far; where that fails too, `left` is true: its parts stay in the bucket unseen until
 // somebody aborts it. Errors of the answer: as S3Client::perform, and those of `source`.
 S3Uploaded upload_in_parts(S3Client& client, const std::string& key, std::uint64_t size_bytes,
-                           const S3PartSource& source, const S3Pairs& headers,
+                           const ObjectSource& source, const S3Pairs& headers,
                            const S3Pairs& conditions);
 
 // Aborts the upload; success also if there is none. Errors: as S3Client::perform.

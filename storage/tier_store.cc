@@ -110,6 +110,7 @@ public:
         return {};
     }
 
+    bool is_near() const override { return objects_->is_near(); }
     std::string url() const override { return objects_->url(); }
     Reads reads() const override { return objects_->reads(); }
     ArchiveStore* archive() override { return objects_->archive(); }
@@ -245,6 +246,13 @@ Result<TierPlace> parse_tier_url(const std::string& url) {
     if (root) return TierPlace{"file://" + *root, {}};
     return fail(Errc::invalid_argument, "it names neither a directory nor a bucket",
                 "file:///absolute/path or s3://bucket/prefix");
+}
+
+unsigned objects_at_once(const TierPlace& place) {
+    constexpr unsigned kUnlimited = 4;
+    constexpr unsigned kPrepared = 2;
+    if (!place.bucket) return 1;
+    return (place.bucket->concurrency == 0 ? kUnlimited : place.bucket->concurrency) + kPrepared;
 }
 
 Result<std::unique_ptr<ObjectStore>> open_tier_objects(FileSystem& files, const TierPlace& place) {

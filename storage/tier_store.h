@@ -47,6 +47,10 @@ struct TierPlace {
 // in the error. Errors: invalid_argument naming what can be written.
 Result<TierPlace> parse_tier_url(const std::string& url);
 
+// How many objects are worth putting there at once: of a bucket as many as may be sent, and two
+// that are digested or asked after meanwhile.
+unsigned objects_at_once(const TierPlace& place);
+
 // The objects of the tier, as they lie there. Nothing is asked of the other end yet. Errors:
 // invalid_argument.
 Result<std::unique_ptr<ObjectStore>> open_tier_objects(FileSystem& files, const TierPlace& place);

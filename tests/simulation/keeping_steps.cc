@@ -322,6 +322,7 @@ void Keeping::offload_to(Tier& to, bool may_be_cut) {
             break;
         }
         const Offloader::Round done = must_hold(std::move(round), "offload");
+        hold(!done.failure, "a pack is offloaded");
         to.ledger_sequence = done.ledger_sequence;
         to.is_readable = to.is_readable || to.ledger_sequence > 0;
         complete = done.is_complete || may_be_cut;

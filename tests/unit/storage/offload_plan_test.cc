@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 
+#include <random>
+
 namespace walvault::storage {
 namespace {
 
@@ -59,6 +61,107 @@ TEST_CASE("a pack is there before the entry that names it") {
     step = next_offload_step(state, {});
     CHECK(step.kind == Kind::ledger);
     CHECK(step.entry_count == 3);
+}
+
+TEST_CASE("packs are begun in their order while there is room, and what is begun is waited for") {
+    OffloadState state;
+    state.pending = {closes(7, "", "x.pack"), plain(8), closes(9, "", "y.pack"),
+                     closes(10, "", "z.pack")};
+    for (const char* name : {"x.pack", "y.pack", "z.pack"}) {
+        OffloadStep step = next_offload_step(state, {});
+        CHECK(step.kind == Kind::object);
+        CHECK(step.name == name);
+        state.has_room = false;
+        CHECK(next_offload_step(state, {}).kind == Kind::under_way);
+        state.has_room = true;
+        state.under_way.insert(step.name);
+    }
+    CHECK(next_offload_step(state, {}).kind == Kind::under_way);
+    // The later ones are there, and the entry of none goes before the first is.
+    state.under_way = {"x.pack"};
+    state.present = {"y.pack", "z.pack"};
+    CHECK(next_offload_step(state, {}).kind == Kind::under_way);
+    // y could not be put: what is before it is told of.
+    state.present = {"x.pack", "z.pack"};
+    CHECK(next_offload_step(state, {}).kind == Kind::object);
+    state.is_held_up = true;
+    CHECK(next_offload_step(state, {}).kind == Kind::ledger);
+    CHECK(next_offload_step(state, {}).entry_count == 2);
+    state.is_held_up = false;
+    state.under_way.clear();
+    state.present.insert("y.pack");
+    OffloadStep step = next_offload_step(state, {});
+    CHECK(step.kind == Kind::ledger);
+    CHECK(step.entry_count == 4);
+}
+
+TEST_CASE("the tail that is written to is opened there before packs behind it") {
+    OffloadState state;
+    state.pending = {plain(7), opens(8, "b"), closes(9, "", "base.pack", 256 << 20)};
+    const OffloadSnapshot snapshot{.ledger_sequence = 9, .tails = {{"b", 300}}};
+    OffloadStep step = next_offload_step(state, snapshot);
+    CHECK(step.kind == Kind::ledger);
+    CHECK(step.entry_count == 2);
+    state.pending.erase(state.pending.begin(), state.pending.begin() + 2);
+    state.tails["b"] = {kHistory, 0};
+    state.under_way = {"base.pack"};
+    CHECK(next_offload_step(state, snapshot).kind == Kind::tail);
+    state.tails["b"].end_offset = 300;
+    CHECK(next_offload_step(state, snapshot).kind == Kind::under_way);
+    // Not where the one before it must end in the same piece.
+    state = {};
+    state.tails["a"] = {kHistory, 600};
+    state.pending = {opens(8, "b"), closes(9, "", "base.pack"), closes(10, "a", "a.pack")};
+    CHECK(next_offload_step(state, snapshot).kind == Kind::object);
+}
+
+// Packs that are done in any order, and at times fail and are begun again.
+TEST_CASE("in whatever order packs come, each is begun once and none is named before it is there") {
+    for (unsigned seed = 0; seed < 200; ++seed) {
+        CAPTURE(seed);
+        std::mt19937 random(seed);
+        OffloadState state;
+        const unsigned count = 1 + random() % 40;
+        for (unsigned number = 0; number < count; ++number) {
+            PendingEntry entry = plain(number + 1);
+            for (unsigned pack = random() % 3; pack > 0; --pack)
+                entry.needs.push_back(
+                    {std::to_string(number) + "-" + std::to_string(pack), 90 << 20});
+            state.pending.push_back(std::move(entry));
+        }
+        std::set<std::string> there;
+        std::uint64_t sequence = 0;
+        const unsigned room = 1 + random() % 6;
+        for (int steps = 0;; ++steps) {
+            REQUIRE(steps < 2000);
+            state.has_room = state.under_way.size() < room;
+            const OffloadStep step = next_offload_step(state, {});
+            if (step.kind == Kind::nothing) break;
+            if (step.kind == Kind::object) {
+                CHECK(state.has_room);
+                CHECK_FALSE(there.contains(step.name));
+                CHECK(state.under_way.insert(step.name).second);
+            } else if (step.kind == Kind::ledger) {
+                for (std::size_t i = 0; i < step.entry_count; ++i, state.pending.pop_front()) {
+                    CHECK(state.pending.front().sequence == ++sequence);
+                    for (const NeededObject& object : state.pending.front().needs)
+                        CHECK(there.contains(object.name));
+                }
+            } else {
+                REQUIRE(step.kind == Kind::under_way);
+                REQUIRE_FALSE(state.under_way.empty());
+                auto done = std::next(state.under_way.begin(),
+                                      static_cast<long>(random() % state.under_way.size()));
+                if (random() % 10 != 0) {
+                    state.present.insert(*done);
+                    there.insert(*done);
+                }
+                state.under_way.erase(done);
+            }
+        }
+        CHECK(sequence == count);
+        CHECK(state.under_way.empty());
+    }
 }
 
 TEST_CASE("a tail gets nothing before its entry is there, and then what is synced") {
