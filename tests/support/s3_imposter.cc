@@ -173,6 +173,7 @@ bool S3Imposter::answer_one(int socket, std::string& buffered) {
     {
         std::lock_guard lock(mutex_);
         requests_.push_back(request);
+        if (request.body.size() > kept_bytes_) requests_.back().body = {};
         if (chooser_) fault = chooser_(request);
     }
     if (fault.kind != ImposterFault::Kind::none) return send_faulty(socket, request, fault);
@@ -253,10 +254,14 @@ S3Imposter::Reply S3Imposter::carry_out(const ImposterRequest& request) {
     return {.status = 204};
 }
 
+std::string S3Imposter::kept(const std::string& body) const {
+    return body.size() > kept_bytes_ ? std::string() : body;
+}
+
 S3Imposter::Reply S3Imposter::put_object(const ImposterRequest& request) {
     if (create_only_ && request.headers.contains("if-none-match") && objects_.contains(request.key))
         return refusal(412, "PreconditionFailed");
-    objects_[request.key] = {request.body, meta_of(request),
+    objects_[request.key] = {kept(request.body), meta_of(request),
                              value_or(request.headers, "x-amz-storage-class")};
     return {200, etag_line(request.body), ""};
 }
@@ -391,7 +396,7 @@ S3Imposter::Reply S3Imposter::begin_upload(const ImposterRequest& request) {
 S3Imposter::Reply S3Imposter::put_part(const ImposterRequest& request) {
     auto found = uploads_.find(request.query.at("uploadId"));
     if (found == uploads_.end()) return refusal(404, "NoSuchUpload");
-    found->second.parts[std::stoi(request.query.at("partNumber"))] = request.body;
+    found->second.parts[std::stoi(request.query.at("partNumber"))] = kept(request.body);
     return {200, etag_line(request.body), ""};
 }
 
@@ -404,6 +409,7 @@ S3Imposter::Reply S3Imposter::complete_upload(const ImposterRequest& request) {
         return refusal(412, "PreconditionFailed");
     std::string whole;
     for (const auto& [number, body] : upload.parts) {
+        if (body.empty() && kept_bytes_ < ~std::size_t{0}) continue;
         std::string tag = sha256_hex(as_bytes(body));
         bool last = number == upload.parts.rbegin()->first;
         if (request.body.find(tag) == std::string::npos) return refusal(400, "InvalidPart");
@@ -428,6 +434,10 @@ void S3Imposter::set_create_only(bool whole, bool in_parts) {
 void S3Imposter::set_wants_md5(bool wants) {
     std::lock_guard lock(mutex_);
     wants_md5_ = wants;
+}
+void S3Imposter::set_kept_bytes(std::size_t most) {
+    std::lock_guard lock(mutex_);
+    kept_bytes_ = most;
 }
 void S3Imposter::set_page_keys(std::size_t count) {
     std::lock_guard lock(mutex_);

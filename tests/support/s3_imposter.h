@@ -60,6 +60,8 @@ public:
     // Refuses bodies without Content-MD5, as where objects are locked; not so at first.
     void set_wants_md5(bool wants);
     void set_page_keys(std::size_t count);
+    // Bodies of more are checked and then forgotten, so that much can be put there.
+    void set_kept_bytes(std::size_t most);
 
     std::vector<ImposterRequest> requests() const;
     std::size_t count(const std::string& method) const;
@@ -107,6 +109,7 @@ private:
     bool send_reply(int socket, const ImposterRequest& request, const Reply& reply,
                     bool cut = false);
     Reply carry_out(const ImposterRequest& request);
+    std::string kept(const std::string& body) const;
     Reply put_object(const ImposterRequest& request);
     Reply get_object(const ImposterRequest& request);
     Reply list_objects(const ImposterRequest& request);
@@ -130,6 +133,7 @@ private:
     bool create_only_in_parts_ = true;
     bool wants_md5_ = false;
     std::size_t page_keys_ = 1000;
+    std::size_t kept_bytes_ = ~std::size_t{0};
     std::chrono::seconds thaw_time_{4 * 3600};
     std::chrono::seconds ahead_{0};
     std::chrono::seconds tick_{0};

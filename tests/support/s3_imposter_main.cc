@@ -3,6 +3,7 @@
 //   class PREFIX CLASS     objects whose key begins so are of this class
 //   thaw SECONDS           how long a thaw takes
 //   advance SECONDS        moves its clock
+//   forget BYTES           bodies of more are checked and not kept
 //   tick SECONDS           moves its clock at each HEAD
 //   retrievals             answers "OBJECTS PAID": how many were thawed, and how often in all
 //   counts                 answers METHOD=COUNT …, with the kinds of POST and GET apart
@@ -31,6 +32,7 @@ std::string obey(S3Imposter& imposter, std::size_t& seen, const std::string& lin
     if (verb == "class") imposter.move_to_class(first, second);
     if (verb == "thaw") imposter.set_thaw_time(std::chrono::seconds(std::stoll(first)));
     if (verb == "advance") imposter.advance(std::chrono::seconds(std::stoll(first)));
+    if (verb == "forget") imposter.set_kept_bytes(std::stoull(first));
     if (verb == "tick") imposter.set_tick(std::chrono::seconds(std::stoll(first)));
     if (verb == "reset") seen = imposter.requests().size();
     std::ostringstream answer;
