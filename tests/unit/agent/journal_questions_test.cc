@@ -152,7 +152,7 @@ TEST_CASE("Where not all that happened to a table is known, its rows are not gue
     left.set_from_lsn(shop.updated.end_lsn.value);
     left.set_to_lsn(shop.deleted.end_lsn.value);
     left.set_cause("it was out");
-    must(shop.repository->enter_table_left(left));
+    storage::must(shop.repository->enter_table_left(left));
     CHECK(shop.ask(verb_rows, RowsArguments{.table = "orders", .at = xid_of(shop.updated)}).first ==
           0);
     for (const std::string& at : {xid_of(shop.deleted), std::string("latest")}) {
