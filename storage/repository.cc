@@ -85,6 +85,7 @@ Result<> Repository::State::enter(pb::LedgerEntry entry, const Footers& footers)
     WV_CHECK(require_writer());
     auto applied = index->apply(*entered, ledger->head(), footers);
     index_is_behind = !applied;
+    if (applied) known_sequence = ledger->head().sequence;
     return applied;
 }
 
@@ -125,6 +126,7 @@ Result<> Repository::State::catch_index_up() {
     LedgerKeys keys = LedgerKeys::derive(*keyring.current(pb::KEY_PURPOSE_LEDGER));
     WV_TRY(LedgerHead head, catch_up(*index, *store, packs_store(), id, keys, keyring));
     index_is_behind = false;
+    known_sequence = head.sequence;
     log::debug("index.caught_up", "the index has what could not be written to it before",
                {{"sequence", head.sequence}});
     return {};
@@ -305,7 +307,7 @@ Result<std::unique_ptr<Repository>> Repository::open(FileSystem& files, const st
 const Id16& Repository::repository_id() const { return state_->id; }
 std::uint64_t Repository::generation() const { return state_->generation; }
 Result<> Repository::require_writer() const { return state_->require_writer(); }
-std::uint64_t Repository::ledger_sequence() const { return state_->ledger->head().sequence; }
+std::uint64_t Repository::ledger_sequence() const { return state_->known_sequence; }
 std::uint64_t Repository::index_rebuilds() const { return state_->index_rebuilds; }
 const std::string& Repository::root() const { return state_->root; }
 Result<Troubles> Repository::troubles(const std::string& cluster) {

@@ -41,7 +41,8 @@ struct Repository::State {
     std::set<std::string> held_tails;  // paths of tails that a TailWriter holds
     std::atomic<std::uint64_t> ledger_errors{0};
 
-    bool index_is_behind = false;  // an entry of the ledger could not be applied
+    bool index_is_behind = false;                  // an entry of the ledger could not be applied
+    std::atomic<std::uint64_t> known_sequence{0};  // the last entry that the index has, too
 
     // Ledger first, synced; then the index. Where that fails, nothing is entered any more until the
     // index has caught up.

@@ -1,6 +1,7 @@
 #include "storage/index.h"
 
 #include <doctest/doctest.h>
+#include <rocksdb/iterator.h>
 
 #include "storage/index_catch_up.h"
 #include "tests/unit/storage/stage.h"
@@ -28,6 +29,78 @@ TEST_CASE("an index takes no entry of the ledger but the next one") {
     CHECK(must(index->clusters()).size() == 1);
     must(index->apply(cluster_entry(2, "two"), {2, {}}, {}));
     CHECK(must(index->clusters()).size() == 2);
+}
+
+// RocksDB's indexes, of which each commit is told of before it is done.
+class WatchedIndexes final : public IndexHome {
+public:
+    std::function<void()> before_commit = [] {};
+
+    Result<std::unique_ptr<IndexStore>> open(const std::string& directory,
+                                             bool read_only) override {
+        WV_TRY(auto store, rocksdb_home().open(directory, read_only));
+        return std::make_unique<Store>(*this, std::move(store));
+    }
+    Result<std::unique_ptr<IndexStore>> open_scratch(const std::string& parent) override {
+        return rocksdb_home().open_scratch(parent);
+    }
+    Result<> remove(const std::string& directory) override {
+        return rocksdb_home().remove(directory);
+    }
+
+private:
+    class Store final : public IndexStore {
+    public:
+        Store(WatchedIndexes& home, std::unique_ptr<IndexStore> store)
+            : home_(home), store_(std::move(store)) {}
+        Result<std::optional<std::string>> get(Family family,
+                                               const std::string& key) const override {
+            return store_->get(family, key);
+        }
+        void begin() override { store_->begin(); }
+        void put(Family family, const std::string& key, const std::string& value) override {
+            store_->put(family, key, value);
+        }
+        void remove(Family family, const std::string& key) override { store_->remove(family, key); }
+        Result<std::optional<std::string>> get_in_batch(Family family,
+                                                        const std::string& key) const override {
+            return store_->get_in_batch(family, key);
+        }
+        Result<> commit() override {
+            home_.before_commit();
+            return store_->commit();
+        }
+        Result<> sync() override { return store_->sync(); }
+        std::unique_ptr<rocksdb::Iterator> iterate(Family family) const override {
+            return store_->iterate(family);
+        }
+
+    private:
+        WatchedIndexes& home_;
+        std::unique_ptr<IndexStore> store_;
+    };
+};
+
+TEST_CASE("an entry counts as entered when the index has it: who reads the ledger asks the index") {
+    Stage stage;
+    stage.create();
+    WatchedIndexes indexes;
+    RepositoryOptions options;
+    options.host = options.version = "test";
+    options.index_home = &indexes;
+    auto repository = must(
+        Repository::open(posix_file_system(), stage.root, stage.master, system_clock(), options));
+    const std::uint64_t before = repository->ledger_sequence();
+    CHECK(before > 0);
+    int commits = 0;
+    indexes.before_commit = [&] {
+        ++commits;
+        CHECK(repository->ledger_sequence() == before);
+    };
+    must(repository->append_to_ledger(cluster_entry(0, "one")));
+    CHECK(commits == 1);
+    CHECK(repository->ledger_sequence() == before + 1);
+    indexes.before_commit = [] {};
 }
 
 // A directory in which the sectors of one pack cannot be read.
