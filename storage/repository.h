@@ -88,8 +88,8 @@ public:
     // and after each sync of a tail before anything is acknowledged: what was synced before the
     // claim, the later writer finds. From any thread; one look at a directory entry. Errors: busy.
     Result<> require_writer() const;
-    // The last entry of the ledger, which is durable. From any thread; may wait for one that is
-    // being entered.
+    // The last entry of the ledger that the index has as well: what is asked of the index (keeps()
+    // and others) holds for it. From any thread.
     std::uint64_t ledger_sequence() const;
     std::uint64_t index_rebuilds() const;  // of this open: 0 or 1
     const std::string& root() const;
