@@ -127,11 +127,11 @@ Result<std::optional<WalFinding>> WalStore::next_transaction_after(const Id16& h
 }
 
 Result<std::optional<WalFinding>> WalStore::first_transaction_from(const Id16& history, Lsn lsn) {
-    for (;;) {
-        WV_TRY(auto source, source_at(history, lsn));
+    for (Lsn at = lsn;;) {
+        WV_TRY(auto source, source_at(history, at));
         if (!source) return std::optional<WalFinding>{};
         if (transaction_count(source->summary) > 0) {
-            for (int i = std::max(0, source->frame_at(lsn)); i < source->frame_count(); ++i) {
+            for (int i = std::max(0, source->frame_at(at)); i < source->frame_count(); ++i) {
                 if (transaction_count(source->reader->footer().frames(i).summary()) == 0) continue;
                 WV_TRY(Findings found, transactions_in(history, *source, i));
                 for (WalFinding& finding : found)
@@ -139,8 +139,8 @@ Result<std::optional<WalFinding>> WalStore::first_transaction_from(const Id16& h
                         return std::optional<WalFinding>(std::move(finding));
             }
         }
-        // Positions in later sources are all behind `lsn`, so the comparison above stays right.
-        lsn = std::max(lsn, source->end_lsn);
+        // A record that begins in this source may end in the next one, which then tells of it.
+        at = std::max(at, source->end_lsn);
     }
 }
 

@@ -75,6 +75,29 @@ TEST_CASE(
     }
 }
 
+TEST_CASE("a commit that begins in one pack and ends in the next is found from where it begins") {
+    Stage stage;
+    stage.create();
+    MadeWal wal;
+    wal.grow(7, 300'000);
+    const std::size_t middle = wal.commits.size() / 2;
+    const MadeCommit& commit = wal.commits[middle];
+    auto repository = must(stage.open());
+    HistoryWriter writer(*repository, wal);
+    must(writer.begin());
+    const std::size_t cut = commit.start_lsn + 8 - wal.builder.start();
+    must(writer.store(cut, cut));
+    must(writer.close());
+    auto view = stage.view();
+    const HistoryRecord history = writer.history();
+    auto from = must(view->first_transaction_from(history.id, commit.start_lsn));
+    REQUIRE(from);
+    CHECK(from->xid == commit.xid);
+    from = must(view->first_transaction_from(history.id, commit.start_lsn + 1));
+    REQUIRE(from);
+    CHECK(from->xid == wal.commits[middle + 1].xid);
+}
+
 TEST_CASE("a tail that a crash left becomes a pack, and nothing flushed is lost") {
     Stage stage;
     stage.create();
