@@ -37,7 +37,8 @@ BEGIN
             INTO total, objects
             FROM (SELECT object_type, object_identity, row_number() OVER () AS place
                   FROM pg_event_trigger_dropped_objects()
-                  WHERE NOT is_temporary AND (original OR object_type IN
+                  WHERE NOT is_temporary AND strpos(coalesce(object_identity, ''), ' on pg_temp.') = 0
+                    AND (original OR object_type IN
                         ('table', 'foreign table', 'view', 'materialized view'))) o;
     ELSE
         -- The statement itself, not what it did besides (the sequence of a serial column); of one that is

@@ -54,16 +54,24 @@ class WholeTest(JournalCase):
         self.check_moments(moments)
         self.check_against_restores(self.random.sample(moments, RESTORES))
 
+    def check_or_doubt(self, table, lsn, expected, what):
+        """The one table that is altered may be refused until it has been read again, and is never told wrong."""
+        if table == "evolving":
+            asked = self.agent.cli("extract", table, "--at", f"lsn:{lsn}", expect=None)
+            if asked.returncode == 3 and "may have been rewritten" in asked.stderr:
+                return
+        self.check_table(table, f"lsn:{lsn}", expected, what)
+
     def check_moments(self, moments):
         for lsn, truth in moments:
             for table in WHOLE:
-                self.check_table(table, f"lsn:{lsn}", truth[table], f"at {lsn}")
+                self.check_or_doubt(table, lsn, truth[table], f"at {lsn}")
 
     def check_against_restores(self, moments):
         for lsn, _ in moments:
             restored = self.agent.restore(to=f"lsn:{lsn}").open()
             for table in WHOLE:
-                self.check_table(table, f"lsn:{lsn}", self.live(restored, table), f"at {lsn}, against a restore")
+                self.check_or_doubt(table, lsn, self.live(restored, table), f"at {lsn}, against a restore")
             restored.discard()
 
 
