@@ -17,6 +17,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("WALVAULT_BUILD", ROOT / "build" / "asan"))
 PG_BIN = pathlib.Path(os.environ.get("WALVAULT_PG_BIN", "/usr/lib/postgresql/15/bin"))
 PG_MAJOR = 15  # of PG_BIN
+SUPPORTED_MAJORS = (14, 15, 16, 17, 18)
 # PostgreSQL of other majors, as tests/install-postgres puts it there: MAJOR/bin, MAJOR/lib, MAJOR/share.
 OTHER_POSTGRES = pathlib.Path(os.environ.get("WALVAULT_POSTGRES", ROOT / "build" / "postgres"))
 # Every wait has a deadline; this many seconds unless the caller knows better. Sanitized programs
@@ -221,3 +222,11 @@ def seeded_random(test):
     seed = int(os.environ.get("WALVAULT_TEST_SEED", time.time_ns() % 1_000_000_007))
     print(f"seed {seed} (WALVAULT_TEST_SEED={seed} repeats {test})", flush=True)
     return random.Random(seed)
+
+
+def of_each_major(module, base, name):
+    """A class of tests for each major that is supported, as members of the module `module` (its globals()): of the
+    mixin `base`, with `major`; `name` has a {} for it."""
+    for major in SUPPORTED_MAJORS:
+        title = name.format(major)
+        module[title] = type(title, (base, unittest.TestCase), {"major": major, "__module__": module["__name__"]})

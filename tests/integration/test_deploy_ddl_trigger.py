@@ -5,7 +5,7 @@ import unittest
 
 import ddl_trigger
 from cluster import Postgres
-from harness import Stage
+from harness import Stage, of_each_major
 
 SETTINGS = {"wal_level": "logical", "log_min_messages": "log"}
 LEFT = ("select (select count(*) from pg_event_trigger) || ' ' || (select count(*) from pg_namespace where nspname ="
@@ -129,24 +129,7 @@ class Versions:
         self.assertIn(b'public.\\"a\xff\\"', content)
 
 
-class Postgres14Test(Versions, unittest.TestCase):
-    major = 14
-
-
-class Postgres15Test(Versions, unittest.TestCase):
-    major = 15
-
-
-class Postgres16Test(Versions, unittest.TestCase):
-    major = 16
-
-
-class Postgres17Test(Versions, unittest.TestCase):
-    major = 17
-
-
-class Postgres18Test(Versions, unittest.TestCase):
-    major = 18
+of_each_major(globals(), Versions, "Postgres{}Test")
 
 
 if __name__ == "__main__":

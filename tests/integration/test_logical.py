@@ -4,7 +4,7 @@ import json
 import unittest
 
 from cluster import Postgres
-from harness import StageCase, lsn_number, wait_until
+from harness import StageCase, lsn_number, of_each_major, wait_until
 from logical import SERVER_SETTINGS, Client, LogicalCase, Replica, copied_rows, kinds, read_event
 
 TYPES = """
@@ -422,24 +422,7 @@ class LogicalServerTest(StageCase):
         self.assertEqual(reader.wait(60), 0)
 
 
-class Logical14Test(Logical, unittest.TestCase):
-    major = 14
-
-
-class Logical15Test(Logical, unittest.TestCase):
-    major = 15
-
-
-class Logical16Test(Logical, unittest.TestCase):
-    major = 16
-
-
-class Logical17Test(Logical, unittest.TestCase):
-    major = 17
-
-
-class Logical18Test(Logical, unittest.TestCase):
-    major = 18
+of_each_major(globals(), Logical, "Logical{}Test")
 
 
 if __name__ == "__main__":

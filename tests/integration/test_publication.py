@@ -4,7 +4,7 @@ import json
 import threading
 import unittest
 
-from harness import wait_until
+from harness import of_each_major, wait_until
 from logical import LogicalCase
 
 NO_IDENTITY = "does not have a replica identity"
@@ -350,24 +350,7 @@ class Publication(LogicalCase):
         self.assertIn("was not made here", error["message"])
 
 
-class Publication14Test(Publication, unittest.TestCase):
-    major = 14
-
-
-class Publication15Test(Publication, unittest.TestCase):
-    major = 15
-
-
-class Publication16Test(Publication, unittest.TestCase):
-    major = 16
-
-
-class Publication17Test(Publication, unittest.TestCase):
-    major = 17
-
-
-class Publication18Test(Publication, unittest.TestCase):
-    major = 18
+of_each_major(globals(), Publication, "Publication{}Test")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import unittest
 
 from agent_process import Agent
 from cluster import Postgres
-from harness import BUILD, PG_BIN, Stage, StageCase, free_tcp_port, lsn_number, lsn_text, wait_until
+from harness import BUILD, PG_BIN, Stage, StageCase, free_tcp_port, lsn_number, lsn_text, of_each_major, wait_until
 from pretending_server import PretendingServer
 from test_wal_decoder import parse_dump
 
@@ -307,24 +307,7 @@ class Versions:
         wait_until(gone, f"the restored server {pid} to end")
 
 
-class Version14Test(Versions, unittest.TestCase):
-    major = 14
-
-
-class Version15Test(Versions, unittest.TestCase):
-    major = 15
-
-
-class Version16Test(Versions, unittest.TestCase):
-    major = 16
-
-
-class Version17Test(Versions, unittest.TestCase):
-    major = 17
-
-
-class Version18Test(Versions, unittest.TestCase):
-    major = 18
+of_each_major(globals(), Versions, "Version{}Test")
 
 
 class UnknownMajorTest(StageCase):
