@@ -2,30 +2,19 @@
 #include <doctest/doctest.h>
 
 #include "storage/journal_reader.h"
-#include "storage/offloader.h"
-#include "storage/tier_store.h"
 #include "tests/support/stored_journal.h"
-#include "tests/unit/storage/stage.h"
+#include "tests/unit/storage/tier_pair.h"
 
 namespace walvault::storage {
 namespace {
 
 const RelationRef kOrders = RelationVersion::make(made_relation(16'400, "orders"));
 
-struct Tier {
-    Stage stage;
-    ScratchDirectory scratch, scratch_index;
-    std::unique_ptr<ObjectStore> repository;
-    std::unique_ptr<ObjectStore> objects =
-        make_directory_store(posix_file_system(), scratch.path());
-    std::unique_ptr<ObjectStore> tier =
-        make_tier_store(make_directory_store(posix_file_system(), scratch.path()));
+struct Tier : TierPair {
     std::unique_ptr<Offloader> offloader;
 
     Tier() {
-        stage.create();
-        repository = make_directory_store(posix_file_system(), stage.root);
-        must(initialize_tier(*repository, *objects, stage.master, "second"));
+        initialize();
         offloader = must(Offloader::open(*repository, *objects, stage.master, {.name = "second"}));
     }
     Offloader::Round offload(Repository& from, const JournalKeeper& keeper) {
@@ -34,15 +23,13 @@ struct Tier {
         return must(offloader->offload(snapshot, [] { return true; }));
     }
     std::uint64_t orders() {
-        auto view = must(RepositoryView::open(
-            *tier, stage.master,
-            {.index_directory = "", .scratch_directory = scratch_index.path(), .is_tier = true}));
-        for (const pb::PackInfo& pack : must(view->packs("main")))
-            CHECK(must(view->verify_pack(pack, true)) > 0);
-        const auto journals = must(view->journals("main"));
+        auto there = view();
+        for (const pb::PackInfo& pack : must(there->packs("main")))
+            CHECK(must(there->verify_pack(pack, true)) > 0);
+        const auto journals = must(there->journals("main"));
         REQUIRE(journals.size() == 1);
         CHECK_FALSE(journals[0].damage.has_value());
-        JournalReader reader = must(JournalReader::open(*view, journals[0]));
+        JournalReader reader = must(JournalReader::open(*there, journals[0]));
         std::uint64_t count = 0;
         JournalSink sink;
         sink.on_end = [&](const JournalTransaction&) -> Result<bool> {

@@ -4,10 +4,8 @@
 #include <condition_variable>
 #include <mutex>
 
-#include "storage/offloader.h"
-#include "storage/tier_store.h"
 #include "tests/support/cut_store.h"
-#include "tests/unit/storage/stage.h"
+#include "tests/unit/storage/tier_pair.h"
 
 namespace walvault::storage {
 namespace {
@@ -103,23 +101,13 @@ private:
     std::map<std::string, int> sent_;
 };
 
-// A repository, its tier in a directory, and WAL to be written.
-struct Backlog {
-    Stage stage;
-    ScratchDirectory scratch, scratch_index;
-    std::unique_ptr<ObjectStore> repository;
-    std::unique_ptr<ObjectStore> objects =
-        make_directory_store(posix_file_system(), scratch.path());
-    std::unique_ptr<ObjectStore> tier =
-        make_tier_store(make_directory_store(posix_file_system(), scratch.path()));
-    MadeWal wal;
+// A copy that packs go to by lanes, and WAL to be written.
+struct Backlog : TierPair {
     std::mt19937_64 random;
     ShuffledLanes::Seen seen;
 
     explicit Backlog(std::uint64_t seed, std::size_t wal_bytes) : random(seed) {
-        stage.create();
-        repository = make_directory_store(posix_file_system(), stage.root);
-        must(initialize_tier(*repository, *objects, stage.master, "second"));
+        initialize();
         wal.grow(seed, wal_bytes);
     }
     OffloadPlace shuffled() {
@@ -134,46 +122,6 @@ struct Backlog {
     }
     std::unique_ptr<Offloader> offloader(ObjectStore& to, OffloadPlace place) {
         return must(Offloader::open(*repository, to, stage.master, std::move(place)));
-    }
-    std::unique_ptr<RepositoryView> view() {
-        return must(RepositoryView::open(
-            *tier, stage.master,
-            {.index_directory = "", .scratch_directory = scratch_index.path(), .is_tier = true}));
-    }
-    std::size_t packs_there() {
-        std::size_t count = 0;
-        for (const ObjectInfo& object : must(objects->list("main/")))
-            count += object.name.ends_with(".pack") ? 1 : 0;
-        return count;
-    }
-
-    // What the tier's ledger names is there whole, and its WAL is the beginning of what was
-    // written. Returns its end.
-    Lsn check_is_prefix() {
-        if (must(list_ledger()).empty()) return {};
-        auto there = view();
-        auto histories = must(there->histories("main"));
-        if (histories.empty()) return {};
-        const HistoryRecord& history = histories.back();
-        CHECK_FALSE(history.damage);
-        const ByteBuffer stored = read_all(*there, history);
-        const ByteSpan made = wal.builder.bytes();
-        REQUIRE(stored.size() <= made.size());
-        CHECK(std::equal(stored.begin(), stored.end(), made.begin()));
-        for (const pb::PackInfo& pack : must(there->packs("main")))
-            if (auto checked = there->verify_pack(pack, true); !checked)
-                FAIL_CHECK(std::string(checked.error().message));
-        return history.end_lsn;
-    }
-    Result<std::vector<ObjectInfo>> list_ledger() { return objects->list("ledger/"); }
-
-    void check_is_whole() {
-        CHECK(check_is_prefix() == wal.builder.end());
-        const auto here = must(repository->list("main/"));
-        CHECK(must(objects->list("main/")).size() == here.size());
-        for (const ObjectInfo& object : here)
-            CHECK(must(objects->get(object.name, 0, ~0ull)) ==
-                  must(repository->get(object.name, 0, ~0ull)));
     }
 };
 
@@ -232,13 +180,11 @@ TEST_CASE("a pack that cannot be put holds up its entry and nothing else") {
     must(writer.begin());
     must(writer.store(5'000, 20'000));
     must(writer.close());
-    std::vector<std::string> packs;
-    for (const ObjectInfo& object : must(backlog.repository->list("main/")))
-        if (object.name.ends_with(".pack")) packs.push_back(object.name);
+    const std::vector<std::string> packs = TierPair::packs_in(*backlog.repository);
     REQUIRE(packs.size() > 10);
     store.broken = packs[packs.size() / 2];
     Offloader::Round round;
-    for (int rounds = 0; backlog.packs_there() + 1 < packs.size(); ++rounds) {
+    for (int rounds = 0; TierPair::packs_in(*backlog.objects).size() + 1 < packs.size(); ++rounds) {
         REQUIRE(rounds < 200);
         round = must(offloader->offload(writer.snapshot(), always));
         CHECK_FALSE(round.is_complete);
@@ -274,14 +220,9 @@ TEST_CASE("what was put is not put again when the ledger's piece could not be") 
     must(writer.begin());
     must(writer.store(5'000, 20'000));
     must(writer.close());
-    const std::size_t packs = [&] {
-        std::size_t count = 0;
-        for (const ObjectInfo& object : must(backlog.repository->list("main/")))
-            count += object.name.ends_with(".pack") ? 1 : 0;
-        return count;
-    }();
+    const std::size_t packs = TierPair::packs_in(*backlog.repository).size();
     // Until all packs are there and no entry is.
-    for (std::uint64_t call = 1; backlog.packs_there() < packs; ++call) {
+    for (std::uint64_t call = 1; TierPair::packs_in(*backlog.objects).size() < packs; ++call) {
         REQUIRE(call < 500);
         store.cut_at(call, true);
         static_cast<void>(offloader->offload(writer.snapshot(), always));

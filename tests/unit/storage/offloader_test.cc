@@ -3,39 +3,17 @@
 #include <doctest/doctest.h>
 
 #include "storage/ledger_file.h"
-#include "storage/tier_store.h"
 #include "tests/support/cut_store.h"
-#include "tests/unit/storage/stage.h"
+#include "tests/unit/storage/tier_pair.h"
 
 namespace walvault::storage {
 namespace {
 
 bool always() { return true; }
 
-// A repository and an empty directory for a tier of it.
-struct Pair {
-    Stage stage;
-    ScratchDirectory scratch;
-    std::unique_ptr<ObjectStore> repository;
-    std::unique_ptr<ObjectStore> objects =
-        make_directory_store(posix_file_system(), scratch.path());
-    std::unique_ptr<ObjectStore> tier =
-        make_tier_store(make_directory_store(posix_file_system(), scratch.path()));
-    MadeWal wal;
-
-    Pair() {
-        stage.create();
-        repository = make_directory_store(posix_file_system(), stage.root);
-    }
-    void initialize() { must(initialize_tier(*repository, *objects, stage.master, "second")); }
+struct Pair : TierPair {
     std::unique_ptr<Offloader> offloader(ObjectStore& to) {
         return must(Offloader::open(*repository, to, stage.master, {.name = "second"}));
-    }
-    std::unique_ptr<RepositoryView> view() {
-        return must(RepositoryView::open(*tier, stage.master, view_options()));
-    }
-    RepositoryView::Options view_options() const {
-        return {.index_directory = "", .scratch_directory = scratch_index.path(), .is_tier = true};
     }
     std::vector<std::string> pieces() {
         std::vector<std::string> names;
@@ -43,29 +21,7 @@ struct Pair {
             if (parse_tail_piece_name(object.name)) names.push_back(object.name);
         return names;
     }
-    ScratchDirectory scratch_index;
 };
-
-// What the tier holds now is the beginning of what was written, whole and undamaged. Returns its
-// end.
-Lsn check_is_prefix(Pair& pair) {
-    auto opened = RepositoryView::open(*pair.tier, pair.stage.master, pair.view_options());
-    if (!opened && opened.error().message.find("no ledger") != std::string::npos) return {};
-    auto view = must(std::move(opened));
-    auto histories = must(view->histories("main"));
-    if (histories.empty()) return {};
-    const HistoryRecord& history = histories.back();
-    CHECK_FALSE(history.damage);
-    ByteBuffer stored = read_all(*view, history);
-    ByteSpan made = pair.wal.builder.bytes();
-    REQUIRE(stored.size() <= made.size());
-    CHECK(std::equal(stored.begin(), stored.end(), made.begin()));
-    for (const pb::PackInfo& pack : must(view->packs("main"))) {
-        auto checked = view->verify_pack(pack, true);
-        if (!checked) FAIL_CHECK(std::string(checked.error().message));
-    }
-    return history.end_lsn;
-}
 
 }  // namespace
 
@@ -83,19 +39,13 @@ TEST_CASE("after each round a tier holds what was durable when it began") {
             auto round = must(offloader->offload(writer.snapshot(), always));
             CHECK(round.is_complete);
             CHECK(round.pending_bytes == 0);
-            CHECK(check_is_prefix(pair) == writer.flushed);
+            CHECK(pair.check_is_prefix() == writer.flushed);
             CHECK(pair.pieces().size() <= tail_bytes / 20'000 + 1);
         }
         must(writer.close());
         CHECK(must(offloader->offload(writer.snapshot(), always)).is_complete);
         CHECK(pair.pieces().empty());
-        CHECK(check_is_prefix(pair) == pair.wal.builder.end());
-        // Byte for byte, besides what is the writer's alone.
-        for (const ObjectInfo& object : must(pair.objects->list("main/")))
-            CHECK(must(pair.objects->get(object.name, 0, ~0ull)) ==
-                  must(pair.repository->get(object.name, 0, ~0ull)));
-        CHECK(must(pair.objects->list("main/")).size() ==
-              must(pair.repository->list("main/")).size());
+        pair.check_is_whole();
     }
 }
 
@@ -108,10 +58,10 @@ TEST_CASE("a tier that comes late gets everything, and one that was away gets th
     must(writer.store(7'000, 60'000, pair.wal.builder.start() + 300'000));
     pair.initialize();
     CHECK(must(pair.offloader(*pair.objects)->offload(writer.snapshot(), always)).is_complete);
-    CHECK(check_is_prefix(pair) == writer.flushed);
+    CHECK(pair.check_is_prefix() == writer.flushed);
     must(writer.store(7'000, 60'000));
     CHECK(must(pair.offloader(*pair.objects)->offload(writer.snapshot(), always)).is_complete);
-    CHECK(check_is_prefix(pair) == pair.wal.builder.end());
+    CHECK(pair.check_is_prefix() == pair.wal.builder.end());
 }
 
 TEST_CASE("two tails that are open at once are seen as one run of WAL") {
@@ -131,10 +81,10 @@ TEST_CASE("two tails that are open at once are seen as one run of WAL") {
         int left = 1;
         complete =
             must(offloader->offload(writer.snapshot(), [&] { return left-- > 0; })).is_complete;
-        check_is_prefix(pair);
+        pair.check_is_prefix();
     }
     CHECK(allowed >= 3);
-    CHECK(check_is_prefix(pair) == writer.flushed);
+    CHECK(pair.check_is_prefix() == writer.flushed);
     writer.drop();
 }
 
@@ -153,15 +103,15 @@ TEST_CASE("a tail is never seen short of the next one, also while it is being cl
     must(writer.store_behind(5'000));
     writer.drop_left();
     CHECK_FALSE(must(offloader->offload(writer.snapshot(), always)).is_complete);
-    CHECK(check_is_prefix(pair) == before);
+    CHECK(pair.check_is_prefix() == before);
     must(repository->recover_tails());
     for (bool complete = false; !complete;) {
         int left = 1;
         auto once = [&] { return left-- > 0; };
         complete = must(offloader->offload(writer.snapshot(), once)).is_complete;
-        check_is_prefix(pair);
+        pair.check_is_prefix();
     }
-    CHECK(check_is_prefix(pair) == writer.flushed);
+    CHECK(pair.check_is_prefix() == writer.flushed);
     CHECK(pair.pieces().size() == 1);
     writer.drop();
 }
@@ -187,7 +137,7 @@ TEST_CASE("a tier cut off at any moment holds a prefix of the history, and catch
             const bool failed = !round || round->failure;
             CHECK(failed == store.was_cut());
             if (store.was_cut()) ++cuts;
-            const Lsn end = check_is_prefix(pair);
+            const Lsn end = pair.check_is_prefix();
             CHECK(end <= writer.flushed);
             call = store.was_cut() ? call + 1 : 1;
             if (!failed) CHECK(end == writer.flushed);
@@ -196,7 +146,7 @@ TEST_CASE("a tier cut off at any moment holds a prefix of the history, and catch
         store.cut_at(0, false);
         must(writer.close());
         CHECK(must(offloader->offload(writer.snapshot(), always)).is_complete);
-        CHECK(check_is_prefix(pair) == pair.wal.builder.end());
+        CHECK(pair.check_is_prefix() == pair.wal.builder.end());
         CHECK(pair.pieces().empty());
         CHECK(must(pair.objects->list("main/")).size() ==
               must(pair.repository->list("main/")).size());
@@ -220,7 +170,7 @@ TEST_CASE("what a killed agent left open is a pack on the tier after the next st
     OffloadSnapshot snapshot{.ledger_sequence = repository->ledger_sequence(), .tails = {}};
     CHECK(must(pair.offloader(*pair.objects)->offload(snapshot, always)).is_complete);
     CHECK(pair.pieces().empty());
-    CHECK(check_is_prefix(pair) == pair.wal.builder.end());
+    CHECK(pair.check_is_prefix() == pair.wal.builder.end());
 }
 
 TEST_CASE("a tail that broke and is not a pack yet keeps a round from being complete") {
@@ -239,7 +189,7 @@ TEST_CASE("a tail that broke and is not a pack yet keeps a round from being comp
     must(repository->recover_tails());
     snapshot.ledger_sequence = repository->ledger_sequence();
     CHECK(must(offloader->offload(snapshot, always)).is_complete);
-    CHECK(check_is_prefix(pair) == pair.wal.builder.end());
+    CHECK(pair.check_is_prefix() == pair.wal.builder.end());
 }
 
 TEST_CASE("only an empty tier, or one of this repository, is made one") {
