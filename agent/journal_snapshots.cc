@@ -56,6 +56,10 @@ Task<Result<>> JournalCapture::know_snapshots() {
         return known;
     };
     WV_CO_TRY(read_tables_, co_await run_on(services_.store, std::move(look)));
+    // It is not known up to where these are whole: no further than they were read.
+    for (const auto& [oid, cause] : owed_left_)
+        if (auto table = read_tables_.find(oid); table != read_tables_.end())
+            table->second.was_looked_at = false;
     co_return Result<>{};
 }
 

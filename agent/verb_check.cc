@@ -74,8 +74,9 @@ Item item_of(const wal::TableVerdict& verdict) {
     return item;
 }
 
-// `unknown`: paths of columns that are to be masked and were in no database looked at before.
-void look_at_database(const ServerConfig& server, const std::string& database,
+// `unknown`: paths of columns that are to be masked and were in no database looked at before. False
+// where this one could not be looked at.
+bool look_at_database(const ServerConfig& server, const std::string& database,
                       std::vector<Item>& items, std::vector<std::string>& unknown) {
     const std::string about = "journal of " + database;
     wal::DatabaseOptions options;
@@ -107,6 +108,7 @@ void look_at_database(const ServerConfig& server, const std::string& database,
         co_return Result<>{};
     });
     if (!called) items.push_back(item_of(about, called.error()));
+    return called.has_value();
 }
 
 std::string text_of(const Item& item, const Style& style) {
@@ -140,10 +142,11 @@ int verb_check(const Globals& globals, const CheckArguments&) {
     const JournalConfig& journal = (*server)->journal;
     std::vector<std::string> unknown = journal.masked_columns;
     unknown.insert(unknown.end(), journal.dropped_columns.begin(), journal.dropped_columns.end());
+    bool is_all = !journal.databases.empty();
     for (const std::string& database : journal.databases)
-        look_at_database(**server, database, items, unknown);
+        is_all = look_at_database(**server, database, items, unknown) && is_all;
     // What was meant is journaled in the clear.
-    if (!journal.databases.empty())
+    if (is_all)
         for (const std::string& path : unknown)
             items.push_back({Finding::bad, "mask of " + path,
                              "no column is called so in the databases that are journaled",
