@@ -2,9 +2,10 @@
 -- of what, and by whom. Not required. Run as a superuser in each journaled database whose DDL is to be
 -- marked; PostgreSQL 14 to 18. May be run again.
 --
--- Each statement adds one message (pg_logical_emit_message, prefix walvault.ddl) to its own transaction:
--- the command tag, the objects' identities, session_user. It costs a subtransaction, and is rolled back
--- with the statement. Temporary objects, and what the script of an extension makes, are left out.
+-- Each statement adds a message (pg_logical_emit_message, prefix walvault.ddl) to its own transaction, and
+-- one more where it drops something: the command tag, the objects' identities, session_user. Each costs a
+-- subtransaction, and is rolled back with the statement. Temporary objects, and what the script of an
+-- extension makes, are left out.
 -- Whatever goes wrong in the function is told in the server's log, and the statement goes on. Anyone who
 -- may connect can send such a message himself: it tells what happened, and proves nothing.
 --
@@ -17,9 +18,13 @@
 BEGIN;
 DROP EVENT TRIGGER IF EXISTS walvault_ddl;
 DROP EVENT TRIGGER IF EXISTS walvault_drop;
+-- Both are made anew and owned by who runs this: whoever had made them before would otherwise have
+-- his own code run by superusers.
 CREATE SCHEMA IF NOT EXISTS walvault;
+ALTER SCHEMA walvault OWNER TO CURRENT_USER;
+DROP FUNCTION IF EXISTS walvault.mark_ddl();
 
-CREATE OR REPLACE FUNCTION walvault.mark_ddl() RETURNS event_trigger
+CREATE FUNCTION walvault.mark_ddl() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY INVOKER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE

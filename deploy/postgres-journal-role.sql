@@ -6,10 +6,21 @@
 --
 -- `walvault check` says what is missing.
 
+\set ON_ERROR_STOP on
 \if :{?owner}
 \else
-\echo 'say whose tables are journaled: -v owner=ROLE'
-\quit
+DO $$ BEGIN RAISE EXCEPTION 'it is not said whose tables are journaled' USING HINT = 'psql -v owner=ROLE'; END $$;
+\endif
+
+-- A member of a superuser can become one.
+SELECT count(*) = 0 AS is_unknown, coalesce(bool_or(rolsuper), false) AS is_superuser
+    FROM pg_catalog.pg_roles WHERE rolname = :'owner' \gset
+\if :is_unknown
+DO $$ BEGIN RAISE EXCEPTION 'there is no role of the name that owner gives'; END $$;
+\endif
+\if :is_superuser
+DO $$ BEGIN RAISE EXCEPTION 'the owner is a superuser: who may publish its tables could become it'
+    USING HINT = 'Give the tables to a role of their own, or let the agent connect as a superuser.'; END $$;
 \endif
 
 -- Its publications.

@@ -112,6 +112,19 @@ class Versions:
         self.assertEqual(self.sql(LEFT), "0 0 0")
         self.sql("create table t (a int); drop table t")
 
+    def test_what_others_have_made_before_is_not_run(self):
+        name = f"squatter{self.major}"
+        self.sql(f"create role {name}; create database squatted owner {name}")
+        self.sql(f"set role {name}; create schema walvault; create function walvault.mark_ddl() returns event_trigger"
+                 " language plpgsql as 'begin end'", database="squatted")
+        ddl_trigger.install(self.server, "squatted")
+        owners = ("select array_agg(distinct rolname) from pg_roles where oid in (select nspowner from pg_namespace"
+                  " where nspname = 'walvault' union select proowner from pg_proc where proname = 'mark_ddl')")
+        self.assertEqual(self.sql(owners, database="squatted"), "{postgres}")
+        messages = ddl_trigger.Messages(self.server, "squatted")
+        self.sql("create table t (a int)", database="squatted")
+        self.assertEqual(messages.told(), ["CREATE TABLE table public.t"])
+
     def test_names_of_every_encoding_are_told_in_utf8(self):
         self.sql("create database latin encoding 'LATIN1' lc_collate 'C' lc_ctype 'C' template template0")
         self.sql("create database bytes encoding 'SQL_ASCII' lc_collate 'C' lc_ctype 'C' template template0")

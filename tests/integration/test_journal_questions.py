@@ -139,10 +139,10 @@ class OrdinaryRoleTest(QuestionCase):
         conninfo = f"{self.primary.conninfo} user=walvault"
         self.agent.write_config(self.agent.config.read_text().replace(self.primary.conninfo, conninfo))
 
-    def deploy(self, name, *variables):
+    def deploy(self, name, *variables, check=True):
         # The server's user may not be able to read where the sources are.
         script = self.stage.write(self.stage.directory / name, (ROOT / "deploy" / name).read_text())
-        return self.primary.psql("-v", "ON_ERROR_STOP=1", *variables, "-f", script)
+        return self.primary.psql("-v", "ON_ERROR_STOP=0", *variables, "-f", script, check=check)
 
     def findings(self, **expected):
         checks = self.agent.json("check", **expected)["checks"]
@@ -150,7 +150,11 @@ class OrdinaryRoleTest(QuestionCase):
 
     def test_a_role_that_is_no_superuser(self):
         self.assertEqual(self.findings(expect=7)["journal of postgres"], "wrong")
-        self.assertIn("-v owner=ROLE", self.deploy("postgres-journal-role.sql").stdout)
+        # The script stops by itself.
+        for owner, why in ((None, "owner=ROLE"), ("nobody_is", "no role of the name"), ("postgres", "superuser")):
+            variables = () if owner is None else ("-v", f"owner={owner}")
+            refused = self.deploy("postgres-journal-role.sql", *variables, check=False)
+            self.assertEqual((refused.returncode, why in refused.stderr), (3, True), refused.stderr)
         self.deploy("postgres-journal-role.sql", "-v", "owner=app_owner")
         self.deploy("postgres-journal-role.sql", "-v", "owner=app_owner")
         self.protect()
