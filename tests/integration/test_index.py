@@ -6,7 +6,7 @@ import unittest
 
 from agent_process import Agent
 from cluster import Postgres
-from harness import StageCase, lsn_text
+from harness import StageCase, lsn_number, lsn_text
 from oracle import make_table
 
 
@@ -18,8 +18,9 @@ class IndexTest(StageCase):
         self.agent = Agent(self.stage, self.primary).protect()
         make_table(self.primary, "second", 20000)
         self.primary.sql("delete from second")
-        self.primary.sql("select pg_create_restore_point('here')")
-        self.lsn = self.agent.wait_until_flushed()
+        # PostgreSQL answers before it has flushed the point.
+        point = lsn_number(self.primary.sql("select pg_create_restore_point('here')"))
+        self.lsn = self.agent.wait_until_flushed(point)
         self.index = self.agent.repo / "index"
 
     def answers(self):

@@ -56,7 +56,8 @@ class WalFetchTest(StageCase):
         self.assertIsNone(difference(self.rule.before_xid(last.xid), self.truth, rows_by_xid(copy)))
         restored, fetched = self.restored_segments(copy), self.fetched_segments(copy)
         self.assertGreaterEqual(len(restored), SEGMENTS)
-        self.assertIn(len(fetched), (2, 3))
+        # Each that opens it fetches eight more; PostgreSQL asks for its last one twice.
+        self.assertIn(len(fetched), range(2, -(-len(restored) // 9) + 2), restored)
         self.assertTrue(set(fetched) <= set(restored))
         self.assertEqual(list((copy.data / "pg_wal" / "walvault-spool").iterdir()), [])
 
