@@ -7,6 +7,7 @@
 #include <rocksdb/table.h>
 #include <rocksdb/utilities/write_batch_with_index.h>
 
+#include <algorithm>
 #include <array>
 #include <filesystem>
 #include <vector>
@@ -38,8 +39,22 @@ class NoRecovery final : public rocksdb::EventListener {
     }
 };
 
-rocksdb::Options database_options(bool read_only) {
+// RocksDB starts so many threads for each family, however few tables there are: of a small index
+// that is most of the time it takes to open it.
+int opening_threads(const std::string& directory) {
+    constexpr std::ptrdiff_t kTablesOfThread = 16;
+    constexpr std::ptrdiff_t kThreadsMax = 16;
+    std::error_code error;
+    std::ptrdiff_t tables = 0;
+    for (std::filesystem::directory_iterator at(directory, error), end; !error && at != end;
+         at.increment(error))
+        tables += at->path().extension() == ".sst" ? 1 : 0;
+    return static_cast<int>(std::clamp<std::ptrdiff_t>(tables / kTablesOfThread, 1, kThreadsMax));
+}
+
+rocksdb::Options database_options(const std::string& directory, bool read_only) {
     rocksdb::Options options;
+    options.max_file_opening_threads = opening_threads(directory);
     options.listeners.push_back(std::make_shared<NoRecovery>());
     options.max_bgerror_resume_count = 0;
     options.create_if_missing = !read_only;
@@ -133,7 +148,7 @@ Result<std::unique_ptr<RocksStore>> RocksStore::open(const std::string& director
     Database& state = *store->state_;
     state.read_only = read_only;
     rocksdb::DB* database = nullptr;
-    rocksdb::Options options = database_options(read_only);
+    rocksdb::Options options = database_options(directory, read_only);
     rocksdb::Status status =
         read_only
             ? rocksdb::DB::OpenForReadOnly(options, directory, families, &state.handles, &database)

@@ -27,6 +27,7 @@ rocksdb::Options scratch_options() {
     options.max_write_buffer_number = 2;
     options.max_open_files = 128;
     options.max_background_jobs = 1;
+    options.max_file_opening_threads = 1;
     options.compression = rocksdb::kNoCompression;
     options.keep_log_file_num = 1;
     options.info_log_level = rocksdb::InfoLogLevel::FATAL_LEVEL;
