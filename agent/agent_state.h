@@ -113,6 +113,7 @@ struct AgentState {
     std::uint64_t store_available_bytes = 0;  // of its file system, as of the last look
     std::uint64_t store_size_bytes = 0;
     std::vector<std::unique_ptr<TierState>> tiers;
+    unsigned object_lanes = 0;  // of all tiers: packs that may be on their way at once
     std::vector<std::unique_ptr<JournalCapture>> journals;  // by database
     bool stopping = false;
     bool drained = false;  // nothing new is stored any more

@@ -106,7 +106,8 @@ storage::OffloadPlace place_of(AgentState& state, TierState& tier, unsigned lane
             .is_hurried = std::move(is_hurried)};
 }
 
-enum class Outcome { complete, more, waits, failed };
+// held: of a pack that could not be put; the tier takes others.
+enum class Outcome { complete, more, waits, held, failed };
 
 Task<Outcome> one_round(AgentState& state, TierState& tier) {
     if (!tier.is_place) {
@@ -128,7 +129,7 @@ Task<Outcome> one_round(AgentState& state, TierState& tier) {
     }
     note_round(tier, moment, *round);
     if (round->has_wal) state.capture.note_offloaded(moment.history, moment.flushed_lsn);
-    if (round->failure) co_return Outcome::failed;
+    if (round->failure) co_return Outcome::held;
     if (round->is_complete && moment.is_exact) co_return Outcome::complete;
     co_return round->put_bytes > 0 ? Outcome::more : Outcome::waits;
 }
@@ -159,6 +160,7 @@ Result<> make_tiers(AgentState& state) {
         if (place.bucket) place.bucket->retry_for = kRetryFor;
         WV_TRY(tier->objects, storage::open_tier_objects(posix_file_system(), place));
         const unsigned lanes = storage::objects_at_once(place);
+        state.object_lanes += lanes;
         WV_TRY(tier->offloader, storage::Offloader::open(*tier->repository, *tier->objects, master,
                                                          place_of(state, *tier, lanes)));
         state.retention.places.push_back(
@@ -170,7 +172,8 @@ Result<> make_tiers(AgentState& state) {
 
 Task<> watch_newest(AgentState& state, TierState& tier) {
     while (!tier.ended) {
-        if (waits_for_copies(state) && state.progress.flushed_lsn() > tier.round_lsn)
+        if (waits_for_copies(state) && state.capture.synchronous() &&
+            state.progress.flushed_lsn() > tier.round_lsn)
             tier.has_newer = true;
         co_await wait_for(waits_for_copies(state) ? state.progress.changed() : state.changed, 1s);
     }
@@ -183,16 +186,18 @@ Task<> keep_tier(AgentState& state, TierState& tier) {
         const SteadyTime began = state.clock.steady_now();
         if (is_last && !end) end = began + kLastRoundsMax;
         const Outcome outcome = co_await one_round(state, tier);
-        if (is_last && (outcome == Outcome::complete || outcome == Outcome::failed ||
-                        state.clock.steady_now() > *end))
+        const bool is_stopped = outcome == Outcome::held || outcome == Outcome::failed;
+        if (is_last &&
+            (outcome == Outcome::complete || is_stopped || state.clock.steady_now() > *end))
             break;
         SteadyTime next = state.clock.steady_now();
         if (outcome == Outcome::complete) next = began + tier.config.offload_interval;
         if (outcome == Outcome::waits) next += kSoon;
-        if (outcome == Outcome::failed) next += tier.backoff.next();
+        if (is_stopped) next += tier.backoff.next();
         while ((!state.drained || is_last) && state.clock.steady_now() < next) {
             if (is_waited_for(state, tier) && outcome == Outcome::complete) break;
-            if (tier.has_newer && outcome != Outcome::failed) break;
+            const bool takes_newer = outcome != Outcome::failed && outcome != Outcome::waits;
+            if (tier.has_newer && takes_newer) break;
             co_await wait_for(waits_for_copies(state) ? state.progress.changed() : state.changed,
                               next - state.clock.steady_now());
         }

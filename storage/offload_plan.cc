@@ -96,11 +96,18 @@ private:
     // From the entry on that waits for one.
     OffloadStep next_object() const {
         if (!state_.has_room) return {Kind::under_way};
-        for (std::size_t i = count_; i < state_.pending.size(); ++i)
-            for (const NeededObject& object : state_.pending[i].needs)
+        // What is put ahead of its entry is compared by the next process, and lies there for
+        // nothing while the entry is held up: so it is not put without limit.
+        std::uint64_t ahead_bytes = 0;
+        for (std::size_t i = count_; i < state_.pending.size(); ++i) {
+            if (i > count_ && ahead_bytes >= kObjectBytesOfPiece) break;
+            for (const NeededObject& object : state_.pending[i].needs) {
                 if (!state_.present.contains(object.name) &&
                     !state_.under_way.contains(object.name))
                     return {Kind::object, object.name};
+                ahead_bytes += object.size_bytes;
+            }
+        }
         return {Kind::under_way};
     }
 

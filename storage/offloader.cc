@@ -123,6 +123,7 @@ public:
         round_.pending_bytes = pending_bytes(state_, snapshot_);
         round_.ledger_sequence = offloaded_.sequence;
         round_.has_wal = round_.is_complete || has_all_wal();
+        std::erase_if(failed_, [this](const std::string& name) { return !is_needed(name); });
         round_.is_reached = failed_.empty() && (round_.is_reached || state_.under_way.empty());
         told_of_failure_ = round_.failure.has_value();
         if (round_.is_complete && state_.under_way.empty()) sweep();
@@ -153,6 +154,13 @@ private:
         }
     }
 
+    // A pack may have been let go there meanwhile.
+    bool is_needed(const std::string& name) const {
+        return std::ranges::any_of(state_.pending, [&](const PendingEntry& entry) {
+            return std::ranges::find(entry.needs, name, &NeededObject::name) != entry.needs.end();
+        });
+    }
+
     // A failure says nothing of the other objects.
     void take_done(std::chrono::milliseconds patience) {
         for (ObjectLanes::Done& done : lanes_->take_done(patience)) {
@@ -161,6 +169,7 @@ private:
                 round_.put_bytes += *done.put_bytes;
                 round_.is_reached = true;
                 failed_.erase(done.name);
+                put_whole_.insert(done.name);
                 state_.present.insert(std::move(done.name));
             } else {
                 // It may have been carried out.
@@ -244,8 +253,9 @@ private:
     // ----------------------------------------------------------------------------
 
     Result<> take_stock() {
-        OffloadState before = std::exchange(state_, {});
-        state_.under_way = std::move(before.under_way);
+        std::set<std::string> under_way = std::move(state_.under_way);
+        state_ = {};
+        state_.under_way = std::move(under_way);
         failed_.clear();
         records_.clear();
         pending_bytes_max_ = kPendingRecordBytes;
@@ -267,7 +277,7 @@ private:
         }
         find_leftovers(objects);
         // What this process put whole needs no comparing.
-        for (const std::string& name : before.present)
+        for (const std::string& name : put_whole_)
             if (left_there_.erase(name) > 0) state_.present.insert(name);
         for (const std::string& name : state_.under_way)
             left_there_.erase(name);
@@ -424,8 +434,10 @@ private:
         had_entries_ = true;
         offloaded_ = {state_.pending[count - 1].sequence, ledger_record_hash(records_[count - 1])};
         for (std::size_t i = 0; i < count; ++i) {
-            for (const NeededObject& object : state_.pending.front().needs)
+            for (const NeededObject& object : state_.pending.front().needs) {
                 state_.present.erase(object.name);
+                put_whole_.erase(object.name);
+            }
             apply(state_.pending.front());
             state_.pending.pop_front();
             records_.pop_front();
@@ -497,10 +509,11 @@ private:
     std::uint64_t rounds_ = 0;
     // Packs that may be there, put whole or not, of which its ledger does not tell.
     std::set<std::string> left_there_;
-    std::set<std::string> failed_;  // packs that could not be put so far
-    bool told_of_failure_ = false;  // by the round before
-    ObjectInfo last_piece_;         // of the ledger there; no name: none
-    std::string not_swept_;         // the error that was told of last
+    std::set<std::string> put_whole_;  // by this process, of which its ledger does not tell yet
+    std::set<std::string> failed_;     // packs that could not be put so far
+    bool told_of_failure_ = false;     // by the round before
+    ObjectInfo last_piece_;            // of the ledger there; no name: none
+    std::string not_swept_;            // the error that was told of last
     OffloadState state_;
     std::deque<ByteBuffer> records_;  // of state_.pending
     LedgerHead offloaded_;

@@ -36,6 +36,7 @@ constexpr milliseconds kLongestWait{10'000};
 // The whole of a request may take a minute, and what its bytes need at this speed.
 constexpr seconds kRequestTime{60};
 constexpr std::uint64_t kSlowestBytesPerSecond = 32_KiB;
+constexpr std::uint64_t kUnlimitedAtOnce = 32;  // where the options do not say how many
 constexpr seconds kLongestRequest{6 * 3600};
 // Others are not kept: what is kept is bounded by what is asked for.
 constexpr std::string_view kKeptHeaders[] = {"content-length",
@@ -214,8 +215,13 @@ void set_safety(CURL* easy) {
 
 void set_times(CURL* easy, const S3Options& options, const S3Request& request) {
     std::uint64_t bytes = request.body_bytes() + request.answer_bytes_max;
-    auto whole =
-        std::min<seconds>(kLongestRequest, kRequestTime + seconds(bytes / kSlowestBytesPerSecond));
+    // The line, and what of it may be used, are shared by what is sent at once.
+    const std::uint64_t line = options.bandwidth == 0
+                                   ? kSlowestBytesPerSecond
+                                   : std::min(kSlowestBytesPerSecond, options.bandwidth / 2);
+    const std::uint64_t at_once = options.concurrency == 0 ? kUnlimitedAtOnce : options.concurrency;
+    const std::uint64_t slowest = std::max<std::uint64_t>(1, line / at_once);
+    auto whole = std::min<seconds>(kLongestRequest, kRequestTime + seconds(bytes / slowest));
     auto stall = request.stall_timeout.value_or(options.stall_timeout);
     set(easy, CURLOPT_CONNECTTIMEOUT, static_cast<long>(options.connect_timeout.count()));
     set(easy, CURLOPT_LOW_SPEED_LIMIT, 1L);
@@ -482,13 +488,17 @@ S3Client::S3Client(FileSystem& files, S3Options options, S3Endpoint endpoint)
 S3Client::~S3Client() = default;
 
 Result<S3Answer> S3Client::perform(const S3Request& request) {
-    auto give_up_at = steady_clock::now() + request.retry_for.value_or(state_->options.retry_for);
+    // From the first turn on: what is sent before it says nothing of the store.
+    std::optional<steady_clock::time_point> give_up_at;
     bool renewed = false;
     WV_TRY(State::Digests digests, state_->digest(request));
     for (unsigned attempts = 1;; ++attempts) {
         if (state_->cancelled) return fail(Errc::cancelled, "stopped on request");
         WV_TRY(auto credentials, state_->current_credentials());
         if (request.is_bulk) state_->wait_for_turn();
+        if (!give_up_at)
+            give_up_at =
+                steady_clock::now() + request.retry_for.value_or(state_->options.retry_for);
         Ending ending = state_->attempt(request, digests, *credentials);
         if (request.is_bulk) state_->end_turn();
         if (ending.outcome) ending.outcome->attempts = attempts;
@@ -506,7 +516,7 @@ Result<S3Answer> S3Client::perform(const S3Request& request) {
         }
         if (!ending.again) return std::move(ending.outcome);
         Error error = ending.outcome ? s3_error(*ending.outcome) : ending.outcome.error();
-        if (request.one_attempt || !state_->wait_for_next(attempts, ending, give_up_at)) {
+        if (request.one_attempt || !state_->wait_for_next(attempts, ending, *give_up_at)) {
             if (attempts > 1 && !ending.outcome)
                 error.message += ", at the last of " + std::to_string(attempts) + " attempts";
             return fail(std::move(error));

@@ -45,8 +45,9 @@ struct S3Options {
 
     std::chrono::seconds connect_timeout{10};
     std::chrono::seconds stall_timeout{
-        30};                             // a request in which no byte moves for so long is broken
-    std::chrono::seconds retry_for{60};  // no attempt of a request begins later than this
+        30};  // a request in which no byte moves for so long is broken
+    std::chrono::seconds retry_for{
+        60};  // after its first one no attempt of a request begins later than this
     // What is larger is put in parts. A store that honours create-only for whole objects and not
     // for those in parts keeps the promise up to this size.
     std::uint64_t multipart_above_bytes = 64_MiB;

@@ -17,6 +17,8 @@ namespace {
 
 constexpr std::size_t kKeyBytesMax = 1024;
 constexpr std::uint64_t kPageBytesMax = 16_MiB;
+// So little waits for no turn.
+constexpr std::uint64_t kSmallRangeBytes = 64_KiB;
 // About 2 GiB of names.
 constexpr std::size_t kListedMax = 10'000'000;
 // Larger than any object, and small enough for every store's arithmetic.
@@ -376,7 +378,7 @@ private:
             .method = "GET",
             .key = key,
             .headers = {{"range", "bytes=" + std::to_string(offset) + "-" + std::to_string(last)}},
-            .is_bulk = true,
+            .is_bulk = length > kSmallRangeBytes,
             .answer_bytes_max = length,
             .check = [offset, last](const S3Answer& answer) {
                 return check_range(answer, offset, last);

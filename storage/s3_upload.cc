@@ -12,6 +12,8 @@ namespace {
 
 constexpr std::uint64_t kPartsMax = 10'000;
 constexpr std::uint64_t kPartBytesMin = 5_MiB;
+// What only tries the store does not wait for what is sent.
+constexpr std::uint64_t kProbeBytesMax = 64_KiB;
 // Of one object: others go beside it.
 constexpr unsigned kPartsAtOnce = 4;
 // The store puts the parts together before it answers.
@@ -92,7 +94,7 @@ private:
                           .key = key_,
                           .query = {{"partNumber", std::to_string(number + 1)}, {"uploadId", id_}},
                           .body = held,
-                          .is_bulk = true,
+                          .is_bulk = size_bytes_ > kProbeBytesMax,
                           .check = [](const S3Answer& answer) -> Result<> {
                               if (!answer.header("etag").empty()) return {};
                               return fail(Errc::unavailable,

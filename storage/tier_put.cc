@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "storage/repository_files.h"
 
 namespace walvault::storage {
 namespace {
@@ -58,6 +59,8 @@ Result<std::uint64_t> put_object_once(ObjectStore& repository, ObjectStore& tier
                                       const std::string& name, bool may_be_there) {
     auto here = repository.info(name);
     if (!here && here.error().code == Errc::not_found) {
+        // Not where its disk is away and only the mount point is left.
+        WV_CHECK(repository.info(kHeaderName).map([](const auto&) {}));
         // The tier cannot have more than there is; what is behind it is worth having all the same.
         log::error("offload.pack_missing",
                    "it is not in the repository any more, so the tier goes without it",

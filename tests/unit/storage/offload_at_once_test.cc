@@ -210,6 +210,35 @@ TEST_CASE("a pack that cannot be put holds up its entry and nothing else") {
     CHECK(store.sent_for_nothing == 0);
 }
 
+TEST_CASE("a repository whose disk is away is not taken for one without its packs") {
+    Backlog backlog(9, 100'000);
+    GuardedStore store(*backlog.objects);
+    auto offloader = backlog.offloader(store, backlog.shuffled());
+    auto repository = must(backlog.stage.open());
+    HistoryWriter writer(*repository, backlog.wal);
+    must(writer.begin());
+    must(writer.store(5'000, 20'000));
+    must(writer.close());
+    const OffloadSnapshot snapshot = writer.snapshot();
+    repository.reset();
+    // It has read the ledger, and then there is nothing but the mount point.
+    int left = 2;
+    auto round = must(offloader->offload(snapshot, [&] { return left-- > 0; }));
+    const std::string away = backlog.stage.root + ".away";
+    std::filesystem::rename(backlog.stage.root, away);
+    std::filesystem::create_directory(backlog.stage.root);
+    for (int rounds = 0; rounds < 5; ++rounds) {
+        auto blind = offloader->offload(snapshot, always);
+        CHECK((!blind || blind->failure));
+    }
+    backlog.check_is_prefix();
+    std::filesystem::remove(backlog.stage.root);
+    std::filesystem::rename(away, backlog.stage.root);
+    for (int rounds = 0; !must(offloader->offload(snapshot, always)).is_complete;)
+        REQUIRE(++rounds < 10);
+    backlog.check_is_whole();
+}
+
 TEST_CASE("what was put is not put again when the ledger's piece could not be") {
     Backlog backlog(4, 300'000);
     GuardedStore counted(*backlog.objects);

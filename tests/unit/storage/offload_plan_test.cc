@@ -51,6 +51,29 @@ TEST_CASE("where nothing is new there is nothing to do") {
           Kind::nothing);
 }
 
+TEST_CASE("packs are not put far ahead of an entry that waits") {
+    constexpr std::uint64_t kPack = 100 << 20;
+    OffloadState state;
+    state.pending = {closes(1, "", "slow", kPack)};
+    for (std::uint64_t i = 2; i < 20; ++i)
+        state.pending.push_back(closes(i, "", "p" + std::to_string(i), kPack));
+    state.under_way = {"slow"};
+    std::size_t ahead = 0;
+    for (;; ++ahead) {
+        const OffloadStep step = next_offload_step(state, {});
+        if (step.kind != Kind::object) {
+            CHECK(step.kind == Kind::under_way);
+            break;
+        }
+        state.present.insert(step.name);
+    }
+    CHECK(ahead == 2);
+    state.under_way.clear();
+    CHECK(next_offload_step(state, {}).name == "slow");
+    state.present.insert("slow");
+    CHECK(next_offload_step(state, {}).kind == Kind::ledger);
+}
+
 TEST_CASE("a pack is there before the entry that names it") {
     OffloadState state;
     state.pending = {plain(7), closes(8, "", "x.pack"), plain(9)};
