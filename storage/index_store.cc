@@ -2,6 +2,7 @@
 
 #include <rocksdb/cache.h>
 #include <rocksdb/db.h>
+#include <rocksdb/env.h>
 #include <rocksdb/filter_policy.h>
 #include <rocksdb/listener.h>
 #include <rocksdb/table.h>
@@ -39,6 +40,13 @@ class NoRecovery final : public rocksdb::EventListener {
     }
 };
 
+// All options of all families go to RocksDB's log at each open: a command does not need one.
+class NoLog final : public rocksdb::Logger {
+public:
+    using rocksdb::Logger::Logv;
+    void Logv(const char*, va_list) override {}
+};
+
 // RocksDB starts so many threads for each family, however few tables there are: of a small index
 // that is most of the time it takes to open it.
 int opening_threads(const std::string& directory) {
@@ -52,8 +60,9 @@ int opening_threads(const std::string& directory) {
     return static_cast<int>(std::clamp<std::ptrdiff_t>(tables / kTablesOfThread, 1, kThreadsMax));
 }
 
-rocksdb::Options database_options(const std::string& directory, bool read_only) {
+rocksdb::Options database_options(const std::string& directory, bool read_only, bool is_scratch) {
     rocksdb::Options options;
+    if (read_only || is_scratch) options.info_log = std::make_shared<NoLog>();
     options.max_file_opening_threads = opening_threads(directory);
     options.listeners.push_back(std::make_shared<NoRecovery>());
     options.max_bgerror_resume_count = 0;
@@ -108,6 +117,35 @@ struct Database {
         if (database) (void)database->Close();
     }
 
+    using Families = std::vector<rocksdb::ColumnFamilyDescriptor>;
+
+    rocksdb::Status open(const rocksdb::Options& options, const std::string& directory,
+                         const Families& families) {
+        rocksdb::DB* opened = nullptr;
+        const auto status = rocksdb::DB::Open(options, directory, families, &handles, &opened);
+        database.reset(opened);
+        return status;
+    }
+    rocksdb::Status open_to_read(const rocksdb::Options& options, const std::string& directory,
+                                 const Families& families) {
+        rocksdb::DB* opened = nullptr;
+        const auto status =
+            rocksdb::DB::OpenForReadOnly(options, directory, families, &handles, &opened);
+        database.reset(opened);
+        return status;
+    }
+    // All families at once: open() writes, syncs and checks the file of options again for each one
+    // that is missing.
+    rocksdb::Status make(const rocksdb::Options& options, const std::string& directory,
+                         const Families& families) {
+        auto status = open(options, directory, {families.front()});
+        if (!status.ok()) return status;
+        std::vector<rocksdb::ColumnFamilyHandle*> made;
+        status = database->CreateColumnFamilies({families.begin() + 1, families.end()}, &made);
+        handles.insert(handles.end(), made.begin(), made.end());
+        return status;
+    }
+
     // Closing writes what is left of the log, and RocksDB asserts that nobody writes to a log whose
     // write has failed: the process would die of it. It ends soon, for a new start to open the
     // index again; until then the database stays as it is.
@@ -120,7 +158,8 @@ struct Database {
 
 class RocksStore final : public IndexStore {
 public:
-    static Result<std::unique_ptr<RocksStore>> open(const std::string& directory, bool read_only);
+    static Result<std::unique_ptr<RocksStore>> open(const std::string& directory, bool read_only,
+                                                    bool is_scratch = false);
     void keep(std::unique_ptr<PrivateDirectory> scratch) { scratch_ = std::move(scratch); }
 
     Result<std::optional<std::string>> get(Family family, const std::string& key) const override;
@@ -139,7 +178,8 @@ private:
     std::unique_ptr<Database> state_ = std::make_unique<Database>();
 };
 
-Result<std::unique_ptr<RocksStore>> RocksStore::open(const std::string& directory, bool read_only) {
+Result<std::unique_ptr<RocksStore>> RocksStore::open(const std::string& directory, bool read_only,
+                                                     bool is_scratch) {
     auto cache = rocksdb::NewLRUCache(16 << 20);
     std::vector<rocksdb::ColumnFamilyDescriptor> families;
     for (const char* name : kNames)
@@ -147,14 +187,13 @@ Result<std::unique_ptr<RocksStore>> RocksStore::open(const std::string& director
     auto store = std::make_unique<RocksStore>();
     Database& state = *store->state_;
     state.read_only = read_only;
-    rocksdb::DB* database = nullptr;
-    rocksdb::Options options = database_options(directory, read_only);
-    rocksdb::Status status =
-        read_only
-            ? rocksdb::DB::OpenForReadOnly(options, directory, families, &state.handles, &database)
-            : rocksdb::DB::Open(options, directory, families, &state.handles, &database);
+    const rocksdb::Options options = database_options(directory, read_only, is_scratch);
+    std::error_code error;
+    const bool is_new = !read_only && !std::filesystem::exists(directory + "/CURRENT", error);
+    const rocksdb::Status status = is_new      ? state.make(options, directory, families)
+                                   : read_only ? state.open_to_read(options, directory, families)
+                                               : state.open(options, directory, families);
     if (!status.ok()) return fail(error_of(status, "open " + directory));
-    state.database.reset(database);
     state.batch =
         std::make_unique<rocksdb::WriteBatchWithIndex>(rocksdb::BytewiseComparator(), 0, true);
     return store;
@@ -236,7 +275,7 @@ public:
     }
     Result<std::unique_ptr<IndexStore>> open_scratch(const std::string& parent) override {
         WV_TRY(auto scratch, PrivateDirectory::make(parent, "walvault-index"));
-        WV_TRY(auto store, RocksStore::open(scratch->path(), false));
+        WV_TRY(auto store, RocksStore::open(scratch->path(), false, true));
         store->keep(std::move(scratch));
         return store;
     }
