@@ -12,21 +12,24 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// The trigger writes far less.
-constexpr std::size_t kContentBytesMax = 256 << 10;
-constexpr std::size_t kObjectsMax = 1000;
+// The trigger writes less.
+constexpr std::size_t kContentBytesMax = 64 << 10;
+constexpr std::size_t kObjectsMax = 20;
+constexpr std::size_t kTextBytesMax = 2 << 10;
+constexpr std::size_t kContentBytesKept = 4 << 10;
 constexpr std::size_t kShownObjects = 4;
 
-std::optional<std::string> text_member(const Json& json, const char* name) {
+std::optional<std::string> text_member(const nlohmann::json& json, const char* name) {
     const auto found = json.find(name);
     if (found == json.end() || !found->is_string()) return std::nullopt;
-    return found->get<std::string>();
+    return found->get<std::string>().substr(0, kTextBytesMax);
 }
 
 // Nothing: it is not what the trigger writes.
 std::optional<DdlMark> parse(std::string_view content) {
     if (content.size() > kContentBytesMax) return std::nullopt;
-    const Json json = Json::parse(content, nullptr, false);
+    // Not the ordered kind, which looks through all members at each one.
+    const auto json = nlohmann::json::parse(content, nullptr, false);
     if (!json.is_object()) return std::nullopt;
     DdlMark mark;
     mark.tag = text_member(json, "tag").value_or("");
@@ -34,15 +37,14 @@ std::optional<DdlMark> parse(std::string_view content) {
     const auto dropped = json.find("dropped");
     mark.is_drop = dropped != json.end() && dropped->is_boolean() && dropped->get<bool>();
     const auto objects = json.find("objects");
-    if (mark.tag.empty() || objects == json.end() || !objects->is_array() ||
-        objects->size() > kObjectsMax)
-        return std::nullopt;
-    for (const Json& each : *objects) {
+    if (mark.tag.empty() || objects == json.end() || !objects->is_array()) return std::nullopt;
+    for (const auto& each : *objects) {
         if (!each.is_object()) return std::nullopt;
-        mark.objects.push_back(
-            {text_member(each, "type").value_or(""), text_member(each, "name").value_or("")});
+        if (mark.objects.size() < kObjectsMax)
+            mark.objects.push_back(
+                {text_member(each, "type").value_or(""), text_member(each, "name").value_or("")});
     }
-    mark.object_count = mark.objects.size();
+    mark.object_count = objects->size();
     const auto count = json.find("count");
     if (count != json.end() && count->is_number_unsigned())
         mark.object_count = std::max(mark.object_count, count->get<std::uint64_t>());
@@ -81,8 +83,16 @@ std::string statement_text(const DdlMark& mark) {
 DdlMark read_ddl_mark(std::string_view content) {
     if (auto mark = parse(content)) return std::move(*mark);
     DdlMark mark;
-    mark.content = content;
+    mark.content = content.substr(0, kContentBytesKept);
+    mark.content_bytes = content.size();
     return mark;
+}
+
+std::size_t DdlMark::held_bytes() const {
+    std::size_t bytes = sizeof *this + tag.size() + user.size() + content.size();
+    for (const DdlObject& object : objects)
+        bytes += sizeof object + object.type.size() + object.name.size();
+    return bytes;
 }
 
 std::string ddl_text(const DdlMark& mark) { return ddl_text(std::vector{mark}); }
@@ -98,7 +108,7 @@ std::string ddl_text(const std::vector<DdlMark>& marks) {
 }
 
 Json ddl_json(const DdlMark& mark) {
-    if (mark.tag.empty()) return {{"content", mark.content}};
+    if (mark.tag.empty()) return {{"content", mark.content}, {"content_bytes", mark.content_bytes}};
     Json json{{"tag", mark.tag}, {"dropped", mark.is_drop}, {"objects", Json::array()}};
     for (const DdlObject& object : mark.objects) {
         Json each{{"type", object.type}, {"name", nullptr}};

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "agent/journal_moment.h"
 #include "agent/journal_text.h"
 #include "agent/render.h"
 
@@ -18,17 +19,11 @@ using Kind = JournalRecordKind;
 // Commits that lie nearer to one another than this are asked for together.
 constexpr std::uint64_t kNearBytes = 4_MiB;
 constexpr std::size_t kShownPhrases = 4;
+constexpr std::size_t kDdlBytesMax = 64_KiB;  // of the statements that are kept of a transaction
 // Messages are looked through for DDL in so many stretches of WAL with some; a stretch is about a
 // batch.
 constexpr std::uint64_t kWindowBytes = 1_MiB;
 constexpr std::uint64_t kWindowsMax = 256;
-
-void add(TableChanges& sum, const TableChanges& changes) {
-    sum.inserted += changes.inserted;
-    sum.updated += changes.updated;
-    sum.deleted += changes.deleted;
-    sum.truncated += changes.truncated;
-}
 
 // Takes the newest transactions of a range; says when there are enough.
 class Newest {
@@ -96,7 +91,8 @@ Result<bool> find_ddl(OpenedJournal& journal, const JournalMarks::Wanted& wanted
     bool gave_up = false;
     storage::JournalSink sink;
     sink.on_change = [&](const JournalTransaction& transaction, const auto& change) {
-        const std::uint64_t at = transaction.commit_lsn.value / kWindowBytes;
+        // Where the message is: a transaction may have any number of them.
+        const std::uint64_t at = change.lsn.value / kWindowBytes;
         if (window != at) ++windows_seen;
         window = at;
         gave_up = !wanted.all_messages && windows_seen > kWindowsMax;
@@ -139,19 +135,39 @@ public:
                 if (JournalMark* mark = mark_of(summary.transaction)) add_tables(*mark, summary);
                 return Result<bool>(true);
             }));
-            storage::JournalSink sink;
-            sink.on_change = [this](const auto& transaction, const auto& change) {
-                if (change.name != kDdlPrefix) return Result<bool>(true);
-                if (JournalMark* mark = mark_of(transaction)) add_ddl(*mark, change);
-                return Result<bool>(true);
-            };
-            query.kinds = {Kind::message};
-            WV_CHECK(journal_.reader->read(query, sink));
         }
+        for (const JournalTransaction& commit : commits)
+            WV_CHECK(ask_for_ddl(commit, to));
         return {};
     }
 
+    // It looked no further than so many stretches of WAL with messages of one transaction.
+    bool gave_up() const { return gave_up_; }
+
 private:
+    Result<> ask_for_ddl(const JournalTransaction& commit, Lsn to) {
+        JournalQuery query{.from = Lsn{commit.end_lsn.value - 1},
+                           .to = std::min(commit.end_lsn, to)};
+        query.kinds = {Kind::message};
+        query.xid = commit.xid;
+        if (query.from >= query.to || !gaps_within(journal_.gaps, query.from, query.to).empty())
+            return {};
+        std::uint64_t window = ~std::uint64_t{0};
+        std::uint64_t windows_seen = 0;
+        storage::JournalSink sink;
+        sink.on_change = [&](const auto& transaction, const auto& change) {
+            if (std::exchange(window, change.lsn.value / kWindowBytes) !=
+                change.lsn.value / kWindowBytes)
+                ++windows_seen;
+            gave_up_ = gave_up_ || windows_seen > kWindowsMax;
+            if (windows_seen > kWindowsMax) return Result<bool>(false);
+            if (change.name != kDdlPrefix) return Result<bool>(true);
+            if (JournalMark* mark = mark_of(transaction)) add_ddl(*mark, change);
+            return Result<bool>(true);
+        };
+        return journal_.reader->read(query, sink);
+    }
+
     JournalMark* mark_of(const JournalTransaction& transaction) {
         const auto at = std::ranges::equal_range(wanted_, transaction.commit_lsn, {},
                                                  &JournalTransaction::commit_lsn);
@@ -167,19 +183,22 @@ private:
     void add_tables(JournalMark& mark, const storage::JournalSummary& summary) {
         std::map<std::string, TableChanges> by_name;
         for (const auto& [oid, changes] : summary.tables)
-            add(by_name[table_name(journal_, oid)], changes);
+            by_name[table_name(journal_, oid)] += changes;
         for (const auto& [name, changes] : by_name)
             mark.tables.push_back({name, changes});
     }
 
     void add_ddl(JournalMark& mark, const storage::JournalChange& change) {
-        if (++mark.ddl_count <= JournalMarks::kDdlMax)
-            mark.ddl.push_back(read_ddl_mark(as_text(change.content)));
+        ++mark.ddl_count;
+        if (mark.ddl.size() >= JournalMarks::kDdlMax || mark.ddl_bytes >= kDdlBytesMax) return;
+        mark.ddl.push_back(read_ddl_mark(as_text(change.content)));
+        mark.ddl_bytes += mark.ddl.back().held_bytes();
     }
 
     OpenedJournal& journal_;
     std::map<Lsn, JournalMark>& known_;
     std::span<const JournalTransaction> wanted_;
+    bool gave_up_ = false;
 };
 
 void add_phrase(std::vector<std::pair<std::uint64_t, std::string>>& phrases, const char* done,
@@ -218,7 +237,7 @@ std::string rows_text(const JournalMark& mark) {
 TableChanges JournalMark::sum() const {
     TableChanges all;
     for (const MarkedTable& table : tables)
-        add(all, table.changes);
+        all += table.changes;
     return all;
 }
 
@@ -275,18 +294,39 @@ JournalMarks::Commits JournalMarks::find(const Wanted& wanted, bool& more) {
     return found;
 }
 
-void JournalMarks::note_missing(const OpenedJournal& journal, const Commits& commits) {
+bool JournalMarks::has_several_databases() const {
+    return std::ranges::any_of(journals_, [&](const OpenedJournal& journal) {
+        return journal.record.database != journals_.front().record.database;
+    });
+}
+
+// What of the time asked for is in no journal: what lies there is told by WAL alone.
+Result<> JournalMarks::note_missing(const OpenedJournal& journal, WallTime since, WallTime until) {
     const storage::JournalRecord& record = journal.record;
-    if (!record.data_class.empty()) return;  // the main journal says it for all
+    if (!record.data_class.empty()) return {};  // the main journal says it for all
     const std::string which = "the journal of database " + record.database;
-    for (const JournalTransaction& commit : commits) {
-        const Lsn before{commit.end_lsn.value - 1};
-        for (const auto& gap : gaps_within(journal.gaps, before, commit.end_lsn))
-            note(which + ": " + gap_text(gap, opened_.zone));
-        if (commit.end_lsn > record.whole_until_lsn)
-            note(which + " has everything up to LSN " + to_string(record.whole_until_lsn) +
-                 ": of what is behind it WAL alone tells");
+    for (const auto& gap : journal.gaps) {
+        const bool is_before = gap.to_at_us() != 0 && WallTime(Micros(gap.to_at_us())) < since;
+        const bool is_behind = until != WallTime{} && gap.from_at_us() != 0 &&
+                               WallTime(Micros(gap.from_at_us())) > until;
+        if (!is_before && !is_behind) note(which + ": " + gap_text(gap, opened_.zone));
     }
+    WV_TRY(const auto history, opened_.view->current_history(opened_.cluster.name));
+    if (!history) return {};
+    WV_TRY(const auto first, opened_.view->first_transaction_after(*history, since - Micros(1)));
+    if (first && first->end_lsn <= record.start_lsn)
+        note(which + " begins at LSN " + to_string(record.start_lsn) +
+             ": of what is before it WAL alone tells");
+    const bool ends_inside = until != WallTime{} && until <= record.covered_until;
+    WV_TRY(const auto last, opened_.view->last_commit_before(*history, storage::kOpenEndLsn));
+    if (!ends_inside && last && journal_end_of(*last) > record.whole_until_lsn)
+        note(which + " has everything up to LSN " + to_string(record.whole_until_lsn) +
+             ": of what is behind it WAL alone tells");
+    return {};
+}
+
+void JournalMarks::look_at_range(WallTime since, WallTime until) {
+    each_journal([&](OpenedJournal& journal) { return note_missing(journal, since, until); });
 }
 
 std::map<Lsn, JournalMark> JournalMarks::describe(Commits commits) {
@@ -298,14 +338,19 @@ std::map<Lsn, JournalMark> JournalMarks::describe(Commits commits) {
     const auto same = std::ranges::unique(commits, {}, key);
     commits.erase(same.begin(), same.end());
     each_journal([&](OpenedJournal& journal) -> Result<> {
-        note_missing(journal, commits);
-        Describing describing(journal, known);
+        // What one tells before it cannot be read any more does not count.
+        std::map<Lsn, JournalMark> told = known;
+        Describing describing(journal, told);
         for (std::size_t first = 0, last; first < commits.size(); first = last) {
             for (last = first + 1; last < commits.size() &&
                                    commits[last].end_lsn - commits[last - 1].end_lsn < kNearBytes;)
                 ++last;
             WV_CHECK(describing.ask(std::span(commits).subspan(first, last - first)));
         }
+        if (describing.gave_up())
+            note("a transaction in the journal of database " + journal.record.database +
+                 " has very many messages: DDL was looked for in the first of them");
+        known = std::move(told);
         return {};
     });
     for (auto& [lsn, mark] : known)

@@ -27,13 +27,14 @@ struct JournalMark {
     std::vector<MarkedTable> tables;  // the ones with most rows first
     std::vector<DdlMark> ddl;         // in the order of the statements: the first kDdlMax
     std::uint64_t ddl_count = 0;
+    std::size_t ddl_bytes = 0;  // that `ddl` holds
     storage::TableChanges sum() const;
 };
 
 class JournalMarks {
 public:
     // Of a transaction so many statements are kept.
-    static constexpr std::size_t kDdlMax = 100;
+    static constexpr std::size_t kDdlMax = 100;  // fewer where they are large
 
     // All journals of the server; `opened` outlives it.
     explicit JournalMarks(OpenedView& opened);
@@ -56,8 +57,12 @@ public:
     Commits find(const Wanted& wanted, bool& more);
 
     // What is known of these commits, by the LSN of the commit record. One of which nothing is
-    // known changed nothing that is journaled, or lies where a journal has nothing: that is noted.
+    // known changed nothing that is journaled, or lies where a journal has nothing.
     std::map<Lsn, JournalMark> describe(Commits commits);
+    // Notes where in this time a journal has nothing: gaps, what lies before its begin, and behind
+    // its end. `until`: zero for no limit.
+    void look_at_range(WallTime since, WallTime until);
+    bool has_several_databases() const;
 
     // For people, each once.
     const std::vector<std::string>& notes() const { return notes_; }
@@ -67,7 +72,7 @@ private:
     Result<> open_all();
     // Without those that cannot be read.
     void each_journal(const std::function<Result<>(OpenedJournal&)>& ask);
-    void note_missing(const OpenedJournal& journal, const Commits& commits);
+    Result<> note_missing(const OpenedJournal& journal, WallTime since, WallTime until);
     Result<> describe_in(OpenedJournal& journal, const Commits& commits,
                          std::map<Lsn, JournalMark>& known);
 

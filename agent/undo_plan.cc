@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <map>
 
+#include "agent/ddl_mark.h"
 #include "agent/journal_answer.h"
 #include "agent/render.h"
 #include "agent/row_versions.h"
@@ -52,6 +53,7 @@ public:
         wanted_tables_ = std::move(tables);
         WV_CHECK(select(journal));
         if (!first_) return {};
+        if (wanted_.xid) WV_CHECK(note_ddl(journal, only_));
         for (const auto& [oid, state] : states_) {
             state->keep_only_wanted();
             if (needs_before_.count(oid) > 0) WV_CHECK(find_before(journal, oid, *state));
@@ -72,6 +74,24 @@ private:
         auto& state = states_[oid];
         if (!state) state = std::make_unique<TableState>(*plan_.scratch_, oid);
         return *state;
+    }
+
+    // Statements of the transaction that no script takes back.
+    Result<> note_ddl(OpenedJournal& journal, Lsn end_lsn) {
+        JournalQuery query{.from = Lsn{end_lsn.value - 1}, .to = end_lsn};
+        query.kinds = {JournalRecordKind::message};
+        query.xid = wanted_.xid;
+        std::vector<DdlMark> statements;
+        storage::JournalSink sink;
+        sink.on_change = [&](const JournalTransaction&, const JournalChange& change) {
+            if (change.name == kDdlPrefix)
+                statements.push_back(read_ddl_mark(as_text(change.content)));
+            return Result<bool>(statements.size() < kDdlNoted);
+        };
+        WV_CHECK(journal.reader->read(query, sink));
+        if (!statements.empty())
+            note_once("the transaction has DDL, which is not taken back: " + ddl_text(statements));
+        return {};
     }
 
     // Notes the keys of all rows that are meant.
@@ -341,6 +361,7 @@ private:
         if (plan_.not_undone.size() < kUndoListedMax) plan_.not_undone.push_back(std::move(each));
     }
 
+    static constexpr std::size_t kDdlNoted = 4;
     // Journals hand out the same transaction one after another: a few are enough to tell.
     static constexpr std::size_t kSeenMax = 100'000;
     static constexpr std::size_t kFewKeys = 500;

@@ -82,6 +82,7 @@ struct Answer {
     // Where a row journal was asked:
     bool is_joined = false;
     bool more = false;  // there are earlier ones, which were not counted
+    bool names_databases = false;
     std::vector<std::string> notes;
 };
 
@@ -96,6 +97,9 @@ Result<Wanted> parse_arguments(const LogArguments& arguments, const TimeContext&
     }
     wanted.min_rows = arguments.min_rows;
     wanted.limit = std::max<std::uint64_t>(1, arguments.limit);
+    if (!arguments.database.empty())
+        return fail(Errc::invalid_argument, "--database goes with --table: WAL is of all databases",
+                    "leave it out, or name a table of a row journal");
     for (const std::string& kind : arguments.kinds) {
         auto found = std::find_if(kKinds.begin(), kKinds.end(),
                                   [&](const KindName& each) { return kind == each.name; });
@@ -112,6 +116,10 @@ Result<Wanted> parse_arguments(const LogArguments& arguments, const TimeContext&
                         "there are drop, truncate, ddl, point, bulk, commit, abort, checkpoint, "
                         "timeline, parameter, clock, prepared");
     }
+    if (wanted.asks_for_ddl && wanted.min_rows > 0)
+        return fail(Errc::invalid_argument,
+                    "--kind ddl does not go with --min-rows: DDL has no rows",
+                    "leave --min-rows out, or ask for bulk");
     if (!arguments.kinds.empty()) return wanted;
     wanted.ddl = true;
     for (const KindName& each : kKinds)
@@ -254,6 +262,9 @@ void join_journals(OpenedView& opened, const Wanted& wanted, const std::vector<W
     JournalMarks marks(opened);
     answer.notes = marks.notes();
     answer.is_joined = !marks.is_empty() || !answer.notes.empty();
+    marks.look_at_range(wanted.since, wanted.until);
+    answer.names_databases = marks.has_several_databases();
+    answer.notes = marks.notes();
     if (marks.is_empty()) return;
     JournalMarks::Wanted asked;
     asked.since = wanted.since;
@@ -308,21 +319,14 @@ std::string undo_command(const Event& event, const std::string& source) {
     return "walvault restore --before xid:" + std::to_string(event.xid) + " --pgdata DIR" + source;
 }
 
-// Whether the journal tells all that WAL does, and more: WAL counts what was seen of a transaction.
+// Whether the journal tells all rows that WAL does, and more: WAL counts what was seen of them.
 bool is_explained(const Event& event) {
-    if (!event.journal) return false;
     const storage::TableChanges sum = event.journal->sum();
-    if (event.kind == "drop") return event.journal->ddl_count > 0;
-    if (event.kind == "truncate") return sum.truncated > 0 || event.journal->ddl_count > 0;
-    if (event.kind == "bulk" || event.kind == "commit")
-        return sum.inserted >= event.inserted_rows && sum.updated >= event.updated_rows &&
-               sum.deleted >= event.deleted_rows;
-    return event.kind == kDdl;
+    return sum.inserted >= event.inserted_rows && sum.updated >= event.updated_rows &&
+           sum.deleted >= event.deleted_rows;
 }
 
-std::string what_text(const Event& event, const RelationNames& names) {
-    if (is_explained(event))
-        return (event.kind == "commit" ? "commit: " : "") + mark_text(*event.journal);
+std::string wal_text(const Event& event, const RelationNames& names) {
     std::string text = event.shown;
     if (!event.name.empty()) text += " " + printable(event.name);
     auto add = [&](std::uint64_t rows, const char* done) {
@@ -336,21 +340,39 @@ std::string what_text(const Event& event, const RelationNames& names) {
         files += (i > 0 ? ", " : "") + relation_text(event.files[i], names);
     if (event.files.size() > 4)
         files += ", and " + std::to_string(event.files.size() - 4) + " more";
-    if (!files.empty()) text += "  " + files;
-    const std::string known = event.journal ? mark_text(*event.journal) : "";
-    return known.empty() ? text : text + ";  of it: " + known;
+    return files.empty() ? text : text + "  " + files;
+}
+
+// Tables that are not journaled may have been dropped and truncated beside those that are: what WAL
+// says of files always stays.
+std::string what_text(const Event& event, const RelationNames& names, bool names_database) {
+    std::string known = event.journal ? mark_text(*event.journal) : "";
+    if (known.empty()) return wal_text(event, names);
+    if (names_database) known += " in " + printable(event.journal->database);
+    const bool has_files = event.kind == "drop" || event.kind == "truncate";
+    if (has_files && !event.files.empty()) return known + ";  WAL: " + wal_text(event, names);
+    if (!has_files && !is_explained(event)) return wal_text(event, names) + ";  of it: " + known;
+    return (event.kind == "commit" ? "commit: " : "") + known;
 }
 
 std::string log_text(const OpenedView& opened, const Answer& answer, const RelationNames& names,
                      const std::string& source) {
     Table table({"TIME (" + opened.zone + ")", "LSN", "XID", "WHAT"},
                 {Table::Align::left, Table::Align::left, Table::Align::right, Table::Align::left});
-    for (const Event& event : answer.events)
-        table.add_row({event.at == WallTime{} ? "" : format_local(event.at, opened.zone, 6),
-                       to_string(event.start_lsn), event.xid == 0 ? "" : std::to_string(event.xid),
-                       what_text(event, names)});
-    std::string text =
-        answer.events.empty() ? "Nothing of that kind happened then.\n" : table.text();
+    Lsn told_at;
+    for (const Event& event : answer.events) {
+        // Of several marks of one commit the first tells what the journal knows of it.
+        const bool is_told =
+            event.journal && std::exchange(told_at, event.start_lsn) == event.start_lsn;
+        table.add_row(
+            {event.at == WallTime{} ? "" : format_local(event.at, opened.zone, 6),
+             to_string(event.start_lsn), event.xid == 0 ? "" : std::to_string(event.xid),
+             is_told ? wal_text(event, names) : what_text(event, names, answer.names_databases)});
+    }
+    std::string text = answer.events.empty()
+                           ? std::string("Nothing of that kind is in the WAL ") +
+                                 (answer.is_joined ? "or the journal " : "") + "of that time.\n"
+                           : table.text();
     if (answer.dropped > 0)
         text += format_count(answer.dropped) +
                 " earlier ones are not shown; raise -L or narrow the time.\n";

@@ -20,12 +20,8 @@ struct Found {
 
 storage::TableChanges sum_of(const JournalSummary& summary) {
     storage::TableChanges sum;
-    for (const auto& [oid, changes] : summary.tables) {
-        sum.inserted += changes.inserted;
-        sum.updated += changes.updated;
-        sum.deleted += changes.deleted;
-        sum.truncated += changes.truncated;
-    }
+    for (const auto& [oid, changes] : summary.tables)
+        sum += changes;
     return sum;
 }
 

@@ -43,7 +43,6 @@ Result<JournalTransaction> find_transaction(JournalSet& set, storage::JournalQue
         "say which with --since and --until");
 }
 
-// One line a change: nothing is kept, however large the transaction is.
 // Where a journal of the database does not reach the transaction, its part of it is not known.
 AnswerTail tail_of(const JournalSet& set, const JournalTransaction& transaction) {
     AnswerTail tail;
@@ -106,6 +105,7 @@ Result<> each_change(JournalSet& set, const storage::JournalQuery& query,
     return {};
 }
 
+// One line a change: nothing is kept, however large the transaction is.
 Result<> show_text(const OpenedView& opened, JournalSet& set, const storage::JournalQuery& query,
                    const JournalTransaction& transaction, const std::string& commands) {
     AnswerTail tail = tail_of(set, transaction);

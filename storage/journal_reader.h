@@ -79,6 +79,13 @@ struct TableChanges {
     std::uint64_t deleted = 0;
     std::uint64_t truncated = 0;
     std::uint64_t rows() const { return inserted + updated + deleted; }
+    TableChanges& operator+=(const TableChanges& more) {
+        inserted += more.inserted;
+        updated += more.updated;
+        deleted += more.deleted;
+        truncated += more.truncated;
+        return *this;
+    }
 };
 struct JournalSummary {
     JournalTransaction transaction;

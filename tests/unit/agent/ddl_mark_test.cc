@@ -61,10 +61,22 @@ TEST_CASE("What the trigger would not write is text, and no byte of it escapes")
         const DdlMark mark = read_ddl_mark(content);
         CHECK(mark.tag.empty());
         CHECK(mark.content == content);
-        CHECK(ddl_json(mark).size() == 1);
+        CHECK(ddl_json(mark).size() == 2);
     }
     CHECK(told("\x1b[2J") == "walvault.ddl '\\x1B[2J'");
     CHECK(told(std::string(200'000, '[')).starts_with("walvault.ddl '[[["));
+    // However large it is, little of it is kept.
+    CHECK(read_ddl_mark(std::string(20'000'000, '[')).held_bytes() < 8'000);
+    CHECK(read_ddl_mark(std::string(20'000'000, '[')).content_bytes == 20'000'000);
+    std::string many = R"({"tag":"x","objects":[)";
+    for (int i = 0; i < 1000; ++i)
+        many += R"({"type":"table","name":"a"},)";
+    many.back() = ']';
+    CHECK(read_ddl_mark(many + "}").objects.size() == 20);
+    CHECK(read_ddl_mark(many + "}").object_count == 1000);
+    CHECK(
+        read_ddl_mark(R"({"objects":[],"tag":")" + std::string(50'000, 'x') + "\"}").held_bytes() <
+        8'000);
     CHECK(read_ddl_mark(R"({"tag":"x","objects":[],"pad":")" + std::string(300'000, 'x') + "\"}")
               .tag.empty());
     CHECK(told(R"({"tag":"A\u001b","objects":[{"type":"t\u0007","name":"n\n"}],"count":-1,)"

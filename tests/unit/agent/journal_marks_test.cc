@@ -39,7 +39,8 @@ TEST_CASE("Without a table log tells what the journal knows: bulk changes, trunc
     Json events = json["events"];
     REQUIRE(events.size() == 4);
     CHECK(json["more"] == false);
-    CHECK(json["notes"].empty());
+    REQUIRE(json["notes"].size() == 1);
+    CHECK(json["notes"][0].get<std::string>().find("begins at LSN") != std::string::npos);
     CHECK(events[0]["kind"] == "bulk");
     CHECK(events[0]["xid"] == shop.bulk.commit.xid);
     CHECK(events[0]["lsn"] == to_string(shop.bulk.commit.start_lsn));
@@ -68,8 +69,9 @@ TEST_CASE("Without a table log tells what the journal knows: bulk changes, trunc
     CHECK(shop.json(verb_log, shop.arguments)["events"].empty());
     shop.arguments.min_rows = 1;
     CHECK(shop.json(verb_log, shop.arguments)["events"].size() == 3);
-    shop.arguments.min_rows = 0;
     shop.arguments.kinds = {"ddl"};
+    CHECK(shop.ask(verb_log, shop.arguments).first == kExitUsage);
+    shop.arguments.min_rows = 0;
     CHECK(shop.json(verb_log, shop.arguments)["events"].size() == 2);
     shop.arguments.limit = 1;
     json = shop.json(verb_log, shop.arguments);
@@ -99,11 +101,48 @@ TEST_CASE(
     CHECK(by_xid[behind.commit.xid].contains("journal"));
     CHECK_FALSE(by_xid[behind.commit.xid - 1].contains("journal"));
     CHECK_FALSE(by_xid[behind.commit.xid + 1].contains("journal"));
-    REQUIRE(json["notes"].size() == 2);
-    CHECK(json["notes"][0].get<std::string>().find("the slot was lost") != std::string::npos);
-    CHECK(json["notes"][1].get<std::string>().find("WAL alone tells") != std::string::npos);
+    // Told whatever is asked for, and where nothing is found.
+    shop.arguments.kinds = {"ddl"};
+    for (const Json& notes : {json["notes"], shop.json(verb_log, shop.arguments)["notes"]}) {
+        REQUIRE(notes.size() == 3);
+        CHECK(notes[0].get<std::string>().find("the slot was lost") != std::string::npos);
+        CHECK(notes[1].get<std::string>().find("begins at LSN") != std::string::npos);
+        CHECK(notes[2].get<std::string>().find("has everything up to LSN") != std::string::npos);
+    }
+    shop.arguments.kinds = {"commit"};
     CHECK(shop.text().find("commit: ALTER TABLE public.items by app; inserted 1 row") !=
           std::string::npos);
+}
+
+TEST_CASE("A transaction with DDL and rows is taken back but for its DDL, which is told") {
+    Marked shop;
+    shop.quiet();
+    const Json json = shop.json(verb_undo, UndoArguments{.transaction = xid_of(shop.ddl)});
+    bool is_told = false;
+    for (const Json& note : json["notes"])
+        is_told = is_told || note.get<std::string>().find("ALTER TABLE public.items by app") !=
+                                 std::string::npos;
+    CHECK(is_told);
+}
+
+TEST_CASE("Of messages without number the newest are looked through, and that is told") {
+    Marked shop;
+    // A window of WAL for each, as far as their own positions say.
+    std::vector<Step> many{message("walvault.ddl", R"({"tag":"CREATE X","objects":[]})")};
+    for (int i = 0; i < 300; ++i)
+        many.push_back(message("other", "x", Lsn{(std::uint64_t(i) + 7) << 20}));
+    const Written flooded = shop.write(many);
+    shop.quiet();
+    const Json json = shop.json(verb_log, shop.arguments);
+    const auto has_note = [&](const char* text) {
+        return std::ranges::any_of(json["notes"], [&](const Json& note) {
+            return note.get<std::string>().find(text) != std::string::npos;
+        });
+    };
+    CHECK(has_note("has many messages"));
+    shop.arguments.kinds = {"ddl"};
+    const Json all = shop.json(verb_log, shop.arguments);
+    CHECK(all["events"].back()["xid"] == flooded.commit.xid);
 }
 
 TEST_CASE("A journal that cannot be read takes nothing away from what WAL tells") {
@@ -116,8 +155,9 @@ TEST_CASE("A journal that cannot be read takes nothing away from what WAL tells"
         if (path.find("/journal/") != std::string::npos) std::filesystem::remove(path);
     const Json json = shop.json(verb_log, shop.arguments);
     CHECK(json["events"].size() == count);
-    REQUIRE(json["notes"].size() == 1);
-    CHECK(json["notes"][0].get<std::string>().find("cannot be read") != std::string::npos);
+    REQUIRE(json["notes"].size() == 2);
+    CHECK(json["notes"][0].get<std::string>().find("begins at LSN") != std::string::npos);
+    CHECK(json["notes"][1].get<std::string>().find("cannot be read") != std::string::npos);
 }
 
 TEST_CASE("show and follow tell DDL as it was, and other messages as they are") {

@@ -23,6 +23,7 @@ struct Step {
     std::optional<MadeValues> now = {};
     std::string table = "orders";
     std::string prefix = {}, content = {};  // of a message
+    Lsn lsn = {};                           // of a message; zero: where its transaction ends
 };
 
 struct Written {
@@ -189,7 +190,8 @@ private:
                 batches.change(step.kind, relation, made_delete(*step.before, old_kind));
                 break;
             case JournalRecordKind::message:
-                batches.message(true, end_, step.prefix, as_bytes(step.content));
+                batches.message(true, step.lsn ? step.lsn : end_, step.prefix,
+                                as_bytes(step.content));
                 break;
             default:
                 batches.truncate(false, false, {relation});
@@ -206,8 +208,9 @@ inline Step update(MadeValues now) { return {JournalRecordKind::updated, {}, std
 inline Step remove(const std::string& id) {
     return {JournalRecordKind::deleted, MadeValues{id, std::nullopt, std::nullopt}, {}};
 }
-inline Step message(std::string prefix, std::string content) {
-    return {JournalRecordKind::message, {}, {}, "orders", std::move(prefix), std::move(content)};
+inline Step message(std::string prefix, std::string content, Lsn lsn = {}) {
+    return {JournalRecordKind::message, {}, {}, "orders", std::move(prefix),
+            std::move(content),         lsn};
 }
 inline std::string xid_of(const Written& written) {
     return "xid:" + std::to_string(written.commit.xid);
