@@ -32,8 +32,9 @@ struct JournalBehind {
 struct MakeJournalSlot {
     bool drop_first = false;
     std::string cause;
-    // The gap begins there, before the journal's end.
-    std::optional<Lsn> from_lsn = {};
+    // The server left the journal's way there, before its end: what it has behind that is taken
+    // back, and it goes on where the slot begins.
+    std::optional<Lsn> left_lsn = {};
 };
 // A slot of this name is there, and no journal is known: it begins where the slot is.
 struct AdoptJournalSlot {

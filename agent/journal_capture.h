@@ -97,7 +97,7 @@ private:
     Task<Result<Lsn>> make_slot(wal::Connection& sql, MakeJournalSlot make);
     Task<Result<>> know_journals();
     Task<Result<>> open_missing(Lsn start);
-    Task<Result<>> enter_gap(std::optional<Lsn> from_lsn, Lsn to_lsn, std::string cause);
+    Task<Result<>> enter_gap(std::optional<Lsn> left_lsn, Lsn start_lsn, std::string cause);
     Task<Result<>> settle(wal::Connection& sql, JournalAttachment attachment);
     Task<Result<TableFacts>> facts_of(Catalogue& catalogue, const pgoutput::Relation& relation);
     void note_trouble(const Session& session, const Error& error);

@@ -62,6 +62,9 @@ nlohmann::ordered_json gap_json(const pb::JournalGap& gap) {
             {"to_lsn", to_string(Lsn{gap.to_lsn()})},
             {"from_at", time_json(gap.from_at_us())},
             {"to_at", time_json(gap.to_at_us())},
+            {"left_end_lsn", gap.left_end_lsn() == 0
+                                 ? nlohmann::ordered_json(nullptr)
+                                 : nlohmann::ordered_json(to_string(Lsn{gap.left_end_lsn()}))},
             {"cause", gap.cause()}};
 }
 

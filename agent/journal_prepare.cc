@@ -233,14 +233,17 @@ Task<Result<>> JournalCapture::open_missing(Lsn start) {
     co_return Result<>{};
 }
 
-Task<Result<>> JournalCapture::enter_gap(std::optional<Lsn> from_lsn, Lsn to_lsn,
+Task<Result<>> JournalCapture::enter_gap(std::optional<Lsn> left_lsn, Lsn start_lsn,
                                          std::string cause) {
     // The tails end before a gap begins.
     WV_CO_CHECK(co_await pipeline_.finish());
     WV_CO_CHECK(co_await know_journals());
-    const Lsn from = from_lsn.value_or(journals_.front().end_lsn);
+    const Lsn end = journals_.front().end_lsn;
+    const Lsn from = left_lsn.value_or(end);
+    // A slot may begin below what is stored, where somebody dropped one that was ahead.
+    const Lsn to_lsn = std::max(start_lsn, from);
     // Where the server is before the gap's end, changes will be missing for longer than until now.
-    const bool is_over = to_lsn > journals_.front().end_lsn;
+    const bool is_over = left_lsn || to_lsn > end;
     // The main journal's last: where it has one the others do, too.
     const std::vector<storage::JournalRecord> order(journals_.rbegin(), journals_.rend());
     for (const storage::JournalRecord& journal : order) {
@@ -252,11 +255,13 @@ Task<Result<>> JournalCapture::enter_gap(std::optional<Lsn> from_lsn, Lsn to_lsn
         gap.set_cause(cause);
         if (is_over) gap.set_to_at_us(services_.clock.now().time_since_epoch().count());
         gap.set_wal_history_id(storage::text_of(ground_.wal_history));
+        if (left_lsn) gap.set_left_end_lsn(end.value);
         auto enter = [this, gap = std::move(gap)] {
             return services_.repository.enter_journal_gap(gap);
         };
         WV_CO_CHECK(co_await run_on(services_.store, std::move(enter)));
     }
+    if (left_lsn) whole_look_lsn_.reset();
     metrics_.gaps_total.add();
     log::error(
         "journal.gap", "changes are missing in the row journal: " + cause,
@@ -266,7 +271,7 @@ Task<Result<>> JournalCapture::enter_gap(std::optional<Lsn> from_lsn, Lsn to_lsn
 
 Task<Result<>> JournalCapture::settle(wal::Connection& sql, JournalAttachment attachment) {
     Lsn start;
-    std::optional<Lsn> gap_from;
+    std::optional<Lsn> left;
     std::string gap;
     if (const auto* go_on = std::get_if<ContinueJournal>(&attachment)) start = go_on->from_lsn;
     if (const auto* adopt = std::get_if<AdoptJournalSlot>(&attachment)) start = adopt->start_lsn;
@@ -276,14 +281,11 @@ Task<Result<>> JournalCapture::settle(wal::Connection& sql, JournalAttachment at
     }
     if (auto* make = std::get_if<MakeJournalSlot>(&attachment)) {
         gap = make->cause;
-        gap_from = make->from_lsn;
+        left = make->left_lsn;
         WV_CO_TRY(start, co_await make_slot(sql, std::move(*make)));
     }
-    if (!gap.empty() && !journals_.empty()) {
-        // A slot may begin below what is stored, where somebody dropped one that was ahead.
-        const Lsn end = pipeline_.is_running() ? pipeline_.stored_lsn() : journals_.front().end_lsn;
-        WV_CO_CHECK(co_await enter_gap(gap_from, std::max(start, end), std::move(gap)));
-    }
+    if (!gap.empty() && !journals_.empty())
+        WV_CO_CHECK(co_await enter_gap(left, start, std::move(gap)));
     co_return co_await open_missing(journals_.empty() ? start : journals_.front().end_lsn);
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <set>
 
 #include "agent/journal_answer.h"
 #include "agent/journal_set.h"
@@ -61,6 +62,7 @@ private:
     Result<bool> look() {
         WV_TRY(OpenedView opened, open_view(globals_));
         WV_TRY(JournalSet set, open_journals(opened, arguments_.database));
+        WV_CHECK(go_back(set));
         std::vector<OpenedJournal*> journals;
         storage::JournalQuery query{.from = at_, .to = set.whole_until()};
         WV_CHECK(choose(set, journals, query));
@@ -79,6 +81,33 @@ private:
         WV_CHECK(print_commit());
         at_ = query.to;
         return true;
+    }
+
+    // Where the server went another way, what was printed of the one it left is no part of the
+    // journal any more: from where they part on it is told again.
+    Result<> go_back(const JournalSet& set) {
+        const bool is_first = !known_ways_;
+        const bool is_given = is_first && !arguments_.from_lsn.empty();
+        std::set<std::pair<Lsn, Lsn>> ways;
+        Lsn from = at_;
+        for (const OpenedJournal& journal : set.journals)
+            for (const auto& gap : journal.gaps) {
+                if (gap.left_end_lsn() == 0) continue;
+                const Lsn left{gap.from_lsn()}, goes_on{gap.to_lsn()}, end{gap.left_end_lsn()};
+                if (is_given && goes_on < at_ && at_ <= end)
+                    return fail(Errc::ambiguous,
+                                "LSN " + to_string(at_) +
+                                    " was on two ways: the server left one at " + to_string(left) +
+                                    " and went on with another",
+                                "--from-lsn " + to_string(left) +
+                                    " for all of the one that it is on, told again where it was");
+                ways.emplace(left, goes_on);
+                if (!is_first && !known_ways_->contains({left, goes_on}))
+                    from = std::min(from, left);
+            }
+        known_ways_ = std::move(ways);
+        at_ = from;
+        return {};
     }
 
     Result<> choose(JournalSet& set, std::vector<OpenedJournal*>& journals,
@@ -129,6 +158,8 @@ private:
     const FollowArguments& arguments_;
     std::optional<JournalTransaction> begun_;
     Lsn at_;  // everything up to it was printed
+    // Where the server was seen to go another way; nothing before the first look.
+    std::optional<std::set<std::pair<Lsn, Lsn>>> known_ways_;
 };
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "storage/index_keys.h"
 #include "storage/index_retention.h"
@@ -40,6 +41,35 @@ Result<> each(const IndexStore& store, Family family, const std::string& prefix,
         sink(at->key().ToString(), message);
     }
     return IndexStore::check(*at);
+}
+
+enum class Verdict { keep, change, remove };
+
+// `decide` may change the message.
+template <class Message, class Decide>
+Result<> revise(IndexStore& store, Family family, const std::string& prefix, Decide decide) {
+    std::vector<std::string> gone;
+    std::vector<std::pair<std::string, std::string>> changed;
+    WV_CHECK(each<Message>(store, family, prefix, [&](const std::string& key, Message& message) {
+        const Verdict verdict = decide(message);
+        if (verdict == Verdict::remove) gone.push_back(key);
+        if (verdict == Verdict::change) changed.emplace_back(key, message.SerializeAsString());
+    }));
+    for (const std::string& key : gone)
+        store.remove(family, key);
+    for (const auto& [key, value] : changed)
+        store.put(family, key, value);
+    return {};
+}
+
+// Of what reaches from one LSN to another, the part up to `end`.
+template <class Message, class SetEnd>
+Verdict cut(Message& message, std::uint64_t from, std::uint64_t to, std::uint64_t end,
+            SetEnd set_end) {
+    if (from >= end) return Verdict::remove;
+    if (to <= end) return Verdict::keep;
+    (message.*set_end)(end);
+    return Verdict::change;
 }
 
 }  // namespace
@@ -79,11 +109,16 @@ Result<IndexJournal::End> IndexJournal::end_of(const Id16& id) {
 Result<> IndexJournal::move_end(const std::string& id, std::uint64_t end,
                                 std::int64_t covered_until_us) {
     WV_TRY(End before, end_of(id_from<16>(id)));
-    ByteBuffer value;
-    append_le(value, std::max(before.lsn.value, end));
-    append_le(value, std::max(before.covered_until_us, covered_until_us));
-    store_.put(Family::state, end_key(id), std::string(as_text(value)));
+    put_end(id,
+            {std::max(before.lsn, Lsn{end}), std::max(before.covered_until_us, covered_until_us)});
     return {};
+}
+
+void IndexJournal::put_end(const std::string& id, End end) {
+    ByteBuffer value;
+    append_le(value, end.lsn.value);
+    append_le(value, end.covered_until_us);
+    store_.put(Family::state, end_key(id), std::string(as_text(value)));
 }
 
 Result<std::vector<pb::JournalGap>> IndexJournal::gaps(const Id16& id) {
@@ -215,10 +250,7 @@ void IndexJournal::apply_opened(const pb::LedgerEntry& entry) {
     store_.put(Family::state, numbered_key(opened_prefix(opened.cluster()), entry.sequence()),
                value);
     store_.put(Family::state, id_key(opened.journal_id()), value);
-    ByteBuffer end;
-    append_le<std::uint64_t>(end, opened.start_lsn());
-    append_le<std::uint64_t>(end, 0);
-    store_.put(Family::state, end_key(opened.journal_id()), std::string(as_text(end)));
+    put_end(opened.journal_id(), {Lsn{opened.start_lsn()}, 0});
 }
 
 void IndexJournal::apply_tail(const pb::TailOpened& tail) {
@@ -239,7 +271,81 @@ Result<> IndexJournal::apply_gap(const pb::LedgerEntry& entry) {
                gap.SerializeAsString());
     if (gap.wal_history_id().size() == sizeof(Id16))
         store_.put(Family::state, wal_key_of(gap.journal_id()), gap.wal_history_id());
-    return move_end(gap.journal_id(), gap.to_lsn(), 0);
+    return gap.left_end_lsn() != 0 ? take_back(gap) : move_end(gap.journal_id(), gap.to_lsn(), 0);
+}
+
+// What the journal has behind gap.from_lsn() is of a way that the server left: LSNs there will mean
+// something else. Its packs stay in the repository; nothing leads to them.
+Result<> IndexJournal::take_back(const pb::JournalGap& gap) {
+    const std::string& id = gap.journal_id();
+    const std::uint64_t end = gap.from_lsn();
+    std::set<std::uint64_t> starts;
+    WV_CHECK(revise<pb::PackInfo>(store_, Family::journal, pack_prefix(id), [&](auto& pack) {
+        if (pack.start_lsn() >= end) starts.insert(pack.start_lsn());
+        return cut(pack, pack.start_lsn(), pack.end_lsn(), end, &pb::PackInfo::set_end_lsn);
+    }));
+    WV_CHECK(remove_counts(id, starts));
+    WV_CHECK(revise<pb::StoredSnapshot>(
+        store_, Family::journal, snapshot_prefix(id, 0), [&](const auto& snapshot) {
+            return snapshot.taken().lsn() > end ? Verdict::remove : Verdict::keep;
+        }));
+    WV_CHECK(
+        revise<pb::JournalTableLeft>(store_, Family::journal, left_prefix(id, 0), [&](auto& left) {
+            return cut(left, left.from_lsn(), left.to_lsn(), end,
+                       &pb::JournalTableLeft::set_to_lsn);
+        }));
+    WV_CHECK(revise<pb::JournalGap>(store_, Family::state, gap_prefix(id), [&](auto& before) {
+        return cut(before, before.from_lsn(), before.to_lsn(), end, &pb::JournalGap::set_to_lsn);
+    }));
+    WV_CHECK(cut_quiet_stretches(id, end));
+    WV_CHECK(begin_by(id, end));
+    WV_TRY(const auto looked, looked_until(id_from<16>(id)));
+    if (looked && looked->value > end) put_looked(id_from<16>(id), Lsn{end});
+    put_end(id, {Lsn{gap.to_lsn()}, 0});
+    return {};
+}
+
+// What tables have in packs that begin there.
+Result<> IndexJournal::remove_counts(const std::string& id, const std::set<std::uint64_t>& starts) {
+    const std::string prefix = table_prefix(id);
+    std::vector<std::string> gone;
+    WV_CHECK(each<pb::JournalSeen>(
+        store_, Family::journal, prefix, [&](const std::string& key, const auto&) {
+            // Longer ones are of snapshots.
+            if (key.size() != prefix.size() + 16) return;
+            const auto start = as_bytes(std::string_view(key).substr(prefix.size() + 8));
+            if (starts.contains(load_be<std::uint64_t>(start.data()))) gone.push_back(key);
+        }));
+    for (const std::string& key : gone)
+        store_.remove(Family::journal, key);
+    return {};
+}
+
+Result<> IndexJournal::cut_quiet_stretches(const std::string& id, std::uint64_t end) {
+    WV_TRY(const auto quiet, quiet_stretches(id_from<16>(id)));
+    for (const auto& [from, to] : quiet) {
+        const std::string key = numbered_key(quiet_prefix(id), from.value);
+        if (from.value >= end) store_.remove(Family::journal, key);
+        if (from.value >= end || to.value <= end) continue;
+        pb::TailAbandoned rest;
+        rest.set_end_lsn(end);
+        store_.put(Family::journal, key, rest.SerializeAsString());
+    }
+    return {};
+}
+
+// A server that was taken back to before its journal had begun goes on from there.
+Result<> IndexJournal::begin_by(const std::string& id, std::uint64_t lsn) {
+    WV_TRY(auto opened, journal(id_from<16>(id)));
+    if (!opened || opened->start_lsn() <= lsn) return {};
+    opened->set_start_lsn(lsn);
+    store_.put(Family::state, id_key(id), opened->SerializeAsString());
+    return revise<pb::JournalOpened>(store_, Family::state, opened_prefix(opened->cluster()),
+                                     [&](pb::JournalOpened& each) {
+                                         if (each.journal_id() != id) return Verdict::keep;
+                                         each.set_start_lsn(lsn);
+                                         return Verdict::change;
+                                     });
 }
 
 Result<> IndexJournal::apply_abandoned(const pb::TailOpened& tail,
@@ -316,23 +422,23 @@ void IndexJournal::put_tables(const pb::PackInfo& pack, const pb::PackFooter& fo
 Result<> IndexJournal::forget(const pb::PackInfo& pack) {
     store_.remove(Family::packs, pack.file_id());
     const std::string& id = pack.history_id();
-    if (pack.kind() == pb::PACK_KIND_JOURNAL)
-        store_.remove(Family::journal, numbered_key(pack_prefix(id), pack.start_lsn()));
     std::vector<std::string> gone;
+    bool is_taken_back = false;  // then another may stand in its place
+    WV_CHECK(each<pb::PackInfo>(store_, Family::journal,
+                                numbered_key(pack_prefix(id), pack.start_lsn()),
+                                [&](const std::string& key, const auto& there) {
+                                    is_taken_back = there.path() != pack.path();
+                                    if (!is_taken_back) gone.push_back(key);
+                                }));
     WV_CHECK(each<pb::StoredSnapshot>(store_, Family::journal, snapshot_prefix(id, 0),
                                       [&](const std::string& key, const auto& snapshot) {
                                           for (const pb::PackInfo& part : snapshot.packs())
                                               if (part.path() == pack.path()) gone.push_back(key);
                                       }));
-    WV_CHECK(each<pb::JournalSeen>(store_, Family::journal, table_prefix(id),
-                                   [&](const std::string& key, const auto&) {
-                                       if (pack.kind() == pb::PACK_KIND_JOURNAL &&
-                                           key.ends_with(numbered_key("", pack.start_lsn())))
-                                           gone.push_back(key);
-                                   }));
     for (const std::string& key : gone)
         store_.remove(Family::journal, key);
-    return {};
+    if (pack.kind() != pb::PACK_KIND_JOURNAL || is_taken_back) return {};
+    return remove_counts(id, {pack.start_lsn()});
 }
 
 }  // namespace walvault::storage

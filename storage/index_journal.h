@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <map>
+#include <set>
 #include <vector>
 
 #include "storage/index.h"
@@ -56,6 +57,11 @@ private:
     void apply_opened(const pb::LedgerEntry& entry);
     void apply_left(const pb::LedgerEntry& entry);
     Result<> apply_gap(const pb::LedgerEntry& entry);
+    Result<> take_back(const pb::JournalGap& gap);
+    Result<> remove_counts(const std::string& id, const std::set<std::uint64_t>& starts);
+    Result<> cut_quiet_stretches(const std::string& id, std::uint64_t end);
+    Result<> begin_by(const std::string& id, std::uint64_t lsn);
+    void put_end(const std::string& id, End end);
     Result<> move_end(const std::string& id, std::uint64_t end, std::int64_t covered_until_us);
 
     IndexStore& store_;

@@ -115,7 +115,8 @@ Result<bool> JournalWalk::walk_file(const JournalFile& file) {
 // end in it, or of the one that it has a piece of.
 bool JournalWalk::can_hold(int index) const {
     const pb::FrameEntry& frame = pack_->footer().frames(index);
-    if (frame.start_lsn() >= query_.to.value || !wants_counts(frame)) return false;
+    if (frame.start_lsn() >= std::min(query_.to, end_of_file()).value || !wants_counts(frame))
+        return false;
     // A message outside of all transactions has neither time nor number.
     if (frame.journal().message_count() > 0 && wants_kind(Kind::message) && !query_.xid &&
         micros_of(query_.since) == 0 && frame.journal().end_lsn() >= query_.from.value)
@@ -387,7 +388,7 @@ bool JournalWalk::wants_kind(Kind kind) const {
 
 bool JournalWalk::wants_transaction(const JournalTransaction& transaction) const {
     const Lsn from = is_backward() ? query_.from : cursor_;
-    const Lsn to = is_backward() ? cursor_ : query_.to;
+    const Lsn to = std::min(is_backward() ? cursor_ : query_.to, end_of_file());
     if (transaction.end_lsn <= from || transaction.end_lsn > to) return false;
     if (query_.xid && transaction.xid != *query_.xid) return false;
     if (micros_of(query_.since) != 0 && transaction.at < query_.since) return false;

@@ -84,6 +84,8 @@ private:
     Result<> require_no_hole(const JournalFile& file);
     Result<> require_no_gap(Lsn from, Lsn to) const;
 
+    // A pack may hold more, which was taken back.
+    Lsn end_of_file() const { return Lsn{file_->info.end_lsn()}; }
     bool is_backward() const { return query_.order == JournalOrder::backward; }
     bool is_counting() const { return static_cast<bool>(hooks_.on_summary); }
     bool wants_kind(JournalRecordKind kind) const;

@@ -174,7 +174,9 @@ public:
     // A new one; `id` is made here. The keyring has a key of its class from then on.
     Result<Id16> open_journal(pb::JournalOpened journal);
     // The transactions between the edges are not in the journal and will not be; it ends at the
-    // farther edge from then on. Errors: unavailable while a tail of it is open.
+    // farther edge from then on. With left_end_lsn what it has behind the near edge is taken back:
+    // readers see none of it any more, and the far edge may be before its end. Errors: unavailable
+    // while a tail of it is open.
     Result<> enter_journal_gap(pb::JournalGap gap);
     Result<std::vector<pb::JournalGap>> journal_gaps(const Id16& journal);
     // The journal does not say all that happened to a table's rows, until its next snapshot.

@@ -471,14 +471,57 @@ class FailoverTest(JournalFaultCase):
         self.fail_over()
         self.agent.allowed_events |= {"journal.gap", "journal.detached", "journal.snapshot_failed"}
         wait_until(lambda: self.gap_count() >= 1, "a gap to be entered")
-        # The new primary writes what has LSNs that the journal had seen already, and more.
+        # The new primary writes what has LSNs that the journal had seen already.
         self.primary.sql("update items set v = 'kept' where id = 2")
-        self.primary.sql("create table filler as select g, repeat('x', 500) v from generate_series(1, 20000) g")
         self.wait_until_read()
         self.assertEqual(self.extract("items", f"lsn:{before[0]}"), before[1])
         self.primary.sql("update items set v = 'behind' where id = 3")
-        self.check_now("items")
+        self.assertLess(lsn_number(self.check_now("items")), lsn_number(orphan))
         self.assertEqual(self.agent.cli("extract", "items", "--at", f"lsn:{orphan}", expect=None).returncode, 3)
+
+
+class TakenBackTest(JournalFaultCase):
+    def test_a_server_that_was_restored_is_journaled_from_where_it_is(self):
+        self.items()
+        self.protect()
+        before = self.before()
+        mistake = self.primary.sql("delete from items returning pg_current_xact_id()").split()[0]
+        self.primary.sql("insert into items select g, repeat('x', 500) from generate_series(1000, 6000) g")
+        old_end, _ = self.at_now()
+        self.agent.stop()
+        self.primary.stop()
+        copy = self.agent.restore(before=f"xid:{mistake}")
+        self.addCleanup(copy.stop, "immediate")
+        copy.open()
+        self.agent.write_config(self.agent.config.read_text().replace(self.primary.conninfo, copy.conninfo))
+        self.agent.server = self.primary = copy
+        self.agent.allowed_events |= {"journal.gap", "journal.detached", "journal.snapshot_failed"}
+        self.agent.start()
+        self.wait_until_gap()
+        self.assertEqual(self.extract("items", f"lsn:{before[0]}"), before[1])
+        self.primary.sql("update items set v = 'behind' where id = 3")
+        now = self.check_now("items")
+        self.assertLess(lsn_number(now), lsn_number(old_end))
+        self.check_follow(before[0], old_end)
+        # It is as well after a start, and where the index was made anew.
+        self.agent.stop()
+        self.agent.cli("repo", "rebuild-index")
+        self.check_table("items", f"lsn:{now}", self.live(self.primary, "items"), "with a new index")
+        self.agent.start()
+        self.primary.sql("delete from items where id = 4")
+        self.check_now("items")
+        self.assertEqual(self.gap_count(), 1)
+
+    def check_follow(self, before, old_end):
+        lines = [json.loads(line) for line in
+                 self.agent.cli("follow", "--from-lsn", before, "--until-idle").stdout.splitlines()]
+        self.assertEqual([line["type"] for line in lines], ["gap", "change", "commit"])
+        self.assertEqual(lines[1]["kind"], "update")
+        self.assertGreaterEqual(lsn_number(lines[0]["left_end_lsn"]), lsn_number(old_end))
+        refused = self.agent.cli("follow", "--from-lsn", old_end, "--until-idle", expect=3).stderr
+        self.assertIn("two ways", refused)
+        again = self.agent.cli("follow", "--from-lsn", lines[0]["from_lsn"], "--until-idle").stdout
+        self.assertEqual([json.loads(line) for line in again.splitlines()], lines)
 
 
 if __name__ == "__main__":

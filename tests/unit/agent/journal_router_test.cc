@@ -336,7 +336,7 @@ TEST_CASE("A journal follows no server that went another way") {
     auto ahead = choose_journal_attachment(Lsn{150}, Lsn{100}, slot);
     REQUIRE(std::holds_alternative<MakeJournalSlot>(ahead));
     CHECK(std::get<MakeJournalSlot>(ahead).drop_first);
-    CHECK(std::get<MakeJournalSlot>(ahead).from_lsn == Lsn{100});
+    CHECK(std::get<MakeJournalSlot>(ahead).left_lsn == Lsn{100});
     // It had nothing that the other server lacks.
     CHECK(std::holds_alternative<ContinueJournal>(
         choose_journal_attachment(Lsn{150}, Lsn{150}, slot)));
