@@ -42,7 +42,7 @@ class Gateway:
     def __init__(self, directory):
         self.directory = directory
         # Several seconds, and not ours to shorten.
-        subprocess.run([GATEWAY, "start", directory], check=True, env={**os.environ, "CEPH_OWNER": str(os.getpid())})
+        subprocess.run([GATEWAY, "start", directory], check=True, env={**os.environ, "GATEWAY_OWNER": str(os.getpid())})
         self.facts = dict(line.split("=", 1) for line in (directory / "endpoint").read_text().splitlines())
         self.log = next(directory.glob("log/client.rgw*.log"))
         self.seen = 0

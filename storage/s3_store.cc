@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "storage/object_name.h"
 #include "storage/s3_archive.h"
+#include "storage/s3_lock.h"
 #include "storage/s3_upload.h"
 #include "storage/sealer.h"
 
@@ -35,31 +36,9 @@ struct Found {
     std::uint64_t size_bytes = 0;
     std::string put_id;
     std::string version;
-    std::string lock_mode;
-    std::string locked_until;  // RFC 3339, UTC
-    bool is_held = false;
+    S3Lock lock;
     std::string tag_count;
 };
-
-// Of the seconds of two times as RFC 3339 in UTC.
-bool is_later(const std::string& at, const std::string& than) {
-    constexpr std::size_t kToSeconds = 19;
-    return at.compare(0, kToSeconds, than, 0, kToSeconds) > 0;
-}
-
-bool is_locked(const Found& found) {
-    return found.is_held || (!found.locked_until.empty() &&
-                             is_later(found.locked_until, to_utc_text(system_clock().now())));
-}
-
-Error locked(const Found& found) {
-    return Error{Errc::refused,
-                 found.is_held
-                     ? "it is under legal hold in the store"
-                     : "it is locked in the store until " + found.locked_until.substr(0, 64) +
-                           " (" + found.lock_mode + ")",
-                 "It can be removed when the lock is over.", Origin::server};
-}
 
 // What the pieces of tails and leases are not: there to stay.
 bool is_lasting(std::string_view name) {
@@ -139,7 +118,8 @@ public:
     Result<> remove(const std::string& name) override {
         WV_TRY(std::string key, key_of(name));
         WV_TRY(Found found, named("remove", name, head(key)));
-        if (is_locked(found)) return named("remove", name, Result<>(fail(locked(found))));
+        if (is_locked(found.lock))
+            return named("remove", name, Result<>(fail(s3_locked_error(found.lock))));
         return named("remove", name, remove_found(key, found));
     }
 
@@ -198,6 +178,17 @@ private:
         return *known;
     }
 
+    bool is_to_be_locked(std::string_view name) const {
+        return !client_.options().object_lock.empty() && is_lasting(name);
+    }
+
+    Result<> require_locks() {
+        if (has_locks_) return {};
+        WV_CHECK(check_bucket_locks(client_));
+        has_locks_ = true;
+        return {};
+    }
+
     void note_refused(const std::string& name) {
         std::lock_guard lock(refused_mutex_);
         last_refused_ = name;
@@ -233,7 +224,7 @@ private:
         if (!storage_class.empty()) headers.emplace_back("x-amz-storage-class", storage_class);
         add_encryption(headers, options.sse);
         if (!options.tags.empty()) headers.emplace_back("x-amz-tagging", s3_query(options.tags));
-        if (!options.object_lock.empty() && is_lasting(name)) {
+        if (is_to_be_locked(name)) {
             std::string until = to_utc_text(system_clock().now() + options.object_lock_for);
             until.resize(until.find('.'));
             headers.emplace_back("x-amz-object-lock-mode", options.object_lock);
@@ -257,6 +248,7 @@ private:
         const std::string key = whole.key;
         const std::uint64_t size_bytes = whole.body_bytes();
         bool parts = in_parts(size_bytes, source);
+        if (is_to_be_locked(name)) WV_CHECK(require_locks());
         WV_TRY(bool create_only, honours(parts));
         // Also before many parts are sent for nothing.
         if (!create_only || parts) WV_CHECK(refuse_existing(key, create_only));
@@ -284,7 +276,7 @@ private:
         const S3Pairs& tags = client_.options().tags;
         if (mode == headers.end() && tags.empty()) return {};
         WV_TRY(Found found, head(key));
-        if (mode != headers.end() && found.locked_until.empty()) {
+        if (mode != headers.end() && found.lock.until.empty()) {
             const std::string& until = (mode + 1)->second;
             WV_CHECK(put_meta(key, found, "retention", s3_retention(mode->second, until)));
         }
@@ -364,9 +356,7 @@ private:
         return {.size_bytes = size_bytes,
                 .put_id = text(kPutHeader),
                 .version = text("x-amz-version-id"),
-                .lock_mode = text("x-amz-object-lock-mode").substr(0, 32),
-                .locked_until = text("x-amz-object-lock-retain-until-date"),
-                .is_held = text("x-amz-object-lock-legal-hold") == "ON",
+                .lock = s3_lock_in(answer),
                 .tag_count = text("x-amz-tagging-count")};
     }
 
@@ -471,7 +461,7 @@ private:
     Result<> remove_found(const std::string& key, const Found& found) {
         const bool by_version =
             !found.version.empty() && found.version != "null" &&
-            (!found.locked_until.empty() || !client_.options().object_lock.empty());
+            (!found.lock.until.empty() || !client_.options().object_lock.empty());
         S3Pairs query;
         if (by_version) query.emplace_back("versionId", found.version);
         return remove_key(key, query);
@@ -481,7 +471,8 @@ private:
         WV_TRY(S3Answer answer, client_.perform({.method = "DELETE", .key = key, .query = query}));
         if (answer.ok() || s3_failure(answer) == S3Failure::absent) return {};
         if (s3_failure(answer) == S3Failure::forbidden)
-            if (auto now = head(key); now && is_locked(*now)) return fail(locked(*now));
+            if (auto now = head(key); now && is_locked(now->lock))
+                return fail(s3_locked_error(now->lock));
         return fail(s3_error(answer));
     }
 
@@ -570,6 +561,7 @@ private:
     std::mutex mutex_;  // of what follows
     std::optional<bool> honoured_;
     std::optional<bool> honoured_in_parts_;
+    std::atomic<bool> has_locks_{false};  // or does not say that it has none
     std::atomic<bool> may_have_uploads_{true};
     std::atomic<std::chrono::steady_clock::time_point> sweep_at_{};
     std::atomic<std::uint64_t> read_bytes_{0};

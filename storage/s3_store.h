@@ -26,9 +26,10 @@ namespace walvault::storage {
 // not answer are unavailable, each with its own message and hint.
 class S3Store : public ObjectStore {
 public:
-    // Whether a put of `size_bytes` is refused by the store itself where the name exists, among any
-    // number of writers. Tried at the first call, and then known: an object with a name of its own
-    // is put twice and removed. Large objects are put in parts, which a store may treat otherwise.
+    // Whether a put of `size_bytes` is refused by the store itself where the name exists. Tried at
+    // the first call, and then known: an object with a name of its own is put twice and removed.
+    // Large objects are put in parts, which a store may treat otherwise. Of writers that come at
+    // once this says nothing: a store that looks and then writes may let more than one through.
     // Errors: as put.
     virtual Result<bool> honours_create_only(std::uint64_t size_bytes) = 0;
     virtual S3Client::Counts counts() const = 0;

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <stdexcept>
 
 #include "storage/s3_client.h"
@@ -12,20 +13,28 @@
 namespace walvault::storage {
 namespace {
 
+const char* script() {
+    const char* other = ::getenv("WALVAULT_S3_SCRIPT");
+    return other == nullptr ? WALVAULT_RGW_SCRIPT : other;
+}
+
 // The words are paths and names of this file's making: nothing in them is for the shell to read.
 std::string run(const std::string& words) {
-    std::string command = std::string(WALVAULT_RGW_SCRIPT) + " " + words + " 2>&1";
+    std::string command = std::string(script()) + " " + words + " 2>&1";
     FILE* pipe = ::popen(command.c_str(), "r");
     WV_ASSERT(pipe != nullptr);
     std::string output;
     std::array<char, 4096> piece;
     while (std::size_t count = std::fread(piece.data(), 1, piece.size(), pipe))
         output.append(piece.data(), count);
-    if (::pclose(pipe) != 0) throw std::runtime_error("ceph_rgw.sh " + words + ": " + output);
+    if (::pclose(pipe) != 0)
+        throw std::runtime_error(CephGateway::kind() + " " + words + ": " + output);
     return output;
 }
 
 }  // namespace
+
+std::string CephGateway::kind() { return std::filesystem::path(script()).stem(); }
 
 std::string CephGateway::missing() {
     std::string packages = run("missing");
@@ -34,8 +43,8 @@ std::string CephGateway::missing() {
     return packages;
 }
 
-CephGateway::CephGateway() : directory_(scratch_ / "ceph") {
-    ::setenv("CEPH_OWNER", std::to_string(::getpid()).c_str(), 1);
+CephGateway::CephGateway() : directory_(scratch_ / "gateway") {
+    ::setenv("GATEWAY_OWNER", std::to_string(::getpid()).c_str(), 1);
     ::setenv("no_proxy", "127.0.0.1,localhost,.localhost", 1);
     run("start " + directory_);
     std::ifstream lines(directory_ + "/endpoint");

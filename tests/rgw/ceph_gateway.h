@@ -1,5 +1,6 @@
 // CephGateway: Ceph's RADOS gateway with an empty store, for as long as the object lives or the
-// process does.
+// process does. Or another store, by hand: WALVAULT_S3_SCRIPT names a script with the commands of
+// tests/support/ceph_rgw.sh, which then starts it.
 #pragma once
 
 #include <map>
@@ -12,6 +13,8 @@ namespace walvault::storage {
 
 class CephGateway {
 public:
+    // "ceph_rgw", "swift_s3api": its script's name.
+    static std::string kind();
     // Packages that it needs and that are not here, with a blank between two; empty: none.
     static std::string missing();
 

@@ -8,7 +8,8 @@ namespace walvault::storage {
 
 // Its classes are names: what is in GLACIER is served at once, and RestoreObject is not known to
 // it.
-TEST_CASE("a gateway that archives by name only has nothing to thaw") {
+TEST_CASE("a gateway that archives by name only has nothing to thaw" *
+          doctest::test_suite("ceph_rgw")) {
     S3Options options = gateway().new_bucket();
     options.storage_class = "GLACIER";  // of packs
     const std::string name = "main/wal/a.pack";

@@ -79,6 +79,8 @@ TEST_CASE("a certificate that nobody vouches for is not accepted") {
     CHECK(store->counts().requests == 1);
 }
 
+TEST_SUITE_BEGIN("ceph_rgw");
+
 TEST_CASE(
     "names are written once where the gateway sees to it, and it is known where it does not") {
     S3Options options = gateway().new_bucket();
@@ -119,6 +121,8 @@ TEST_CASE("of eight writers that put a name at once one wins, and what it put is
         CHECK(as_text(stores[0]->get(name, 0, 99).value()) == "of " + std::to_string(winner));
     }
 }
+
+TEST_SUITE_END();
 
 TEST_CASE("names with any character are put, found, listed and removed") {
     auto store = open(gateway().new_bucket());
@@ -184,7 +188,7 @@ TEST_CASE("objects in parts are whole, and ranges go across their parts and to t
 
 TEST_CASE("a list of 5,000 objects is complete, and comes in as few pages as there are thousands") {
     auto store = open(gateway().new_bucket());
-    REQUIRE(store->honours_create_only(1).value());
+    REQUIRE(store->honours_create_only(1).has_value());
     std::vector<std::string> names;
     for (int number = 0; number < 5000; ++number) {
         std::string text = std::to_string(number);
@@ -225,12 +229,16 @@ TEST_CASE("who may not, and what is not there, is told apart and is never absenc
     wrong.credentials = gateway().credentials(gateway().at("ACCESS_KEY"), "NotTheSecret");
     expect(wrong, "SignatureDoesNotMatch", "secret_key");
     wrong.credentials = gateway().credentials("NotTheKey", "NotTheSecret");
-    expect(wrong, "InvalidAccessKeyId", "access_key");
+    // Swift says of a key that it does not know what it says of a wrong secret.
+    const bool tells_apart = CephGateway::kind() == "ceph_rgw";
+    expect(wrong, tells_apart ? "InvalidAccessKeyId" : "SignatureDoesNotMatch", "access_key");
     wrong = options;
     wrong.bucket = "no-such-bucket";
     expect(wrong, "NoSuchBucket", "bucket");
     CHECK(store->info("b").error().code == Errc::not_found);
 }
+
+TEST_SUITE_BEGIN("ceph_rgw");
 
 TEST_CASE("what is locked is removed by nobody until then, and what is not locked at once") {
     S3Options options = gateway().new_bucket(true);
@@ -273,6 +281,8 @@ TEST_CASE("tags and encryption by the store are what the gateway has of an objec
         CHECK(text.find("<Key>env</Key><Value>a b</Value>") != std::string::npos);
     }
 }
+
+TEST_SUITE_END();
 
 TEST_CASE("uploads that a killed writer left are found and aborted, below the prefix alone") {
     S3Options options = gateway().new_bucket();

@@ -9,7 +9,7 @@
 #   ceph_rgw.sh stop DIR              ends all; with bluestore the objects stay
 #   ceph_rgw.sh wipe DIR              ends all and removes DIR
 #
-# CEPH_OWNER=PID: when that process is gone, all ends as by wipe.
+# GATEWAY_OWNER=PID: when that process is gone, all ends as by wipe.
 # CEPH_STORE=memstore (the default) keeps objects in memory, bluestore in a file of CEPH_STORE_BYTES.
 # DIR/endpoint has lines NAME=VALUE: URL, TLS_URL, CA, ACCESS_KEY, SECRET_KEY, REGION.
 set -euo pipefail
@@ -233,8 +233,8 @@ start_gateway() {
 
 # Whatever becomes of the owner, nothing is left running.
 guard() {
-    [ -n "${CEPH_OWNER:-}" ] || return 0
-    setsid "$0" guard "$dir" "$CEPH_OWNER" >/dev/null 2>&1 </dev/null &
+    [ -n "${GATEWAY_OWNER:-}" ] || return 0
+    setsid "$0" guard "$dir" "$GATEWAY_OWNER" >/dev/null 2>&1 </dev/null &
     disown
 }
 

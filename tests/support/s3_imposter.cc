@@ -237,6 +237,9 @@ S3Imposter::Reply S3Imposter::carry_out(const ImposterRequest& request) {
     } else if (wants_md5_ && !request.body.empty()) {
         return refusal(400, "InvalidRequest");
     }
+    const bool knows_locks = object_lock_ != ObjectLock::unknown;
+    if (knows_locks && request.has("object-lock")) return tell_object_lock();
+    if (knows_locks && request.has("retention")) return {};
     if (request.method == "GET" && request.key.empty())
         return request.has("uploads") ? list_uploads(request) : list_objects(request);
     if (request.method == "GET" || request.method == "HEAD") return get_object(request);
@@ -256,6 +259,14 @@ S3Imposter::Reply S3Imposter::carry_out(const ImposterRequest& request) {
 
 std::string S3Imposter::kept(const std::string& body) const {
     return body.size() > kept_bytes_ ? std::string() : body;
+}
+
+S3Imposter::Reply S3Imposter::tell_object_lock() const {
+    if (object_lock_ == ObjectLock::absent)
+        return refusal(404, "ObjectLockConfigurationNotFoundError");
+    return {.body =
+                "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled>"
+                "</ObjectLockConfiguration>"};
 }
 
 S3Imposter::Reply S3Imposter::put_object(const ImposterRequest& request) {
@@ -430,6 +441,10 @@ void S3Imposter::set_create_only(bool whole, bool in_parts) {
     std::lock_guard lock(mutex_);
     create_only_ = whole;
     create_only_in_parts_ = in_parts;
+}
+void S3Imposter::set_object_lock(ObjectLock lock) {
+    std::lock_guard guard(mutex_);
+    object_lock_ = lock;
 }
 void S3Imposter::set_wants_md5(bool wants) {
     std::lock_guard lock(mutex_);

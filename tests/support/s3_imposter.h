@@ -57,6 +57,11 @@ public:
     void set_faults(Chooser chooser);
     // What it would refuse with If-None-Match; both at first.
     void set_create_only(bool whole, bool in_parts);
+    // Objects can be locked in it, which this does not do; its bucket was made without; or it does
+    // not know of locks, and takes what asks for one for something else, as Swift does. The first
+    // at first.
+    enum class ObjectLock { enabled, absent, unknown };
+    void set_object_lock(ObjectLock lock);
     // Refuses bodies without Content-MD5, as where objects are locked; not so at first.
     void set_wants_md5(bool wants);
     void set_page_keys(std::size_t count);
@@ -110,6 +115,7 @@ private:
                     bool cut = false);
     Reply carry_out(const ImposterRequest& request);
     std::string kept(const std::string& body) const;
+    Reply tell_object_lock() const;
     Reply put_object(const ImposterRequest& request);
     Reply get_object(const ImposterRequest& request);
     Reply list_objects(const ImposterRequest& request);
@@ -131,6 +137,7 @@ private:
     Chooser chooser_;
     bool create_only_ = true;
     bool create_only_in_parts_ = true;
+    ObjectLock object_lock_ = ObjectLock::enabled;
     bool wants_md5_ = false;
     std::size_t page_keys_ = 1000;
     std::size_t kept_bytes_ = ~std::size_t{0};
