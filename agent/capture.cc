@@ -18,6 +18,7 @@ constexpr int kImmediateMax = 64;
 constexpr std::chrono::milliseconds kGatherIntervalMax{10};
 // An index or a ledger that met an I/O error takes no writes any more in this process.
 constexpr int kStoreFailuresMax = 3;
+constexpr std::chrono::seconds kLastedFor{10};
 constexpr std::chrono::seconds kStoreMayHang{15};
 // A shutdown waits as long for a copy that is away.
 constexpr std::chrono::seconds kCopyMayLag{10};
@@ -139,7 +140,12 @@ Task<Result<>> Capture::run(bool until_caught_up) {
             continue;
         }
         const Lsn flushed_before = progress_.flushed_lsn();
+        const SteadyTime began = clock_.steady_now();
         Ended ended = co_await attach_and_stream();
+        // A stream that breaks at its first write, as on a full disk, is none to begin anew at
+        // once.
+        if (progress_.flushed_lsn() != flushed_before || clock_.steady_now() - began > kLastedFor)
+            backoff_.reset();
         Result<> streamed = std::move(ended.result);
         connected_ = false;
         metrics_.stream_connected.set(0);
@@ -304,7 +310,6 @@ Task<Result<>> Capture::begin(const StreamStart& start) {
 void Capture::note_same_history() {
     choice_.note_followed();
     immediate_ = 0;
-    backoff_.reset();
     awaited_lsn_ = {};
     tasks_.spawn(acknowledge());
 }
