@@ -114,7 +114,8 @@ class Versions:
 
     def test_what_others_have_made_before_is_not_run(self):
         name = f"squatter{self.major}"
-        self.sql(f"create role {name}; create database squatted owner {name}")
+        self.sql(f"create role {name}")
+        self.sql(f"create database squatted owner {name}")
         self.sql(f"set role {name}; create schema walvault; create function walvault.mark_ddl() returns event_trigger"
                  " language plpgsql as 'begin end'", database="squatted")
         ddl_trigger.install(self.server, "squatted")

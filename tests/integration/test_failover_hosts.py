@@ -70,7 +70,7 @@ class WhichServer(HostsCase):
         standby.start({"wal_keep_size": "0"})
         self.wait_ready(standby)
         seen = self.server.log.read_text().count("BASE_BACKUP")
-        self.agent.cli("backup")
+        self.agent.cli("backup", "--fast")
         self.assertGreater(self.server.log.read_text().count("BASE_BACKUP"), seen)
         self.assertNotIn("BASE_BACKUP", standby.log.read_text())
         status = self.agent.status()

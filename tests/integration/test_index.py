@@ -68,7 +68,7 @@ class IndexTest(StageCase):
         subprocess.run(["chown", "-R", "--reference", str(self.index), str(older)], check=True)
         self.agent.start()
         make_table(self.primary, "third", 30000)
-        self.agent.cli("backup")
+        self.agent.cli("backup", "--fast")
         self.lsn = self.agent.wait_until_flushed()
 
         def put_back():
@@ -82,7 +82,7 @@ class IndexTest(StageCase):
         self.agent.stop()
         subprocess.run(["cp", "-a", str(ledger), str(older)], check=True)
         self.agent.start()
-        self.agent.cli("backup")
+        self.agent.cli("backup", "--fast")
         self.agent.stop()
         shutil.rmtree(ledger)
         subprocess.run(["cp", "-a", str(older), str(ledger)], check=True)

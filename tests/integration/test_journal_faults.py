@@ -493,6 +493,7 @@ class TakenBackTest(JournalFaultCase):
         copy = self.agent.restore(before=f"xid:{mistake}")
         self.addCleanup(copy.stop, "immediate")
         copy.open()
+        copy.sql("select pg_promote(true, 60)")
         self.agent.write_config(self.agent.config.read_text().replace(self.primary.conninfo, copy.conninfo))
         self.agent.server = self.primary = copy
         self.agent.allowed_events |= {"journal.gap", "journal.detached", "journal.snapshot_failed"}

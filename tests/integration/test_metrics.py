@@ -41,7 +41,7 @@ class MetricsTest(StageCase):
         # And of a second copy and a journal only: test_tiers and test_journal have one.
         elsewhere = {"walvault_standby_slot_ready", "walvault_offloaded_lag_seconds", "walvault_offload_up",
                      "walvault_journal_up", "walvault_journal_gaps_total",
-                     "walvault_journal_slot_retained_bytes"}
+                     "walvault_journal_slot_retained_bytes", "walvault_journal_slot_catalog_xmin_age"}
 
         def missing():
             exported = {series.split("{")[0] for series in self.agent.metrics()}
