@@ -19,11 +19,26 @@ using Kind = JournalRecordKind;
 // Commits that lie nearer to one another than this are asked for together.
 constexpr std::uint64_t kNearBytes = 4_MiB;
 constexpr std::size_t kShownPhrases = 4;
+// An agent that runs stores the end of an idle journal every 10 s: so much behind is nothing to
+// tell.
+constexpr std::chrono::seconds kFollowsWithin{15};
 constexpr std::size_t kDdlBytesMax = 64_KiB;  // of the statements that are kept of a transaction
 // Messages are looked through for DDL in so many stretches of WAL with some; a stretch is about a
 // batch.
 constexpr std::uint64_t kWindowBytes = 1_MiB;
 constexpr std::uint64_t kWindowsMax = 256;
+
+// Zero where nothing can be read at its end.
+WallTime last_commit_in(const OpenedJournal& journal) {
+    WallTime at{};
+    storage::JournalSink sink;
+    sink.on_begin = [&at](const JournalTransaction& transaction) {
+        at = transaction.at;
+        return Result<bool>(false);
+    };
+    const JournalQuery query{.order = storage::JournalOrder::backward};
+    return journal.reader->read(query, sink) ? at : WallTime{};
+}
 
 // Takes the newest transactions of a range; says when there are enough.
 class Newest {
@@ -301,7 +316,8 @@ bool JournalMarks::has_several_databases() const {
 }
 
 // What of the time asked for is in no journal: what lies there is told by WAL alone.
-Result<> JournalMarks::note_missing(const OpenedJournal& journal, WallTime since, WallTime until) {
+Result<> JournalMarks::note_missing(const OpenedJournal& journal, WallTime since, WallTime until,
+                                    WallTime now) {
     const storage::JournalRecord& record = journal.record;
     if (!record.data_class.empty()) return {};  // the main journal says it for all
     const std::string which = "the journal of database " + record.database;
@@ -317,16 +333,18 @@ Result<> JournalMarks::note_missing(const OpenedJournal& journal, WallTime since
     if (first && first->end_lsn <= record.start_lsn)
         note(which + " begins at LSN " + to_string(record.start_lsn) +
              ": of what is before it WAL alone tells");
-    const bool ends_inside = until != WallTime{} && until <= record.covered_until;
+    const WallTime known_until = std::max(record.covered_until, last_commit_in(journal));
+    const bool ends_inside = until != WallTime{} && until <= known_until;
     WV_TRY(const auto last, opened_.view->last_commit_before(*history, storage::kOpenEndLsn));
-    if (!ends_inside && last && journal_end_of(*last) > record.whole_until_lsn)
+    if (!ends_inside && last && journal_end_of(*last) > record.whole_until_lsn &&
+        known_until < now - kFollowsWithin)
         note(which + " has everything up to LSN " + to_string(record.whole_until_lsn) +
              ": of what is behind it WAL alone tells");
     return {};
 }
 
-void JournalMarks::look_at_range(WallTime since, WallTime until) {
-    each_journal([&](OpenedJournal& journal) { return note_missing(journal, since, until); });
+void JournalMarks::look_at_range(WallTime since, WallTime until, WallTime now) {
+    each_journal([&](OpenedJournal& journal) { return note_missing(journal, since, until, now); });
 }
 
 std::map<Lsn, JournalMark> JournalMarks::describe(Commits commits) {

@@ -61,7 +61,7 @@ public:
     std::map<Lsn, JournalMark> describe(Commits commits);
     // Notes where in this time a journal has nothing: gaps, what lies before its begin, and behind
     // its end. `until`: zero for no limit.
-    void look_at_range(WallTime since, WallTime until);
+    void look_at_range(WallTime since, WallTime until, WallTime now);
     bool has_several_databases() const;
 
     // For people, each once.
@@ -72,7 +72,8 @@ private:
     Result<> open_all();
     // Without those that cannot be read.
     void each_journal(const std::function<Result<>(OpenedJournal&)>& ask);
-    Result<> note_missing(const OpenedJournal& journal, WallTime since, WallTime until);
+    Result<> note_missing(const OpenedJournal& journal, WallTime since, WallTime until,
+                          WallTime now);
     Result<> describe_in(OpenedJournal& journal, const Commits& commits,
                          std::map<Lsn, JournalMark>& known);
 

@@ -262,7 +262,7 @@ void join_journals(OpenedView& opened, const Wanted& wanted, const std::vector<W
     JournalMarks marks(opened);
     answer.notes = marks.notes();
     answer.is_joined = !marks.is_empty() || !answer.notes.empty();
-    marks.look_at_range(wanted.since, wanted.until);
+    marks.look_at_range(wanted.since, wanted.until, system_clock().now());
     answer.names_databases = marks.has_several_databases();
     answer.notes = marks.notes();
     if (marks.is_empty()) return;
@@ -326,11 +326,12 @@ bool is_explained(const Event& event) {
            sum.deleted >= event.deleted_rows;
 }
 
-std::string wal_text(const Event& event, const RelationNames& names) {
+std::string wal_text(const Event& event, const RelationNames& names, bool with_rows = true) {
     std::string text = event.shown;
     if (!event.name.empty()) text += " " + printable(event.name);
     auto add = [&](std::uint64_t rows, const char* done) {
-        if (rows > 0) text += ", " + format_count(rows) + (rows == 1 ? " row " : " rows ") + done;
+        if (with_rows && rows > 0)
+            text += ", " + format_count(rows) + (rows == 1 ? " row " : " rows ") + done;
     };
     add(event.inserted_rows, "inserted");
     add(event.updated_rows, "updated");
@@ -350,7 +351,8 @@ std::string what_text(const Event& event, const RelationNames& names, bool names
     if (known.empty()) return wal_text(event, names);
     if (names_database) known += " in " + printable(event.journal->database);
     const bool has_files = event.kind == "drop" || event.kind == "truncate";
-    if (has_files && !event.files.empty()) return known + ";  WAL: " + wal_text(event, names);
+    if (has_files && !event.files.empty())
+        return known + ";  WAL: " + wal_text(event, names, !is_explained(event));
     if (!has_files && !is_explained(event)) return wal_text(event, names) + ";  of it: " + known;
     return (event.kind == "commit" ? "commit: " : "") + known;
 }
