@@ -58,6 +58,16 @@ Result<bool> has_key(const JournalChange& change, const std::vector<std::uint32_
     return found;
 }
 
+// Whether one of the tuples has the bytes of a key's first column somewhere: most have not, and
+// need not be taken apart.
+bool may_have_key(const JournalChange& change, const JournalKey& key) {
+    if (key.columns.empty()) return true;
+    const auto holds = [&key](ByteSpan tuple) {
+        return as_text(tuple).find(key.columns.front()) != std::string_view::npos;
+    };
+    return holds(change.old_tuple) || holds(change.new_tuple);
+}
+
 ByteBuffer encoded(const JournalKey& key) {
     return encode_journal_key(key.table_oid, {key.columns.begin(), key.columns.end()});
 }
@@ -155,6 +165,7 @@ Result<> JournalReader::read_key(const JournalKey& key, const JournalQuery& quer
     };
     hooks.wants_change = [&](const JournalChange& change) -> Result<bool> {
         if (change.relation == nullptr) return change.kind == Kind::truncated;
+        if (!may_have_key(change, key)) return false;
         return has_key(change, key_columns(*change.relation), wanted);
     };
     return JournalWalk(*state_->source, state_->journal, of_table, sink, std::move(hooks)).run();
@@ -235,6 +246,7 @@ Result<> JournalReader::read_rows_of_key(
         row.kind = Kind::row;
         row.relation = &relation;
         row.new_tuple = tuple;
+        if (!may_have_key(row, key)) return true;
         WV_TRY(bool found, has_key(row, key_columns(relation), wanted));
         return found ? sink(relation, tuple) : Result<bool>(true);
     };
