@@ -23,7 +23,7 @@ struct JournalHost {
 };
 
 struct JournalFile {
-    pb::PackInfo info;                       // end_lsn: what it holds behind that does not count
+    pb::PackInfo info;
     std::shared_ptr<const PackReader> tail;  // of an open one; null: a pack
 };
 

@@ -98,8 +98,18 @@ bool JournalWalk::can_hold(const JournalFile& file) const {
     return file.info.summary().commit_count() == 0 || wants_summary(file.info.summary());
 }
 
+// What a file holds behind the point where the server went another way was taken back. Elsewhere a
+// message outside of all transactions may lie behind the end of its file, and counts.
+Lsn JournalWalk::counts_until(const JournalFile& file) const {
+    const bool is_cut = std::ranges::any_of(gaps_, [&](const pb::JournalGap& gap) {
+        return gap.left_end_lsn() != 0 && gap.from_lsn() == file.info.end_lsn();
+    });
+    return is_cut ? Lsn{file.info.end_lsn()} : kOpenEndLsn;
+}
+
 Result<bool> JournalWalk::walk_file(const JournalFile& file) {
     file_ = &file;
+    counts_until_ = counts_until(file);
     WV_TRY(pack_, source_.open(file));
     chains_.emplace(pack_->footer());
     refused_chain_ = -1;
@@ -115,7 +125,7 @@ Result<bool> JournalWalk::walk_file(const JournalFile& file) {
 // end in it, or of the one that it has a piece of.
 bool JournalWalk::can_hold(int index) const {
     const pb::FrameEntry& frame = pack_->footer().frames(index);
-    if (frame.start_lsn() >= std::min(query_.to, end_of_file()).value || !wants_counts(frame))
+    if (frame.start_lsn() >= std::min(query_.to, counts_until_).value || !wants_counts(frame))
         return false;
     // A message outside of all transactions has neither time nor number.
     if (frame.journal().message_count() > 0 && wants_kind(Kind::message) && !query_.xid &&
@@ -222,7 +232,7 @@ Result<bool> JournalWalk::walk_unit(Batch& batch, const Unit& unit, int chain) {
     if (!is_known) {
         if (chain >= 0 && chain == refused_chain_) return true;
         WV_TRY(JournalTransaction whole, whole_of(unit, chain));
-        if (!wants_transaction(whole)) {
+        if (!wants_transaction(whole, unit.is_message)) {
             if (chain >= 0) refused_chain_ = chain;
             return true;
         }
@@ -386,9 +396,11 @@ bool JournalWalk::wants_kind(Kind kind) const {
     return kind != Kind::origin && (kind != Kind::message || query_.tables.empty());
 }
 
-bool JournalWalk::wants_transaction(const JournalTransaction& transaction) const {
+bool JournalWalk::wants_transaction(const JournalTransaction& transaction, bool is_message) const {
     const Lsn from = is_backward() ? query_.from : cursor_;
-    const Lsn to = std::min(is_backward() ? cursor_ : query_.to, end_of_file());
+    // Backward the files behind were passed, and a message may lie behind the end of its own.
+    const bool is_behind = is_message && transaction.end_lsn.value > file_->info.end_lsn();
+    const Lsn to = std::min(is_backward() && !is_behind ? cursor_ : query_.to, counts_until_);
     if (transaction.end_lsn <= from || transaction.end_lsn > to) return false;
     if (query_.xid && transaction.xid != *query_.xid) return false;
     if (micros_of(query_.since) != 0 && transaction.at < query_.since) return false;

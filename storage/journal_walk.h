@@ -84,15 +84,14 @@ private:
     Result<> require_no_hole(const JournalFile& file);
     Result<> require_no_gap(Lsn from, Lsn to) const;
 
-    // A pack may hold more, which was taken back.
-    Lsn end_of_file() const { return Lsn{file_->info.end_lsn()}; }
+    Lsn counts_until(const JournalFile& file) const;
     bool is_backward() const { return query_.order == JournalOrder::backward; }
     bool is_counting() const { return static_cast<bool>(hooks_.on_summary); }
     bool wants_kind(JournalRecordKind kind) const;
     bool wants_table(std::uint32_t oid) const {
         return query_.tables.empty() || query_.tables.contains(oid);
     }
-    bool wants_transaction(const JournalTransaction& transaction) const;
+    bool wants_transaction(const JournalTransaction& transaction, bool is_message) const;
     bool wants_counts(const pb::FrameEntry& frame) const;
     bool wants_summary(const pb::WalSummary& summary) const;
     bool can_hold(int index) const;
@@ -108,6 +107,7 @@ private:
 
     // Of the file that is walked through.
     const JournalFile* file_ = nullptr;
+    Lsn counts_until_ = kOpenEndLsn;
     std::shared_ptr<const PackReader> pack_;
     std::optional<JournalChains> chains_;
     int refused_chain_ = -1;

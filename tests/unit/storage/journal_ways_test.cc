@@ -65,26 +65,40 @@ JournalReader reader_of(RepositoryView& view) {
     return must(JournalReader::open(view, must(view.journals("main")).front()));
 }
 
-std::string xids(JournalReader& reader, const JournalQuery& query) {
+// "701 702 ", or what else `read` made of it.
+template <class Read>
+std::string xids_of(Read read) {
     std::string text;
     JournalSink sink;
     sink.on_begin = [&](const JournalTransaction& transaction) -> Result<bool> {
         text += std::to_string(transaction.xid) + " ";
         return true;
     };
-    auto read = reader.read(query, sink);
-    if (!read) text += read.error().code == Errc::gap ? "gap" : read.error().message;
+    const Result<> done = read(sink);
+    if (!done) text += done.error().code == Errc::gap ? "gap" : done.error().message;
     return text;
 }
 
+std::string xids(JournalReader& reader, const JournalQuery& query) {
+    return xids_of([&](const JournalSink& sink) { return reader.read(query, sink); });
+}
+
 std::string xids_of_key(JournalReader& reader, const std::string& id, const JournalQuery& query) {
+    return xids_of([&](const JournalSink& sink) {
+        return reader.read_key({16'400, {id}}, query, sink);
+    });
+}
+
+// Of messages outside of all transactions.
+std::string messages(JournalReader& reader, JournalQuery query) {
     std::string text;
     JournalSink sink;
-    sink.on_begin = [&](const JournalTransaction& transaction) -> Result<bool> {
-        text += std::to_string(transaction.xid) + " ";
+    sink.on_change = [&](const JournalTransaction&, const JournalChange& change) -> Result<bool> {
+        text += std::string(change.name) + " ";
         return true;
     };
-    must(reader.read_key({16'400, {id}}, query, sink));
+    query.kinds = {Kind::message};
+    must(reader.read(query, sink));
     return text;
 }
 
@@ -191,6 +205,39 @@ TEST_CASE("A journal is taken back twice, and to before it began") {
     CHECK(xids(reader, {.from = Lsn{60}}) == "900 ");
     CHECK(must(reader.gaps()).size() == 1);
     CHECK(must(reader.snapshots(16'400)).empty());
+}
+
+TEST_CASE("A message behind the last transaction of its pack counts, unless it was taken back") {
+    Stage stage;
+    stage.create();
+    auto repository = must(stage.open());
+    JournalKeeper keeper(*repository);
+    must(keeper.begin());
+    for (std::uint64_t n = 1; n <= 3; ++n) {
+        insert(keeper, 1000 * n, static_cast<Xid>(700 + n), kOrders, std::to_string(n));
+        keeper.writer.message(false, Lsn{1000 * n + 500}, "m" + std::to_string(n), as_bytes("x"));
+        must(keeper.store());
+        must(keeper.close());
+    }
+    insert(keeper, 4000, 704, kOrders, "4");
+    must(keeper.close());
+    {
+        const auto view = stage.view();
+        JournalReader reader = reader_of(*view);
+        CHECK(messages(reader, {}) == "m1 m2 m3 ");
+        CHECK(messages(reader, {.order = JournalOrder::backward}) == "m3 m2 m1 ");
+    }
+    // Behind the second pack's last transaction, and before its message.
+    must(repository->enter_journal_gap(left(keeper, 2040, 2100)));
+    JournalKeeper second(*repository);
+    must(second.begin());
+    insert(second, 2600, 800, kOrders, "5");
+    must(second.close());
+    const auto view = stage.view();
+    JournalReader reader = reader_of(*view);
+    CHECK(messages(reader, {.to = Lsn{2040}}) == "m1 ");
+    CHECK(messages(reader, {.from = Lsn{2100}}).empty());
+    CHECK(xids(reader, {.from = Lsn{2100}}) == "800 ");
 }
 
 }  // namespace walvault::storage
