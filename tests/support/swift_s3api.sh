@@ -14,100 +14,16 @@
 # DIR/endpoint has lines NAME=VALUE: URL, TLS_URL, CA, ACCESS_KEY, SECRET_KEY, REGION.
 set -euo pipefail
 
-command=${1:-}
-dir=${2:-}
+. "$(dirname "$(readlink -f "$0")")/gateway_script.sh"
+
 access_key=test:walvault # as tempauth has it: account, user
 secret_key=walvaulttestsecret0000000000000000000001
 region=us-east-1
 gateways="tls proxy"
 stores="updater object container account memcached"
+marker=swift.conf
 
-die() {
-    echo "swift_s3api.sh: $*" >&2
-    exit 1
-}
-
-# The process that was started here as $1, or nothing: a pid alone may be another's by now.
-pid_of() {
-    local pid
-    pid=$(cat "$dir/$1.pid" 2>/dev/null) || return 0
-    if tr '\0' '\n' 2>/dev/null <"/proc/$pid/environ" | grep -qxF "SWIFT_STARTED_AS=$dir/$1"; then echo "$pid"; fi
-}
-
-wait_gone() { # NAME SECONDS
-    local pid
-    pid=$(pid_of "$1")
-    [ -z "$pid" ] || timeout "$2" tail --pid="$pid" -s 0.1 -f /dev/null
-}
-
-kill_now() {
-    local pid
-    pid=$(pid_of "$1")
-    [ -z "$pid" ] || kill -9 "$pid" 2>/dev/null || true
-    wait_gone "$1" 10 || die "$1 does not end"
-    rm -f "$dir/$1.pid"
-}
-
-end_gently() {
-    local pid
-    pid=$(pid_of "$1")
-    [ -z "$pid" ] || kill "$pid" 2>/dev/null || true
-    wait_gone "$1" 15 || kill_now "$1"
-    rm -f "$dir/$1.pid"
-}
-
-stop_all() {
-    for name in $gateways; do kill_now "$name"; done
-    for name in $stores; do end_gently "$name"; done
-    rm -f "$dir/endpoint"
-}
-
-wipe() {
-    for name in $gateways $stores; do kill_now "$name"; done
-    rm -rf -- "$dir"
-}
-
-launch() { # NAME COMMAND...
-    local name=$1
-    shift
-    setsid env "SWIFT_STARTED_AS=$dir/$name" "$@" >>"$dir/log/$name.out" 2>&1 </dev/null &
-    echo $! >"$dir/$name.pid"
-    disown
-}
-
-# Polls COMMAND, and gives up when the process NAME is gone. It has two seconds to become itself.
-wait_for() { # NAME TENTHS COMMAND...
-    local name=$1 most=$2 tenths=0
-    shift 2
-    until "$@" >/dev/null 2>&1; do
-        if [ "$tenths" -ge 20 ] && [ -z "$(pid_of "$name")" ]; then give_up "$name has ended"; fi
-        if [ "$tenths" -ge "$most" ]; then give_up "$name does not come up"; fi
-        sleep 0.1
-        tenths=$((tenths + 1))
-    done
-}
-
-give_up() {
-    tail -n 15 "$dir"/log/*.out >&2 2>/dev/null || true
-    stop_all
-    die "$*"
-}
-
-# Six neighbouring ports that nobody listens on: the two proxies, the three servers, memcached.
-pick_ports() {
-    local base port
-    for _ in $(seq 100); do
-        base=$((10000 + RANDOM % 3500 * 6))
-        for port in $(seq $base $((base + 5))); do
-            if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then continue 2; fi
-        done
-        echo $base
-        return
-    done
-    die "no free ports"
-}
-
-write_server() { # KIND PORT
+write_head() { # NAME PORT
     cat >"$dir/$1.conf" <<CONF
 [DEFAULT]
 bind_ip = 127.0.0.1
@@ -115,6 +31,12 @@ bind_port = $2
 workers = 0
 user = $(id -un)
 swift_dir = $dir
+CONF
+}
+
+write_server() { # KIND PORT
+    write_head "$1" "$2"
+    cat >>"$dir/$1.conf" <<CONF
 devices = $dir/devices
 mount_check = false
 recon_cache_path = $dir
@@ -128,13 +50,8 @@ CONF
 }
 
 write_proxy() { # NAME PORT MORE
-    cat >"$dir/$1.conf" <<CONF
-[DEFAULT]
-bind_ip = 127.0.0.1
-bind_port = $2
-workers = 0
-user = $(id -un)
-swift_dir = $dir
+    write_head "$1" "$2"
+    cat >>"$dir/$1.conf" <<CONF
 $3
 [pipeline:main]
 pipeline = catch_errors gatekeeper healthcheck cache listing_formats bulk s3api tempauth copy slo dlo versioned_writes symlink proxy-logging proxy-server
@@ -182,12 +99,6 @@ for number, kind in enumerate(("account", "container", "object")):
 PYTHON
 }
 
-make_certificate() {
-    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -subj /CN=s3.localhost \
-        -addext 'subjectAltName=DNS:s3.localhost,DNS:*.s3.localhost,IP:127.0.0.1' \
-        -keyout "$dir/tls/key.pem" -out "$dir/tls/cert.pem" >"$dir/log/tls.out" 2>&1 || give_up "no certificate"
-}
-
 write_configuration() {
     local base=$1 kind port=$(($1 + 2))
     printf '[swift-hash]\nswift_hash_path_suffix = walvault\n' >"$dir/swift.conf"
@@ -211,72 +122,30 @@ start_gateway() {
     base=$(cat "$dir/port")
     launch proxy swift-proxy-server "$dir/proxy.conf" -v
     launch tls swift-proxy-server "$dir/tls.conf" -v
-    wait_for proxy 600 gateway_answers "http://127.0.0.1:$base"
-    wait_for tls 600 gateway_answers "https://127.0.0.1:$((base + 1))"
-}
-
-# Whatever becomes of the owner, nothing is left running.
-guard() {
-    [ -n "${GATEWAY_OWNER:-}" ] || return 0
-    setsid "$0" guard "$dir" "$GATEWAY_OWNER" >/dev/null 2>&1 </dev/null &
-    disown
+    wait_for proxy 60 gateway_answers "http://127.0.0.1:$base"
+    wait_for tls 60 gateway_answers "https://127.0.0.1:$((base + 1))"
 }
 
 start_all() {
-    trap 'give_up interrupted' INT TERM
     mkdir -p "$dir"/{devices/one,log,tls}
-    [ -s "$dir/port" ] || pick_ports >"$dir/port"
+    # The two proxies, the three servers, memcached.
+    [ -s "$dir/port" ] || pick_ports 6 >"$dir/port"
     local base kind
     base=$(cat "$dir/port")
-    [ -s "$dir/tls/cert.pem" ] || make_certificate
+    make_certificate
     write_configuration "$base"
     launch memcached memcached -l 127.0.0.1 -p $((base + 5)) -U 0 -u "$(id -un)"
     for kind in account container object; do launch $kind swift-$kind-server "$dir/$kind.conf" -v; done
     # Lists are told of objects by it where the container server did not answer at once.
     launch updater swift-object-updater "$dir/object.conf" -v
     start_gateway
-    cat >"$dir/endpoint.tmp" <<ENDPOINT
-URL=http://127.0.0.1:$base
-TLS_URL=https://127.0.0.1:$((base + 1))
-CA=$dir/tls/cert.pem
-ACCESS_KEY=$access_key
-SECRET_KEY=$secret_key
-REGION=$region
-ENDPOINT
-    mv "$dir/endpoint.tmp" "$dir/endpoint"
-    guard
+    tell_endpoint "$base" "$region"
 }
 
 missing() {
-    local pair
-    for pair in swift-proxy-server:swift-proxy swift-account-server:swift-account \
+    packages_without swift-proxy-server:swift-proxy swift-account-server:swift-account \
         swift-container-server:swift-container swift-object-server:swift-object memcached:memcached \
-        openssl:openssl curl:curl; do
-        command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"
-    done | sort -u
+        openssl:openssl curl:curl
 }
 
-if [ "$command" = missing ]; then
-    missing
-    exit 0
-fi
-[ -n "$dir" ] || die "usage: $0 missing | start DIR | kill-gateway DIR | start-gateway DIR | stop DIR | wipe DIR"
-mkdir -p "$dir"
-dir=$(cd "$dir" && pwd -P)
-[ -e "$dir/swift.conf" ] || [ -z "$(ls -A "$dir")" ] || die "$dir holds something else"
-case $command in
-    start)
-        [ -z "$(missing)" ] || die "needs $(missing | tr '\n' ' ')"
-        stop_all
-        start_all
-        ;;
-    kill-gateway) for name in $gateways; do kill_now "$name"; done ;;
-    start-gateway) start_gateway ;;
-    stop) stop_all ;;
-    wipe) wipe ;;
-    guard)
-        while [ -e "/proc/$3" ] && [ -e "$dir/swift.conf" ]; do sleep 1; done
-        [ ! -e "$dir/swift.conf" ] || wipe
-        ;;
-    *) die "unknown command: $command" ;;
-esac
+obey "$@"
