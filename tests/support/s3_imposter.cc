@@ -166,14 +166,15 @@ bool S3Imposter::answer_one(int socket, std::string& buffered) {
         return false;
     while (buffered.size() < body_bytes)
         if (!receive_more(socket, buffered)) return false;
-    request.body = buffered.substr(0, body_bytes);
+    std::string body = buffered.substr(0, body_bytes);
     buffered.erase(0, body_bytes);
 
     ImposterFault fault;
     {
         std::lock_guard lock(mutex_);
         requests_.push_back(request);
-        if (request.body.size() > kept_bytes_) requests_.back().body = {};
+        requests_.back().body = kept(body);
+        request.body = std::move(body);
         if (chooser_) fault = chooser_(request);
     }
     if (fault.kind != ImposterFault::Kind::none) return send_faulty(socket, request, fault);
