@@ -2,6 +2,7 @@
 // slot, and where the journal goes on.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 
 #include "agent/journal_session.h"
@@ -126,6 +127,10 @@ Task<Result<>> JournalCapture::prepare() {
     if (!journals_.empty() && journals_.front().wal_history) {
         auto look = [this] { return services_.repository.histories(ground_.cluster.name); };
         WV_CO_TRY(const auto histories, co_await run_on(services_.store, std::move(look)));
+        // Nothing is taken back on the word of a history that is not there.
+        if (std::ranges::find(histories, ground_.wal_history, &storage::HistoryRecord::id) ==
+            histories.end())
+            co_return fail(Errc::unavailable, "the WAL stream's history is not known yet");
         left = left_at(histories, ground_.wal_history, *journals_.front().wal_history);
     }
     JournalAttachment attachment = choose_journal_attachment(end, left, side);

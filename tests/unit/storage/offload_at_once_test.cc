@@ -110,6 +110,15 @@ struct Backlog : TierPair {
         initialize();
         wal.grow(seed, wal_bytes);
     }
+    // All of its WAL, in closed packs.
+    OffloadSnapshot write() {
+        auto writing = must(stage.open());
+        HistoryWriter writer(*writing, wal);
+        must(writer.begin());
+        must(writer.store(5'000, 20'000));
+        must(writer.close());
+        return writer.snapshot();
+    }
     OffloadPlace shuffled() {
         return {.name = "second", .lanes = [this](ObjectLanes::Put put) {
                     return std::make_unique<ShuffledLanes>(std::move(put), random, seen);
@@ -175,25 +184,21 @@ TEST_CASE("a pack that cannot be put holds up its entry and nothing else") {
     Backlog backlog(3, 400'000);
     GuardedStore store(*backlog.objects);
     auto offloader = backlog.offloader(store, backlog.shuffled());
-    auto repository = must(backlog.stage.open());
-    HistoryWriter writer(*repository, backlog.wal);
-    must(writer.begin());
-    must(writer.store(5'000, 20'000));
-    must(writer.close());
+    const OffloadSnapshot snapshot = backlog.write();
     const std::vector<std::string> packs = TierPair::packs_in(*backlog.repository);
     REQUIRE(packs.size() > 10);
     store.broken = packs[packs.size() / 2];
     Offloader::Round round;
     for (int rounds = 0; TierPair::packs_in(*backlog.objects).size() + 1 < packs.size(); ++rounds) {
         REQUIRE(rounds < 200);
-        round = must(offloader->offload(writer.snapshot(), always));
+        round = must(offloader->offload(snapshot, always));
         CHECK_FALSE(round.is_complete);
         CHECK_FALSE(round.is_reached);
         REQUIRE(round.failure);
         CHECK(round.failure->message == "this one may not");
         backlog.check_is_prefix();
     }
-    CHECK(round.ledger_sequence < writer.snapshot().ledger_sequence);
+    CHECK(round.ledger_sequence < snapshot.ledger_sequence);
     // What is before it is in the ledger there.
     const auto named = must(backlog.view()->packs("main"));
     CHECK(named.size() == packs.size() / 2);
@@ -201,7 +206,7 @@ TEST_CASE("a pack that cannot be put holds up its entry and nothing else") {
         CHECK(pack.path() != store.broken);
     const auto before = store.sent();
     store.broken.clear();
-    for (int rounds = 0; !must(offloader->offload(writer.snapshot(), always)).is_complete;)
+    for (int rounds = 0; !must(offloader->offload(snapshot, always)).is_complete;)
         REQUIRE(++rounds < 10);
     backlog.check_is_whole();
     // None of the others was sent again, whatever failed meanwhile.
@@ -214,13 +219,7 @@ TEST_CASE("a repository whose disk is away is not taken for one without its pack
     Backlog backlog(9, 100'000);
     GuardedStore store(*backlog.objects);
     auto offloader = backlog.offloader(store, backlog.shuffled());
-    auto repository = must(backlog.stage.open());
-    HistoryWriter writer(*repository, backlog.wal);
-    must(writer.begin());
-    must(writer.store(5'000, 20'000));
-    must(writer.close());
-    const OffloadSnapshot snapshot = writer.snapshot();
-    repository.reset();
+    const OffloadSnapshot snapshot = backlog.write();
     // It has read the ledger, and then there is nothing but the mount point.
     int left = 2;
     auto round = must(offloader->offload(snapshot, [&] { return left-- > 0; }));
@@ -244,21 +243,17 @@ TEST_CASE("what was put is not put again when the ledger's piece could not be") 
     GuardedStore counted(*backlog.objects);
     CutStore store(counted);
     auto offloader = backlog.offloader(store, backlog.shuffled());
-    auto repository = must(backlog.stage.open());
-    HistoryWriter writer(*repository, backlog.wal);
-    must(writer.begin());
-    must(writer.store(5'000, 20'000));
-    must(writer.close());
+    const OffloadSnapshot snapshot = backlog.write();
     const std::size_t packs = TierPair::packs_in(*backlog.repository).size();
     // Until all packs are there and no entry is.
     for (std::uint64_t call = 1; TierPair::packs_in(*backlog.objects).size() < packs; ++call) {
         REQUIRE(call < 500);
         store.cut_at(call, true);
-        static_cast<void>(offloader->offload(writer.snapshot(), always));
+        static_cast<void>(offloader->offload(snapshot, always));
     }
     store.cut_at(0, false);
     auto again = backlog.offloader(store, backlog.shuffled());
-    CHECK(must(again->offload(writer.snapshot(), always)).is_complete);
+    CHECK(must(again->offload(snapshot, always)).is_complete);
     for (const auto& [name, count] : counted.sent())
         CHECK(count == 1);
     backlog.check_is_whole();
@@ -302,18 +297,13 @@ TEST_CASE("the newest WAL goes while a pack is on its way, and a round ends for 
 
 TEST_CASE("a backlog goes by threads and is whole in the end") {
     Backlog backlog(7, 3'000'000);
-    auto repository = must(backlog.stage.open());
-    HistoryWriter writer(*repository, backlog.wal);
-    must(writer.begin());
-    must(writer.store(5'000, 20'000));
-    must(writer.close());
+    const OffloadSnapshot snapshot = backlog.write();
     auto offloader = backlog.offloader(*backlog.objects, Backlog::threads(6));
     // Ended and begun again while packs are on their way.
     int left = 40;
-    CHECK_FALSE(
-        must(offloader->offload(writer.snapshot(), [&] { return left-- > 0; })).is_complete);
+    CHECK_FALSE(must(offloader->offload(snapshot, [&] { return left-- > 0; })).is_complete);
     offloader = backlog.offloader(*backlog.objects, Backlog::threads(6));
-    CHECK(must(offloader->offload(writer.snapshot(), always)).is_complete);
+    CHECK(must(offloader->offload(snapshot, always)).is_complete);
     backlog.check_is_whole();
 }
 
