@@ -74,8 +74,6 @@ private:
     void each_journal(const std::function<Result<>(OpenedJournal&)>& ask);
     Result<> note_missing(const OpenedJournal& journal, WallTime since, WallTime until,
                           WallTime now);
-    Result<> describe_in(OpenedJournal& journal, const Commits& commits,
-                         std::map<Lsn, JournalMark>& known);
 
     OpenedView& opened_;
     std::vector<OpenedJournal> journals_;
