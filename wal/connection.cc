@@ -387,11 +387,14 @@ Task<Result<>> PqConnection::put_copy_data(ByteSpan bytes) {
         WV_CO_CHECK(usable());
         int put = PQputCopyData(conn_.get(), reinterpret_cast<const char*>(bytes.data()),
                                 static_cast<int>(bytes.size()));
-        if (put < 0) co_return fail(lost());
-        if (put > 0) break;
+        if (put < 0) lost_ = true;
+        if (put != 0) break;
         co_await wait_socket(socket_, Socket::wait_write, kFlushStep);
     }
-    co_return co_await flush();
+    if (lost_) co_return Result<>();
+    auto flushed = co_await flush();
+    if (!flushed && lost_) co_return Result<>();
+    co_return flushed;
 }
 
 Result<bool> PqConnection::try_put_copy_data(ByteSpan bytes) {
@@ -400,8 +403,8 @@ Result<bool> PqConnection::try_put_copy_data(ByteSpan bytes) {
                             static_cast<int>(bytes.size()));
     if (put == 0) return false;
     int left = put < 0 ? -1 : PQflush(conn_.get());
-    if (left < 0) return fail(lost());
-    return left == 0;
+    if (left < 0) lost_ = true;
+    return left <= 0;
 }
 
 Task<Result<>> PqConnection::put_copy_end() {

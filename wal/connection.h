@@ -77,9 +77,11 @@ public:
     // `timeout`. Wake-ups may be spurious.
     enum class CopyWait { readable, ended, timed_out };
     virtual Task<Result<CopyWait>> wait_copy_data(std::chrono::steady_clock::duration timeout) = 0;
+    // Where the server has closed the connection nothing is sent, and that is no error: it may have
+    // ended the copy before, and whoever reads on finds out which it was. Errors: cancelled.
     virtual Task<Result<>> put_copy_data(ByteSpan bytes) = 0;
     // The same without waiting: false where the socket does not take all of it now; the next
-    // put_copy_data() sends the rest first. Errors: unavailable.
+    // put_copy_data() sends the rest first.
     virtual Result<bool> try_put_copy_data(ByteSpan bytes) = 0;
     virtual Task<Result<>> put_copy_end() = 0;
     // The results after a copy, drained. If the server ended the copy and waits for put_copy_end(), one
