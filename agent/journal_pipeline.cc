@@ -91,10 +91,11 @@ Task<> JournalPipeline::write_loop() {
             continue;
         }
         writing_ = true;
-        JournalCut cut = std::move(queue_.front());
-        queue_.pop_front();
-        const std::size_t bytes = cut.plain_bytes();
-        auto written = co_await write(std::move(cut));
+        std::vector<JournalCut> cuts = std::exchange(queue_, {});
+        std::size_t bytes = 0;
+        for (const JournalCut& cut : cuts)
+            bytes += cut.plain_bytes();
+        auto written = co_await write(std::move(cuts));
         writing_ = false;
         in_flight_bytes_ -= bytes;
         if (!written) break_with(written.error());
@@ -103,15 +104,20 @@ Task<> JournalPipeline::write_loop() {
 }
 
 // The main journal's end vouches for the others: so they are synced before it is written at all.
-Task<Result<>> JournalPipeline::write(JournalCut cut) {
+// All that has come meanwhile is synced at once.
+Task<Result<>> JournalPipeline::write(std::vector<JournalCut> cuts) {
     for (std::size_t i = journals_.size(); i-- > 0;) {
         Journal& journal = journals_[i];
-        const bool has_any = !cut.batches[i].empty();
-        if (has_any) WV_CO_CHECK(co_await write_batches(journal, std::move(cut.batches[i])));
-        const bool moves = i == 0 && cut.end_lsn > journal.tail->planned_end_lsn();
-        if (moves) WV_CO_CHECK(co_await write_quiet(journal, cut.end_lsn));
-        // Pieces of a transaction that goes on may wait: nothing of it counts yet.
-        if (!has_any && !moves) continue;
+        bool has_any = false;
+        for (JournalCut& cut : cuts) {
+            const bool has_batches = !cut.batches[i].empty();
+            if (has_batches)
+                WV_CO_CHECK(co_await write_batches(journal, std::move(cut.batches[i])));
+            const bool moves = i == 0 && cut.end_lsn > journal.tail->planned_end_lsn();
+            if (moves) WV_CO_CHECK(co_await write_quiet(journal, cut.end_lsn));
+            has_any = has_any || has_batches || moves;
+        }
+        if (!has_any) continue;
         WV_CO_CHECK(co_await sync(journal));
         WV_CO_CHECK(co_await turn_if_due(journal));
     }

@@ -2,10 +2,10 @@
 // closed into packs.
 #pragma once
 
-#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "agent/journal_router.h"
 #include "base/blocking.h"
@@ -73,7 +73,7 @@ private:
         SteadyTime begun_at{};
     };
     Task<> write_loop();
-    Task<Result<>> write(JournalCut cut);
+    Task<Result<>> write(std::vector<JournalCut> cuts);
     Task<Result<>> write_batches(Journal& journal, std::vector<JournalBatch> batches);
     Task<Result<>> write_quiet(Journal& journal, Lsn end_lsn);
     Task<Result<>> append_frame(Journal& journal, storage::SealedJournalFrame frame);
@@ -98,7 +98,7 @@ private:
     storage::ClusterRecord cluster_;
     TimelineId timeline_ = 0;
     std::vector<Journal> journals_;
-    std::deque<JournalCut> queue_;
+    std::vector<JournalCut> queue_;
     std::size_t in_flight_bytes_ = 0;
     std::map<std::string, std::uint64_t> synced_tails_;
     Lsn stored_lsn_;
