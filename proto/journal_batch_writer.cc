@@ -107,7 +107,7 @@ void BatchWriter::truncate(bool cascade, bool restart_identity,
     WV_ASSERT(inside_.has_value());
     for (std::size_t first = 0, last = 0; first < relations.size(); first = last) {
         std::vector<std::uint32_t> places;
-        while (last < relations.size() && (last == first || plain_bytes() < kJournalBatchBytes))
+        while (last < relations.size() && (last == first || !is_full()))
             places.push_back(place_of(relations[last++]));
         append_kind(records_, JournalRecordKind::truncated);
         records_.push_back(static_cast<std::byte>((cascade ? 1 : 0) | (restart_identity ? 2 : 0)));
@@ -175,8 +175,12 @@ std::uint32_t BatchWriter::place_of(const RelationRef& relation) {
     return known->second;
 }
 
+bool BatchWriter::is_full() const {
+    return plain_bytes() >= (goes_on_ ? kJournalPieceBytes : kJournalBatchBytes);
+}
+
 void BatchWriter::cut_if_full() {
-    if (plain_bytes() >= kJournalBatchBytes) full_.push_back(cut());
+    if (is_full()) full_.push_back(cut());
 }
 
 JournalBatch BatchWriter::cut() {

@@ -22,8 +22,10 @@
 
 namespace walvault {
 
-// A batch is cut when its plain bytes reach this.
-inline constexpr std::size_t kJournalBatchBytes = 1 << 20;
+// A batch is cut when its plain bytes reach this: who looks for one row reads a whole batch.
+inline constexpr std::size_t kJournalBatchBytes = 256 << 10;
+// One that goes on with a transaction is cut at this, so that a file has room for a large one.
+inline constexpr std::size_t kJournalPieceBytes = 1 << 20;
 // A record with more is cut into parts of so much.
 inline constexpr std::size_t kJournalPartBytes = 1 << 20;
 inline constexpr std::size_t kJournalBeginBytes = 22;
@@ -70,9 +72,9 @@ struct JournalBatch {
     bool is_open = false;  // it ends inside of a transaction
 };
 
-// Writes records into batches of about kJournalBatchBytes and cuts them by itself: whoever calls
-// takes what is full after each call. Calls out of order (a change outside of a transaction, a row
-// inside) assert.
+// Writes records into batches of about kJournalBatchBytes, or pieces of kJournalPieceBytes, and
+// cuts them by itself: whoever calls takes what is full after each call. Calls out of order (a
+// change outside of a transaction, a row inside) assert.
 class BatchWriter {
 public:
     void begin(const JournalBegin& transaction);
@@ -107,6 +109,7 @@ private:
     std::uint32_t place_of(const RelationRef& relation);
     void append_tuples(JournalRecordKind kind, const RelationRef& relation, ByteSpan tuples);
     void append_parts(JournalRecordKind kind, const RelationRef* relation, ByteSpan body);
+    bool is_full() const;
     void cut_if_full();
     void forget_relations();
     JournalBatch cut();

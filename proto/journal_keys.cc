@@ -2,8 +2,12 @@
 
 #include <algorithm>
 
+#include "proto/varint.h"
+
 namespace walvault {
 namespace {
+
+constexpr std::uint64_t kHashMax = ~std::uint32_t{0};
 
 // The first `count` values.
 Result<std::vector<TupleValue>> first_values(ByteSpan tuple, std::size_t count) {
@@ -37,25 +41,6 @@ Result<bool> append_key(ByteBuffer& key, std::uint32_t table_oid,
         append(key, as_bytes(value.text));
     }
     return true;
-}
-
-void append_varint(ByteBuffer& out, std::uint32_t value) {
-    for (; value >= 0x80; value >>= 7)
-        out.push_back(static_cast<std::byte>(value | 0x80));
-    out.push_back(static_cast<std::byte>(value));
-}
-
-// False for one of more than 32 bits.
-bool read_varint(ByteReader& reader, std::uint32_t& value) {
-    std::uint64_t sum = 0;
-    for (unsigned shift = 0; shift < 35; shift += 7) {
-        const auto byte = reader.le<std::uint8_t>();
-        sum |= static_cast<std::uint64_t>(byte & 0x7f) << shift;
-        if ((byte & 0x80) != 0) continue;
-        value = static_cast<std::uint32_t>(sum);
-        return sum <= ~std::uint32_t{0};
-    }
-    return false;
 }
 
 }  // namespace
@@ -100,32 +85,47 @@ Result<> each_journal_key(std::uint32_t table_oid, const std::vector<std::uint32
     return {};
 }
 
-ByteBuffer encode_key_block(std::span<const KeyPlace> places) {
-    ByteBuffer block;
-    std::uint32_t last = 0;
+KeyBlock encode_key_block(std::span<const KeyPlace> places) {
+    KeyBlock block;
+    ByteBuffer frames;
+    append_varint(block.plain, places.size());
+    KeyPlace last{};
     for (const KeyPlace& place : places) {
-        append_varint(block, place.hash - last);
-        append_varint(block, place.frame_number);
-        last = place.hash;
+        append_varint(block.plain, place.hash - last.hash);
+        const bool goes_on = place.hash == last.hash;
+        append_varint(frames, place.frame_number - (goes_on ? last.frame_number : 0));
+        last = place;
     }
+    block.cut = block.plain.size();
+    append(block.plain, frames);
     return block;
 }
 
 Result<std::vector<KeyPlace>> decode_key_block(ByteSpan block) {
+    const auto unreadable = [] { return fail(Errc::corrupt, "a key block cannot be read"); };
     std::vector<KeyPlace> places;
-    ByteReader reader(block);
+    VarintReader reader(block);
+    std::uint64_t count = 0;
+    if (!reader.next(count) || count > block.size()) return unreadable();
+    places.resize(count);
     std::uint64_t hash = 0;
-    while (reader.ok() && reader.remaining() > 0) {
-        std::uint32_t step = 0;
-        std::uint32_t frame = 0;
-        if (!read_varint(reader, step) || !read_varint(reader, frame) || !reader.ok())
-            return fail(Errc::corrupt, "a key block cannot be read");
+    for (KeyPlace& place : places) {
+        std::uint64_t step = 0;
+        if (!reader.next(step) || step > kHashMax - hash) return unreadable();
         hash += step;
-        const KeyPlace place{static_cast<std::uint32_t>(hash), frame};
-        if (hash > ~std::uint32_t{0} || (!places.empty() && place <= places.back()))
-            return fail(Errc::corrupt, "a key block is not sorted");
-        places.push_back(place);
+        place.hash = static_cast<std::uint32_t>(hash);
     }
+    KeyPlace last{};
+    for (KeyPlace& place : places) {
+        const std::uint64_t base = place.hash == last.hash ? last.frame_number : 0;
+        std::uint64_t step = 0;
+        if (!reader.next(step) || step > kHashMax - base) return unreadable();
+        place.frame_number = static_cast<std::uint32_t>(base + step);
+        if (&place != &places.front() && place <= last)
+            return fail(Errc::corrupt, "a key block is not sorted");
+        last = place;
+    }
+    if (!reader.at_end()) return unreadable();
     return places;
 }
 

@@ -32,8 +32,12 @@ struct KeyPlace {
     std::uint32_t frame_number = 0;
     auto operator<=>(const KeyPlace&) const = default;
 };
-// `places` are sorted, each once.
-ByteBuffer encode_key_block(std::span<const KeyPlace> places);
+// `places` are sorted, each once. From `cut` on are the numbers of frames: other bytes than hashes.
+struct KeyBlock {
+    ByteBuffer plain;
+    std::size_t cut = 0;
+};
+KeyBlock encode_key_block(std::span<const KeyPlace> places);
 // Errors: corrupt.
 Result<std::vector<KeyPlace>> decode_key_block(ByteSpan block);
 

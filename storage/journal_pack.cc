@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "proto/journal_columns.h"
 #include "storage/repository_files.h"
 #include "storage/wal_summary.h"
 
@@ -55,7 +56,6 @@ Result<> JournalPackWriter::append(ByteSpan batch, Lsn start_lsn) {
                      .end = start_lsn.value};
     pb::FrameEntry entry;
     entry.set_frame_number(place.frame_number);
-    entry.set_plain_bytes(static_cast<std::uint32_t>(batch.size()));
     entry.set_start_lsn(start_lsn.value);
     if (facts.frame.end_lsn() == 0) facts.frame.set_end_lsn(start_lsn.value);
     for (const pb::JournalCount& count : facts.frame.counts())
@@ -65,8 +65,12 @@ Result<> JournalPackWriter::append(ByteSpan batch, Lsn start_lsn) {
         *entry.mutable_summary() = std::move(facts.summary);
     }
     *entry.mutable_journal() = std::move(facts.frame);
+    WV_TRY(const auto columns, to_columns(batch));
+    const ByteSpan plain = columns ? ByteSpan(columns->plain) : batch;
+    const std::vector<std::size_t> cuts = columns ? columns->cuts : std::vector<std::size_t>();
+    entry.set_plain_bytes(static_cast<std::uint32_t>(plain.size()));
     footer_bytes_ += entry.ByteSizeLong() + 40;
-    WV_CHECK(pack_->append(pack_->cipher().seal(place, batch, level_), std::move(entry)));
+    WV_CHECK(pack_->append(pack_->cipher().seal(place, plain, level_, cuts), std::move(entry)));
     return note_keys(batch, place.frame_number);
 }
 
@@ -108,16 +112,17 @@ Result<> JournalPackWriter::write_keys() {
     for (std::size_t first = 0; first < places_.size(); first += kPlacesPerBlock) {
         const std::span<const KeyPlace> part(places_.data() + first,
                                              std::min(kPlacesPerBlock, places_.size() - first));
-        const ByteBuffer plain = encode_key_block(part);
+        const KeyBlock keys = encode_key_block(part);
         FramePlace place{.kind = FrameKind::keys, .frame_number = pack_->next_frame_number()};
         pb::KeyBlock block;
         block.set_first_hash(part.front().hash);
         block.set_last_hash(part.back().hash);
         block.set_frame_number(place.frame_number);
-        block.set_plain_bytes(static_cast<std::uint32_t>(plain.size()));
+        block.set_plain_bytes(static_cast<std::uint32_t>(keys.plain.size()));
         footer_bytes_ += block.ByteSizeLong() + 40;
-        WV_CHECK(pack_->append_keys(pack_->cipher().seal(place, plain, kNotCompressed),
-                                    std::move(block)));
+        WV_CHECK(pack_->append_keys(
+            pack_->cipher().seal(place, keys.plain, level_, std::span(&keys.cut, 1)),
+            std::move(block)));
     }
     places_.clear();
     places_.shrink_to_fit();

@@ -219,7 +219,7 @@ Result<> JournalReader::read_rows(
         WV_TRY(auto pack, state_->source->open({info, nullptr}));
         PartJoiner joiner;
         for (int i = 0; i < pack->frame_count(); ++i) {
-            WV_CHECK(pack->read_frame(state_->source->store(), i, plain));
+            WV_CHECK(pack->read_batch(state_->source->store(), i, plain));
             const std::string name = pack->path() + ", frame " + std::to_string(i);
             if (is_first) {
                 auto reader = BatchReader::open(plain);
@@ -257,7 +257,7 @@ Result<> JournalReader::read_rows_of_key(
         PartJoiner joiner;
         for (int i = 0; i < pack->frame_count(); ++i) {
             if (!frames.contains(pack->footer().frames(i).frame_number())) continue;
-            WV_CHECK(pack->read_frame(state_->source->store(), i, plain));
+            WV_CHECK(pack->read_batch(state_->source->store(), i, plain));
             WV_TRY(bool more, read_rows_of(plain, joiner, filter));
             if (!more) return {};
         }

@@ -244,7 +244,7 @@ Result<> JournalRewrite::run() {
         const bool is_of_none =
             frame.goes_on() && !counts && footer.frames(i).summary().commit_count() == 0;
         if (is_of_none) continue;
-        WV_CHECK(plan.reader->read_frame(plan.store, i, plain));
+        WV_CHECK(plan.reader->read_batch(plan.store, i, plain));
         const bool without_last = frame.open() && !counts;
         WV_TRY(bool taken, merger.add(plain, without_last));
         if (taken) continue;

@@ -99,7 +99,7 @@ Result<> check_journal(ObjectStore& store, const PackReader& reader, bool has_ke
     ByteBuffer plain;
     for (int i = 0; i < reader.frame_count(); ++i) {
         const pb::FrameEntry& entry = reader.footer().frames(i);
-        WV_CHECK(reader.read_frame(store, i, plain));
+        WV_CHECK(reader.read_batch(store, i, plain));
         auto done = check_batch(reader.footer(), entry, plain);
         if (done && has_keys) done = keys.check(plain, entry.frame_number());
         if (!done) return fail_while(frame_name(reader, i), done.error());

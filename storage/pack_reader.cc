@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "proto/journal_columns.h"
 #include "proto/server_version.h"
 #include "storage/tail_scan.h"
 
@@ -103,6 +104,14 @@ Result<> PackReader::read_frame(ObjectStore& store, int index, ByteBuffer& plain
     const pb::FrameEntry& entry = footer_.frames(index);
     WV_TRY(ByteBuffer sealed, store.get(path_, entry.offset(), entry.stored_bytes()));
     return unseal_frame(index, sealed, plain);
+}
+
+Result<> PackReader::read_batch(ObjectStore& store, int index, ByteBuffer& batch) const {
+    WV_CHECK(read_frame(store, index, batch));
+    if (!is_columns(batch)) return {};
+    const ByteBuffer columns = std::move(batch);
+    auto read = from_columns(columns, batch);
+    return read ? read : fail_while(frame_name(path_, index), read.error());
 }
 
 Result<> PackReader::read_keys(ObjectStore& store, int index, ByteBuffer& plain) const {

@@ -40,6 +40,8 @@ public:
     // Frames [first, last), which stand in the order of the file, by one read of all that lies from
     // the first to the last.
     Result<> read_frames(ObjectStore& store, int first, int last, ByteBuffer& plain) const;
+    // Of a journal: the batch in frame `index`. Errors as read_frame().
+    Result<> read_batch(ObjectStore& store, int index, ByteBuffer& batch) const;
     // Of a journal: key block `index` of the footer.
     Result<> read_keys(ObjectStore& store, int index, ByteBuffer& plain) const;
     // Frame `index` from its sealed bytes, where these were read already.

@@ -46,21 +46,41 @@ public:
 
     // `plain` compressed, in memory of this object; empty where that is no smaller or zstd ran out
     // of memory.
-    ByteSpan compress(ByteSpan plain, int level) {
+    ByteSpan compress(ByteSpan plain, int level, std::span<const std::size_t> cuts) {
         level = std::clamp(level, ZSTD_minCLevel(), 19);
         if (level != level_) set_level(level);
-        const std::size_t bound = ZSTD_compressBound(plain.size());
+        // A block that is cut off has a header of its own.
+        const std::size_t bound = ZSTD_compressBound(plain.size()) + cuts.size() * 16;
         if (bound > scratch_bytes_) {
             scratch_ = std::make_unique_for_overwrite<std::byte[]>(bound);
             scratch_bytes_ = bound;
         }
-        std::size_t size =
-            ZSTD_compress2(context_, scratch_.get(), bound, plain.data(), plain.size());
-        if (ZSTD_isError(size) != 0 || size >= plain.size()) return {};
+        const std::size_t size = cuts.empty() ? ZSTD_compress2(context_, scratch_.get(), bound,
+                                                               plain.data(), plain.size())
+                                              : compress_in_blocks(plain, cuts);
+        if (ZSTD_isError(size) != 0 || size == 0 || size >= plain.size()) return {};
         return {scratch_.get(), size};
     }
 
 private:
+    // One frame all the same. 0: it did not fit.
+    std::size_t compress_in_blocks(ByteSpan plain, std::span<const std::size_t> cuts) {
+        ZSTD_CCtx_reset(context_, ZSTD_reset_session_only);
+        ZSTD_CCtx_setPledgedSrcSize(context_, plain.size());
+        ZSTD_outBuffer out{scratch_.get(), scratch_bytes_, 0};
+        std::size_t from = 0;
+        for (std::size_t i = 0; i <= cuts.size(); ++i) {
+            const std::size_t to = i < cuts.size() ? cuts[i] : plain.size();
+            ZSTD_inBuffer in{plain.data() + from, to - from, 0};
+            const auto end = i < cuts.size() ? ZSTD_e_flush : ZSTD_e_end;
+            const std::size_t left = ZSTD_compressStream2(context_, &out, &in, end);
+            if (ZSTD_isError(left) != 0) return left;
+            if (left != 0) return 0;
+            from = to;
+        }
+        return out.pos;
+    }
+
     // Level 1 is zstd's, but for what PostgreSQL's pages ask for: matches of five bytes, since most
     // that repeats there is short, and a table that stays in the processor's first cache.
     void set_level(int level) {
@@ -166,19 +186,20 @@ Result<FileCipher> FileCipher::for_existing_file(const DataKey& key, const FileH
     return FileCipher(std::move(file_key), header);
 }
 
-ByteBuffer FileCipher::seal(const FramePlace& place, ByteSpan plain, int level) const {
+ByteBuffer FileCipher::seal(const FramePlace& place, ByteSpan plain, int level,
+                            std::span<const std::size_t> cuts) const {
     ByteBuffer out;
-    seal_into(place, plain, level, out);
+    seal_into(place, plain, level, out, cuts);
     return out;
 }
 
-void FileCipher::seal_into(const FramePlace& place, ByteSpan plain, int level,
-                           ByteBuffer& out) const {
+void FileCipher::seal_into(const FramePlace& place, ByteSpan plain, int level, ByteBuffer& out,
+                           std::span<const std::size_t> cuts) const {
     WV_ASSERT(plain.size() <= kFramePlainBytesMax);
     // Encryption carries the bytes over: nothing is copied for its own sake.
     ByteSpan body;
     if (!plain.empty() && level != kNotCompressed)
-        body = this_threads_compressor().compress(plain, level);
+        body = this_threads_compressor().compress(plain, level, cuts);
     FrameHeader header;
     header.kind = place.kind;
     header.codec = body.empty() ? Codec::stored : Codec::zstd;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 
 #include "base/secret.h"
 #include "proto/frame_format.h"
@@ -26,9 +27,13 @@ public:
     // Header and ciphertext, ready to append. `plain` has at most kFramePlainBytesMax bytes. Stored
     // uncompressed where zstd makes it no smaller. `level` is zstd's, 1..19 (negative ones are
     // allowed; 1 is tuned to PostgreSQL's pages), or kNotCompressed.
-    ByteBuffer seal(const FramePlace& place, ByteSpan plain, int level) const;
+    // `cuts`: rising places inside of `plain` at which zstd begins a block, since what follows has
+    // other statistics.
+    ByteBuffer seal(const FramePlace& place, ByteSpan plain, int level,
+                    std::span<const std::size_t> cuts = {}) const;
     // The same into a buffer the caller owns; resized. Not one that `plain` lies in.
-    void seal_into(const FramePlace& place, ByteSpan plain, int level, ByteBuffer& out) const;
+    void seal_into(const FramePlace& place, ByteSpan plain, int level, ByteBuffer& out,
+                   std::span<const std::size_t> cuts = {}) const;
 
     // The plain bytes of `frame` (header and ciphertext) if it is exactly the frame that belongs at
     // `place`. Authenticates before it decompresses, and decompresses into exactly the

@@ -110,6 +110,29 @@ TEST_CASE("what zstd makes smaller is compressed, what it does not is stored") {
     CHECK(codec_of({}) == Codec::stored);
 }
 
+TEST_CASE("blocks that begin where the bytes change make one frame, and a smaller one") {
+    SealedFile file;
+    // Bytes that cannot be compressed, and bytes that can, with other letters.
+    ByteBuffer plain = random_bytes(40'000);
+    const std::size_t cut = plain.size();
+    for (int i = 0; i < 40'000; ++i)
+        plain.push_back(static_cast<std::byte>(
+            "abcd"[std::to_integer<int>(plain[static_cast<std::size_t>(i)]) >> 6]));
+    const auto sealed_bytes = [&](std::vector<std::size_t> cuts) {
+        const FramePlace place = wal_place(1, 0, plain.size());
+        const ByteBuffer frame = file.cipher.seal(place, plain, 6, cuts);
+        CHECK(file.cipher.unseal(place, frame).value() == plain);
+        return frame.size();
+    };
+    const std::size_t whole = sealed_bytes({});
+    CHECK(sealed_bytes({cut}) < whole - 500);
+    CHECK(sealed_bytes({1, 2, cut, plain.size() - 1}) < whole - 500);
+    const ByteBuffer incompressible = random_bytes(5000);
+    const std::vector<std::size_t> cuts = {10, 4000};
+    const ByteBuffer frame = file.cipher.seal(wal_place(1, 0, 5000), incompressible, 6, cuts);
+    CHECK(decode_frame_header(frame).value().codec == Codec::stored);
+}
+
 TEST_CASE("every compression level opens, also when levels alternate on one thread") {
     SealedFile file;
     ByteBuffer plain = compressible_bytes(50'000);
