@@ -2,225 +2,16 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
+#include "proto/column_layout.h"
 #include "proto/frame_format.h"
-#include "proto/value_columns.h"
+#include "proto/journal_keys.h"
 
 namespace walvault {
 namespace {
 
-using Kind = JournalRecordKind;
-
-// No batch has so many relation versions.
-constexpr std::uint32_t kMark = 0xFFFFFFFF;
-// Streams that are smaller share a block with what follows.
-constexpr std::size_t kCutBytesMin = 1024;
-
-// Which records there are; one byte for each. An update and a delete say in it what they have of
-// the old row.
-constexpr char kUpdateWithKey = 'k', kUpdateWithOld = 'o', kDeleteWithOld = 'd';
-
-// How a value stands in its column; besides, as in a tuple.
-constexpr char kSameAsOld = '=';
-
-// Streams that are not of a column, in this order.
-enum Stream : std::size_t {
-    kKinds,
-    kRelations,   // of each change its relation version
-    kBeginLsns,   // differences, from transaction to transaction
-    kBeginTimes,  // likewise
-    kXids,        // likewise
-    kBeginFlags,
-    kCommitLsns,   // differences to the transaction's B
-    kEndLsns,      // differences to the LSN of its commit record
-    kCommitTimes,  // differences to the transaction's B
-    kOtherLengths,
-    kOthers,  // bodies of other records
-    kStreamCount,
-};
-
-struct Transaction {
-    std::uint64_t lsn = 0;
-    std::uint64_t at = 0;
-    std::uint32_t xid = 0;
-};
-std::uint64_t bits(WallTime at) {
-    return static_cast<std::uint64_t>(at.time_since_epoch().count());
-}
-
-void append_difference(ByteBuffer& out, std::uint64_t value, std::uint64_t base) {
-    append_varint(out, zigzag(value - base));
-}
-
-bool is_change(Kind kind) {
-    return kind == Kind::inserted || kind == Kind::updated || kind == Kind::deleted ||
-           kind == Kind::row;
-}
-
-char code_of(const JournalRecordView& record) {
-    if (record.kind == Kind::updated && record.old_kind == 'K') return kUpdateWithKey;
-    if (record.kind == Kind::updated && record.old_kind == 'O') return kUpdateWithOld;
-    if (record.kind == Kind::deleted && record.old_kind == 'O') return kDeleteWithOld;
-    return static_cast<char>(record.kind);
-}
-
-// --- To columns ------------------------------------------------------------------------------
-
-// The values of a column in one place of the change: the old row, or the new one.
-struct Collected {
-    ByteBuffer kinds;
-    std::vector<std::string_view> values;
-    bool all_text = true;
-};
-
-class ColumnWriter {
-public:
-    explicit ColumnWriter(ByteSpan batch) : batch_(batch) {}
-
-    Result<std::optional<ColumnBatch>> write() {
-        WV_TRY(BatchReader reader, BatchReader::open(batch_));
-        for (const pb::JournalRelation& relation : reader.relations())
-            for (auto& place : columns_.emplace_back())
-                place.resize(static_cast<std::size_t>(relation.columns_size()));
-        JournalRecordView record;
-        for (;;) {
-            WV_TRY(bool more, reader.next(record));
-            if (!more) break;
-            WV_CHECK(take(record, reader.offset()));
-        }
-        return join(reader);
-    }
-
-private:
-    Result<> take(const JournalRecordView& record, std::size_t end) {
-        streams_[kKinds].push_back(static_cast<std::byte>(code_of(record)));
-        if (record.kind == Kind::begin) return take_begin(record), Result<>();
-        if (record.kind == Kind::commit) return take_commit(record), Result<>();
-        if (is_change(record.kind)) return take_change(record);
-        const ByteSpan body = batch_.subspan(record.offset + 1, end - record.offset - 1);
-        append_varint(streams_[kOtherLengths], body.size());
-        append(streams_[kOthers], body);
-        return {};
-    }
-
-    void take_begin(const JournalRecordView& record) {
-        append_difference(streams_[kBeginLsns], record.commit_lsn.value, last_.lsn);
-        append_difference(streams_[kBeginTimes], bits(record.at), last_.at);
-        append_difference(streams_[kXids], record.xid, last_.xid);
-        streams_[kBeginFlags].push_back(static_cast<std::byte>(record.goes_on ? 1 : 0));
-        last_ = {record.commit_lsn.value, bits(record.at), record.xid};
-    }
-
-    void take_commit(const JournalRecordView& record) {
-        append_difference(streams_[kCommitLsns], record.commit_lsn.value, last_.lsn);
-        append_difference(streams_[kEndLsns], record.end_lsn.value, record.commit_lsn.value);
-        append_difference(streams_[kCommitTimes], bits(record.at), last_.at);
-    }
-
-    Result<> take_change(const JournalRecordView& record) {
-        append_varint(streams_[kRelations], record.relation);
-        auto& [old_columns, new_columns] = columns_[record.relation];
-        if (!record.old_tuple.empty()) WV_CHECK(take_tuple(record.old_tuple, {}, old_columns));
-        if (!record.new_tuple.empty())
-            WV_CHECK(take_tuple(record.new_tuple, record.old_tuple, new_columns));
-        return {};
-    }
-
-    static Result<> take_tuple(ByteSpan tuple, ByteSpan old, std::vector<Collected>& columns) {
-        TupleReader reader(tuple);
-        std::optional<TupleReader> old_reader;
-        if (!old.empty()) old_reader.emplace(old);
-        for (Collected& column : columns) {
-            TupleValue value;
-            TupleValue before;
-            WV_CHECK(reader.next(value));
-            if (old_reader) WV_CHECK(old_reader->next(before));
-            take_value(value, old_reader ? &before : nullptr, column);
-        }
-        return {};
-    }
-
-    static void take_value(const TupleValue& value, const TupleValue* before, Collected& column) {
-        using Of = TupleValue::Kind;
-        const bool has_text = value.kind == Of::text || value.kind == Of::masked;
-        const bool is_same = has_text && before != nullptr && before->kind == value.kind &&
-                             before->text == value.text;
-        const char kind = is_same                    ? kSameAsOld
-                          : value.kind == Of::text   ? 't'
-                          : value.kind == Of::masked ? 'm'
-                          : value.kind == Of::null   ? 'n'
-                                                     : 'u';
-        column.kinds.push_back(static_cast<std::byte>(kind));
-        column.all_text = column.all_text && kind == 't';
-        if (has_text && !is_same) column.values.push_back(value.text);
-    }
-
-    Result<std::optional<ColumnBatch>> join(const BatchReader& reader) {
-        ByteBuffer directory;
-        for (const ByteBuffer& stream : streams_)
-            add_stream(directory, stream);
-        std::vector<ValueColumn> written;
-        written.reserve(columns_count());
-        for (auto& places : columns_)
-            for (auto& columns : places)
-                for (Collected& column : columns) {
-                    if (column.all_text) column.kinds.clear();
-                    ValueColumn& values = written.emplace_back(encode_values(column.values));
-                    directory.push_back(static_cast<std::byte>(values.coding));
-                    directory.push_back(static_cast<std::byte>(values.form));
-                    add_stream(directory, column.kinds);
-                    add_stream(directory, values.lengths);
-                    add_stream(directory, values.bytes);
-                }
-        ColumnBatch result;
-        append_le(result.plain, kMark);
-        append_le(result.plain, static_cast<std::uint32_t>(batch_.size()));
-        append_le(result.plain, static_cast<std::uint32_t>(reader.relations().size()));
-        for (std::string_view relation : reader.relation_bytes()) {
-            append_le(result.plain, static_cast<std::uint32_t>(relation.size()));
-            append(result.plain, as_bytes(relation));
-        }
-        append(result.plain, directory);
-        lay_out(result);
-        ByteBuffer again;
-        if (result.plain.size() >= batch_.size() || !from_columns(result.plain, again) ||
-            !std::ranges::equal(again, batch_))
-            return std::optional<ColumnBatch>();
-        return std::optional(std::move(result));
-    }
-
-    std::size_t columns_count() const {
-        std::size_t count = 0;
-        for (const auto& places : columns_)
-            count += places[0].size() + places[1].size();
-        return count;
-    }
-
-    void add_stream(ByteBuffer& directory, const ByteBuffer& stream) {
-        append_varint(directory, stream.size());
-        bodies_.push_back(&stream);
-    }
-
-    void lay_out(ColumnBatch& result) const {
-        std::size_t last_cut = 0;
-        for (const ByteBuffer* stream : bodies_) {
-            const std::size_t at = result.plain.size();
-            if (!stream->empty() && at - last_cut >= kCutBytesMin) {
-                result.cuts.push_back(at);
-                last_cut = at;
-            }
-            append(result.plain, *stream);
-        }
-    }
-
-    ByteSpan batch_;
-    std::array<ByteBuffer, kStreamCount> streams_;
-    std::vector<std::array<std::vector<Collected>, 2>> columns_;  // by relation version: old, new
-    std::vector<const ByteBuffer*> bodies_;
-    Transaction last_;
-};
-
-// --- From columns ----------------------------------------------------------------------------
+using namespace columns;
 
 tl::unexpected<Error> bad_columns(const char* what) {
     return fail(Errc::corrupt, std::string("the columns of a batch ") + what);
@@ -261,19 +52,62 @@ struct ColumnReader {
     ValueReader values;
     ByteSpan value;  // of the tuple that was written last, where it has text
     char kind = 0;
+
+    bool take_kind() {
+        kind = 't';
+        if (!has_kinds) return true;
+        if (kinds.empty()) return false;
+        kind = static_cast<char>(kinds[0]);
+        kinds = kinds.subspan(1);
+        return true;
+    }
+    bool skip(std::size_t count) {
+        if (!has_kinds) return values.skip(count);
+        if (count > kinds.size()) return false;
+        const auto has_text = [](std::byte each) {
+            return each == std::byte{'t'} || each == std::byte{'m'};
+        };
+        const auto texts = std::ranges::count_if(kinds.first(count), has_text);
+        kinds = kinds.subspan(count);
+        return values.skip(static_cast<std::size_t>(texts));
+    }
+};
+
+// The columns of a relation version in one place of a change: the old row, or the new one.
+struct TupleColumns {
+    std::vector<ColumnReader> columns;
+    std::vector<bool> is_sought;  // of each tuple, whether it may be of the row that is sought
+    std::size_t next = 0;         // tuple
+    std::size_t behind = 0;       // tuples that the columns were not moved over yet
+
+    bool catch_up() {
+        const std::size_t count = std::exchange(behind, 0);
+        if (count == 0) return true;
+        return std::ranges::all_of(columns, [count](auto& each) { return each.skip(count); });
+    }
+};
+struct RelationColumns {
+    TupleColumns old_rows, new_rows;
+    // Where a row is sought: of its table, by this column.
+    std::optional<std::uint32_t> key_column;
 };
 
 class ColumnDecoder {
 public:
+    explicit ColumnDecoder(const RowSought* sought) : sought_(sought) {}
+
     Result<> read(ByteSpan plain, ByteBuffer& out) {
         WV_CHECK(open(plain));
+        if (sought_ != nullptr && !find_sought()) return bad_columns("have too few keys");
         out.resize(batch_bytes_);
         Writer writer(out);
         if (!writer.put(relations_)) return bad_columns("are more than was announced");
         for (std::byte code : kinds_)
             if (!put_record(static_cast<char>(code), writer))
                 return bad_columns("do not give what their records say");
-        if (!writer.room().empty() || !is_used_up())
+        if (sought_ != nullptr)
+            out.resize(out.size() - writer.room().size());
+        else if (!writer.room().empty() || !is_used_up())
             return bad_columns("have more or less than was announced");
         return {};
     }
@@ -291,9 +125,11 @@ private:
             const ByteSpan bytes = reader.bytes(reader.le<std::uint32_t>());
             if (!relation.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())))
                 return bad_columns("have a relation version that cannot be read");
-            columns_.emplace_back();
-            for (auto& columns : columns_.back())
-                columns.resize(static_cast<std::size_t>(relation.columns_size()));
+            RelationColumns& columns = columns_.emplace_back();
+            for (TupleColumns* place : {&columns.old_rows, &columns.new_rows})
+                place->columns.resize(static_cast<std::size_t>(relation.columns_size()));
+            if (sought_ == nullptr || relation.oid() != sought_->table_oid) continue;
+            if (const auto key = key_columns(relation); !key.empty()) columns.key_column = key[0];
         }
         if (!reader.ok()) return bad_columns("end inside of their relation versions");
         relations_ = plain.subspan(first, reader.position() - first);
@@ -322,13 +158,14 @@ private:
             return reader.ok();
         };
         bool is_good = read_sizes(kStreamCount);
-        for (const auto& places : columns_)
-            for (const auto& columns : places)
-                for (std::size_t i = 0; i < columns.size() && is_good; ++i) {
-                    const auto coding = reader.le<std::uint8_t>();
-                    codings.push_back({coding, reader.le<std::uint8_t>()});
-                    is_good = read_sizes(3);
-                }
+        std::size_t count = 0;
+        for (const RelationColumns& each : columns_)
+            count += each.old_rows.columns.size() + each.new_rows.columns.size();
+        for (std::size_t i = 0; i < count && is_good; ++i) {
+            const auto coding = reader.le<std::uint8_t>();
+            codings.push_back({coding, reader.le<std::uint8_t>()});
+            is_good = read_sizes(3);
+        }
         std::vector<ByteSpan> streams;
         for (std::uint64_t size : sizes)
             streams.push_back(reader.bytes(size));
@@ -340,9 +177,9 @@ private:
             varints_[i] = VarintReader(streams[i]);
         std::size_t next = kStreamCount;
         std::size_t next_coding = 0;
-        for (auto& places : columns_)
-            for (auto& columns : places)
-                for (ColumnReader& column : columns) {
+        for (RelationColumns& each : columns_)
+            for (TupleColumns* place : {&each.old_rows, &each.new_rows})
+                for (ColumnReader& column : place->columns) {
                     const Coding coding = codings[next_coding++];
                     column.kinds = streams[next++];
                     column.has_kinds = !column.kinds.empty();
@@ -357,9 +194,9 @@ private:
         for (std::size_t stream : {kRelations, kBeginLsns, kBeginTimes, kXids, kCommitLsns,
                                    kEndLsns, kCommitTimes, kOtherLengths})
             if (!varints_[stream].at_end()) return false;
-        for (const auto& places : columns_)
-            for (const auto& columns : places)
-                for (const ColumnReader& column : columns)
+        for (const RelationColumns& each : columns_)
+            for (const TupleColumns* place : {&each.old_rows, &each.new_rows})
+                for (const ColumnReader& column : place->columns)
                     if (!column.kinds.empty() || !column.values.at_end()) return false;
         return streams_[kBeginFlags].empty() && streams_[kOthers].empty();
     }
@@ -428,19 +265,58 @@ private:
                out.put(code) && out.put(body);
     }
 
+    // Of all rows, which may be the one that is sought.
+    bool find_sought() {
+        for (RelationColumns& each : columns_)
+            for (TupleColumns* place : {&each.old_rows, &each.new_rows}) {
+                if (!each.key_column) continue;
+                ColumnReader keys = place->columns[*each.key_column];
+                // Without kinds, as many as there are values.
+                while (keys.has_kinds ? !keys.kinds.empty() : !keys.values.at_end()) {
+                    if (!keys.take_kind()) return false;
+                    const bool has_text = keys.kind == 't' || keys.kind == 'm';
+                    const auto is_it = has_text ? keys.values.next_is(sought_->first) : false;
+                    if (!is_it) return false;
+                    place->is_sought.push_back(*is_it);
+                }
+            }
+        return true;
+    }
+
+    bool is_sought(RelationColumns& relation, bool has_old, bool has_new) const {
+        if (!relation.key_column) return false;
+        const auto may_be = [](const TupleColumns& place) {
+            return place.next < place.is_sought.size() && place.is_sought[place.next];
+        };
+        return (has_old && may_be(relation.old_rows)) || (has_new && may_be(relation.new_rows));
+    }
+
     bool put_change(char kind, char old_kind, bool has_new, Writer& out) {
-        std::uint64_t relation = 0;
-        if (!varints_[kRelations].next(relation) || relation >= columns_.size()) return false;
-        auto& [old_columns, new_columns] = columns_[relation];
+        std::uint64_t number = 0;
+        if (!varints_[kRelations].next(number) || number >= columns_.size()) return false;
+        RelationColumns& relation = columns_[number];
+        const bool has_old = old_kind != 0;
+        if (sought_ != nullptr) {
+            const bool is_wanted = is_sought(relation, has_old, has_new);
+            relation.old_rows.next += has_old ? 1 : 0;
+            relation.new_rows.next += has_new ? 1 : 0;
+            if (!is_wanted) {
+                relation.old_rows.behind += has_old ? 1 : 0;
+                relation.new_rows.behind += has_new ? 1 : 0;
+                return true;
+            }
+            if (!relation.old_rows.catch_up() || !relation.new_rows.catch_up()) return false;
+        }
         const MutableByteSpan head = out.room();
-        if (!out.put(kind) || !out.le(static_cast<std::uint32_t>(relation)) || !out.skip(4))
+        if (!out.put(kind) || !out.le(static_cast<std::uint32_t>(number)) || !out.skip(4))
             return false;
         const std::size_t room = out.room().size();
-        if (old_kind != 0 && !(out.put(old_kind) && put_tuple(old_columns, nullptr, out)))
+        const auto& old_columns = relation.old_rows.columns;
+        if (has_old && !(out.put(old_kind) && put_tuple(relation.old_rows.columns, nullptr, out)))
             return false;
         const bool has_mark = has_new && kind != 'R';
         if (has_mark && !out.put('N')) return false;
-        if (has_new && !put_tuple(new_columns, old_kind != 0 ? &old_columns : nullptr, out))
+        if (has_new && !put_tuple(relation.new_rows.columns, has_old ? &old_columns : nullptr, out))
             return false;
         store_le(head.data() + 5, static_cast<std::uint32_t>(room - out.room().size()));
         return true;
@@ -457,13 +333,8 @@ private:
     }
 
     static bool put_value(ColumnReader& column, const ColumnReader* old, Writer& out) {
-        column.kind = 't';
         column.value = {};
-        if (column.has_kinds) {
-            ByteSpan kind;
-            if (!take(column.kinds, 1, kind)) return false;
-            column.kind = static_cast<char>(kind[0]);
-        }
+        if (!column.take_kind()) return false;
         if (column.kind == 'n' || column.kind == 'u') return out.put(column.kind);
         const MutableByteSpan head = out.room();
         if (column.kind == kSameAsOld) {
@@ -487,25 +358,24 @@ private:
         return true;
     }
 
+    const RowSought* sought_;
     std::size_t batch_bytes_ = 0;
     ByteSpan relations_;
     ByteSpan kinds_;
     std::array<ByteSpan, kStreamCount> streams_;
     std::array<VarintReader, kStreamCount> varints_;
-    std::vector<std::array<std::vector<ColumnReader>, 2>> columns_;
+    std::vector<RelationColumns> columns_;  // by relation version
     Transaction last_;
 };
 
 }  // namespace
 
-Result<std::optional<ColumnBatch>> to_columns(ByteSpan batch) {
-    return ColumnWriter(batch).write();
-}
-
 bool is_columns(ByteSpan plain) {
     return plain.size() >= 4 && load_le<std::uint32_t>(plain.data()) == kMark;
 }
 
-Result<> from_columns(ByteSpan plain, ByteBuffer& out) { return ColumnDecoder().read(plain, out); }
+Result<> from_columns(ByteSpan plain, ByteBuffer& out, const RowSought* sought) {
+    return ColumnDecoder(sought).read(plain, out);
+}
 
 }  // namespace walvault

@@ -9,6 +9,7 @@
 
 #include "base/result.h"
 #include "proto/journal_format.h"
+#include "proto/value_columns.h"
 
 namespace walvault {
 
@@ -23,8 +24,17 @@ struct ColumnBatch {
 // for what is no batch.
 Result<std::optional<ColumnBatch>> to_columns(ByteSpan batch);
 
+// Changes of one row: of its table, and with this text in the first column of its key, now or
+// before.
+struct RowSought {
+    std::uint32_t table_oid = 0;
+    SoughtValue first;
+};
+
 bool is_columns(ByteSpan plain);
-// The batch, byte for byte; `out` is resized, to at most kFramePlainBytesMax. Errors: corrupt.
-Result<> from_columns(ByteSpan plain, ByteBuffer& out);
+// The batch, byte for byte; `out` is resized, to at most kFramePlainBytesMax. Where a row is
+// sought, a batch with the same transactions that has of their changes and rows only those that may
+// be of it. Errors: corrupt.
+Result<> from_columns(ByteSpan plain, ByteBuffer& out, const RowSought* sought = nullptr);
 
 }  // namespace walvault

@@ -306,6 +306,67 @@ Result<ValueReader> ValueReader::open(std::uint8_t coding, std::uint8_t form, By
     return reader;
 }
 
+SoughtValue::SoughtValue(std::string_view sought) : text(sought) {
+    const std::size_t point = sought.find('.');
+    if (point != std::string_view::npos) scale = sought.size() - point - 1;
+    if (point == std::string_view::npos || scale > 0) number = number_of(sought, scale);
+    has_hex_prefix = sought.starts_with("\\x");
+    ByteBuffer bytes;
+    if (append_hex(bytes, sought.substr(has_hex_prefix ? 2 : 0))) hex = std::move(bytes);
+}
+
+std::optional<bool> ValueReader::next_is(const SoughtValue& sought) {
+    std::uint64_t value = 0;
+    switch (coding_) {
+        case ColumnCoding::number:
+            if (!next_integer(value)) return std::nullopt;
+            return sought.number && sought.scale == (form_ & kScaleMask) &&
+                   static_cast<std::uint64_t>(*sought.number) == value;
+        case ColumnCoding::text:
+        case ColumnCoding::hex: {
+            if (!lengths_.next(value) || value > bytes_.size()) return std::nullopt;
+            const ByteSpan bytes = bytes_.first(value);
+            bytes_ = bytes_.subspan(value);
+            if (coding_ == ColumnCoding::text) return as_text(bytes) == sought.text;
+            return sought.hex && sought.has_hex_prefix == (form_ == kHexPrefix) &&
+                   std::ranges::equal(bytes, *sought.hex);
+        }
+        case ColumnCoding::time:
+        case ColumnCoding::uuid: {
+            std::array<std::byte, 64> room;
+            const auto length = next(room);
+            if (!length) return std::nullopt;
+            return as_text(ByteSpan(room).first(*length)) == sought.text;
+        }
+    }
+    return std::nullopt;
+}
+
+bool ValueReader::skip(std::size_t count) {
+    std::uint64_t value = 0;
+    std::uint64_t bytes = 16 * std::uint64_t{count};
+    switch (coding_) {
+        case ColumnCoding::number:
+        case ColumnCoding::time:
+            for (; count > 0; --count)
+                if (!next_integer(value)) return false;
+            return true;
+        case ColumnCoding::text:
+        case ColumnCoding::hex:
+            bytes = 0;
+            for (; count > 0; --count) {
+                if (!lengths_.next(value) || value > bytes_.size() - bytes) return false;
+                bytes += value;
+            }
+            break;
+        case ColumnCoding::uuid:
+            break;
+    }
+    if (bytes > bytes_.size()) return false;
+    bytes_ = bytes_.subspan(bytes);
+    return true;
+}
+
 std::optional<std::size_t> ValueReader::next(MutableByteSpan out) {
     switch (coding_) {
         case ColumnCoding::text:

@@ -23,6 +23,16 @@ struct ValueColumn {
 // Takes what fits to all of `values`, which are each at most 2^32 - 1 bytes.
 ValueColumn encode_values(std::span<const std::string_view> values);
 
+// A text that is looked for among values, taken apart once.
+struct SoughtValue {
+    explicit SoughtValue(std::string_view sought);
+    std::string_view text;
+    std::size_t scale = 0;               // digits behind its point
+    std::optional<std::int64_t> number;  // without the point; nothing: it is none
+    bool has_hex_prefix = false;
+    std::optional<ByteBuffer> hex;  // what it is hexadecimal for
+};
+
 // Gives them back, byte for byte and one by one.
 class ValueReader {
 public:
@@ -33,6 +43,10 @@ public:
     // Writes the next value to `out`; how many bytes, or nothing where there is none, where it is
     // malformed, or where `out` is too small.
     std::optional<std::size_t> next(MutableByteSpan out);
+    // Whether the next value is this one; nothing as in next().
+    std::optional<bool> next_is(const SoughtValue& sought);
+    // Passes over so many. False where there are fewer.
+    bool skip(std::size_t count);
     bool at_end() const { return lengths_.at_end() && numbers_.at_end() && bytes_.empty(); }
 
 private:

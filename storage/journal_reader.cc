@@ -68,6 +68,11 @@ bool may_have_key(const JournalChange& change, const JournalKey& key) {
     return holds(change.old_tuple) || holds(change.new_tuple);
 }
 
+std::optional<RowSought> row_of(const JournalKey& key) {
+    if (key.columns.empty()) return std::nullopt;
+    return RowSought{key.table_oid, SoughtValue(key.columns.front())};
+}
+
 ByteBuffer encoded(const JournalKey& key) {
     return encode_journal_key(key.table_oid, {key.columns.begin(), key.columns.end()});
 }
@@ -150,6 +155,8 @@ Result<> JournalReader::read_key(const JournalKey& key, const JournalQuery& quer
     JournalQuery of_table = query;
     of_table.tables = {key.table_oid};
     JournalWalk::Hooks hooks;
+    const std::optional<RowSought> sought = row_of(key);
+    hooks.sought = sought ? &*sought : nullptr;
     const PackReader* of = nullptr;
     std::set<std::uint32_t> frames;
     hooks.wants_frame = [&](const JournalFile& file, const PackReader& pack,
@@ -241,6 +248,7 @@ Result<> JournalReader::read_rows_of_key(
     const pb::StoredSnapshot& snapshot, const JournalKey& key,
     const std::function<Result<bool>(const pb::JournalRelation&, ByteSpan)>& sink) {
     const ByteBuffer wanted = encoded(key);
+    const std::optional<RowSought> sought = row_of(key);
     const auto filter = [&](const pb::JournalRelation& relation, ByteSpan tuple) -> Result<bool> {
         JournalChange row;
         row.kind = Kind::row;
@@ -257,7 +265,8 @@ Result<> JournalReader::read_rows_of_key(
         PartJoiner joiner;
         for (int i = 0; i < pack->frame_count(); ++i) {
             if (!frames.contains(pack->footer().frames(i).frame_number())) continue;
-            WV_CHECK(pack->read_batch(state_->source->store(), i, plain));
+            WV_CHECK(
+                pack->read_batch(state_->source->store(), i, plain, sought ? &*sought : nullptr));
             WV_TRY(bool more, read_rows_of(plain, joiner, filter));
             if (!more) return {};
         }

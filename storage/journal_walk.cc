@@ -181,7 +181,7 @@ Result<bool> JournalWalk::walk_frame(int index) {
 
 Result<> JournalWalk::read_batch(int index, Batch& batch) {
     batch.index = index;
-    WV_CHECK(pack_->read_batch(source_.store(), index, batch.plain));
+    WV_CHECK(pack_->read_batch(source_.store(), index, batch.plain, hooks_.sought));
     auto reader = BatchReader::open(batch.plain);
     const std::string name = pack_->path() + ", frame " + std::to_string(index);
     if (!reader) return fail_while(name, reader.error());

@@ -19,6 +19,8 @@ public:
         // footer. Unset: yes.
         std::function<Result<bool>(const JournalFile&, const PackReader&, int index)> wants_frame =
             {};
+        // Nothing but changes of this row counts.
+        const RowSought* sought = nullptr;
         // Whether a change counts, beyond what the query says. Unset: yes.
         std::function<Result<bool>(const JournalChange&)> wants_change = {};
         // Instead of changes, counts: of each transaction when it is over.

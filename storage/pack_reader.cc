@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "proto/journal_columns.h"
 #include "proto/server_version.h"
 #include "storage/tail_scan.h"
 
@@ -106,11 +105,12 @@ Result<> PackReader::read_frame(ObjectStore& store, int index, ByteBuffer& plain
     return unseal_frame(index, sealed, plain);
 }
 
-Result<> PackReader::read_batch(ObjectStore& store, int index, ByteBuffer& batch) const {
+Result<> PackReader::read_batch(ObjectStore& store, int index, ByteBuffer& batch,
+                                const RowSought* sought) const {
     WV_CHECK(read_frame(store, index, batch));
     if (!is_columns(batch)) return {};
     const ByteBuffer columns = std::move(batch);
-    auto read = from_columns(columns, batch);
+    auto read = from_columns(columns, batch, sought);
     return read ? read : fail_while(frame_name(path_, index), read.error());
 }
 

@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "proto/journal_columns.h"
 #include "proto/repository.pb.h"
 #include "storage/keyring.h"
 #include "storage/object_store.h"
@@ -40,8 +41,10 @@ public:
     // Frames [first, last), which stand in the order of the file, by one read of all that lies from
     // the first to the last.
     Result<> read_frames(ObjectStore& store, int first, int last, ByteBuffer& plain) const;
-    // Of a journal: the batch in frame `index`. Errors as read_frame().
-    Result<> read_batch(ObjectStore& store, int index, ByteBuffer& batch) const;
+    // Of a journal: the batch in frame `index`; where a row is sought, of its changes perhaps only
+    // those that may be of it. Errors as read_frame().
+    Result<> read_batch(ObjectStore& store, int index, ByteBuffer& batch,
+                        const RowSought* sought = nullptr) const;
     // Of a journal: key block `index` of the footer.
     Result<> read_keys(ObjectStore& store, int index, ByteBuffer& plain) const;
     // Frame `index` from its sealed bytes, where these were read already.

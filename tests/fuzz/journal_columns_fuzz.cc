@@ -10,6 +10,10 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     ByteBuffer batch;
     const bool is_read = from_columns(input, batch).has_value();
     WV_ASSERT(!is_read || (is_columns(input) && batch.size() <= kFramePlainBytesMax));
+    const RowSought sought{16'400, SoughtValue("1")};
+    ByteBuffer found;
+    const bool is_found = from_columns(input, found, &sought).has_value();
+    WV_ASSERT(found.size() <= kFramePlainBytesMax && (is_found || !is_read));
     auto columns = to_columns(is_read ? ByteSpan(batch) : input);
     if (!columns || !*columns) return 0;
     ByteBuffer again;

@@ -6,12 +6,49 @@
 #include <random>
 
 #include "proto/frame_format.h"
+#include "proto/journal_keys.h"
 #include "tests/support/journal_fixture.h"
 
 using namespace walvault;
 using Kind = JournalRecordKind;
 
 namespace {
+
+// What is left of a batch where only changes count that name a row with this key, and all else.
+std::vector<std::string> told(ByteSpan batch, std::uint32_t oid, std::string_view key) {
+    BatchReader reader = BatchReader::open(batch).value();
+    const ByteBuffer wanted = encode_journal_key(oid, {key});
+    std::vector<std::string> told;
+    JournalRecordView record;
+    while (reader.next(record).value()) {
+        bool counts = record.old_tuple.empty() && record.new_tuple.empty();
+        if (!counts) {
+            const pb::JournalRelation& relation = reader.relations()[record.relation];
+            const auto note = [&](ByteSpan each) {
+                counts = counts || std::ranges::equal(each, wanted);
+            };
+            REQUIRE(each_journal_key(relation.oid(), key_columns(relation), record, note));
+        }
+        if (counts)
+            told.emplace_back(
+                as_text(batch.subspan(record.offset, reader.offset() - record.offset)));
+    }
+    return told;
+}
+
+// Where a row is sought, nothing of it is left out, and little else is there.
+void check_sought(const JournalBatch& batch, ByteSpan columns) {
+    for (std::uint32_t oid : {16'400U, 16'500U})
+        for (const char* key : {"1", "2", "9", "77", "4711", "nothing"}) {
+            CAPTURE(oid);
+            CAPTURE(key);
+            const RowSought sought{oid, SoughtValue(key)};
+            ByteBuffer found;
+            REQUIRE(from_columns(columns, found, &sought));
+            CHECK(told(found, oid, key) == told(batch.plain, oid, key));
+            CHECK(found.size() <= batch.plain.size());
+        }
+}
 
 void check_returns(const JournalBatch& batch) {
     const auto columns = to_columns(batch.plain).value();
@@ -25,6 +62,7 @@ void check_returns(const JournalBatch& batch) {
     ByteBuffer again;
     REQUIRE(from_columns(columns->plain, again));
     CHECK(again == batch.plain);
+    check_sought(batch, columns->plain);
 }
 
 // Updates of ten rows, as an application makes them.
@@ -56,6 +94,18 @@ TEST_CASE("updates as columns have a fraction of the bytes") {
     const auto columns = to_columns(batch.plain).value();
     CHECK(columns->plain.size() < batch.plain.size() / 2);
     CHECK(columns->cuts.size() >= 2);
+}
+
+TEST_CASE("one row that is sought comes without the others") {
+    const JournalBatch batch = made_batch(100);
+    const RowSought sought{16'400, SoughtValue("77")};
+    ByteBuffer found;
+    REQUIRE(from_columns(to_columns(batch.plain).value()->plain, found, &sought));
+    JournalTables tables;
+    const BatchFacts facts = describe_batch(found, tables).value();
+    CHECK(facts.summary.commit_count() == 100);
+    REQUIRE(facts.frame.counts_size() == 1);
+    CHECK(facts.frame.counts(0).updated() == 1);
 }
 
 TEST_CASE("what an old row and the new one share is there once") {
@@ -140,7 +190,9 @@ TEST_CASE(
     for (int n = 0; n < 3000; ++n) {
         ByteBuffer changed = plain;
         changed[random() % changed.size()] ^= static_cast<std::byte>(1U << random() % 8);
-        if (from_columns(changed, out)) CHECK(out.size() <= kFramePlainBytesMax);
+        const RowSought sought{16'400, SoughtValue(std::to_string(n % 60))};
+        for (const RowSought* row : {static_cast<const RowSought*>(nullptr), &sought})
+            if (from_columns(changed, out, row)) CHECK(out.size() <= kFramePlainBytesMax);
     }
     ByteBuffer huge = plain;
     store_le(huge.data() + 4, kFramePlainBytesMax + 1);

@@ -134,6 +134,57 @@ TEST_CASE("UUIDs and hexadecimal") {
     check(Coding::text, {"ab", "cd"});  // too short to be worth it
 }
 
+TEST_CASE("a value is found in each coding, and others are passed over") {
+    const std::vector<std::vector<std::string>> columns = {
+        {"1", "-17", "4711", "17"},
+        {"1.00", "-0.17", "0.17", "17.00"},
+        {"2026-11-26", "2026-11-27"},
+        {"2026-11-26 19:50:25+00", "2026-11-26 19:50:25.5+00"},
+        {"3f2504e0-4f89-11d3-9a0c-0305e82c3301", "3f2504e0-4f89-11d3-9a0c-0305e82c3302"},
+        {"d41d8cd98f00b204e9800998ecf8427e", "d41d8cd98f00b204",
+         "d41d8cd98f00b205e9800998ecf8427e"},
+        {"\\xd41d8cd98f00b204e9800998ecf8427e", "\\xd41d8cd9"},
+        {"one", "", "onetwo", "two"},
+    };
+    const std::vector<std::string> others = {"17",    "-17",
+                                             "17.0",  "0017",
+                                             "",      "1",
+                                             "0.170", "\\x",
+                                             "x",     "2026-11-26 19:50:25",
+                                             "-",     "d41d8cd98f00b204e9800998ecf8427"};
+    for (const auto& values : columns) {
+        CAPTURE(values);
+        const std::vector<std::string_view> views(values.begin(), values.end());
+        const ValueColumn column = encode_values(views);
+        const auto open = [&] {
+            return ValueReader::open(static_cast<std::uint8_t>(column.coding), column.form,
+                                     column.lengths, column.bytes)
+                .value();
+        };
+        std::vector<std::string> sought = others;
+        for (const auto& each : columns)
+            sought.insert(sought.end(), each.begin(), each.end());
+        for (const std::string& text : sought) {
+            CAPTURE(text);
+            ValueReader reader = open();
+            const SoughtValue wanted(text);
+            for (const std::string& value : values)
+                CHECK(reader.next_is(wanted) == (value == text));
+            CHECK(reader.at_end());
+            CHECK_FALSE(reader.next_is(wanted));
+        }
+        ByteBuffer room(100);
+        for (std::size_t count = 0; count < values.size(); ++count) {
+            ValueReader reader = open();
+            REQUIRE(reader.skip(count));
+            const auto bytes = reader.next(room);
+            REQUIRE(bytes);
+            CHECK(as_text(ByteSpan(room).first(*bytes)) == values[count]);
+            CHECK_FALSE(reader.skip(values.size() - count));
+        }
+    }
+}
+
 TEST_CASE("text of any bytes") {
     check(Coding::text, {"", "a", std::string("\0\xff", 2), std::string(70'000, 'x')});
     check(Coding::text, {});
