@@ -204,29 +204,49 @@ Task<Result<>> JournalCapture::stream(Session& session) {
         for (int count = 0; count < kEventsAtOnce; ++count) {
             WV_CO_TRY(std::optional<wal::LogicalEvent> event, session.receiver->poll());
             if (!event) break;
-            WV_CO_CHECK(co_await take_event(session, std::move(*event)));
+            WV_CO_TRY(const bool taken, take_now(session, *event));
+            if (!taken) WV_CO_CHECK(co_await take_change(session));
+            if (session.router->has_full()) WV_CO_CHECK(co_await put_full(session));
         }
         WV_CO_CHECK(co_await pipeline_.wait_for_room());
         session.streamed.sql.reset();
         WV_CO_TRY(wal::LogicalEvent event, co_await session.receiver->next());
-        WV_CO_CHECK(co_await take_event(session, std::move(event)));
+        WV_CO_TRY(const bool taken, take_now(session, event));
+        if (!taken) WV_CO_CHECK(co_await take_change(session));
         if (session.server_ended) break;
     }
     co_return Result<>{};
 }
 
-Task<Result<>> JournalCapture::take_event(Session& session, wal::LogicalEvent event) {
-    if (auto* change = std::get_if<wal::DecodedChange>(&event))
-        co_return co_await take_change(session, *change);
-    if (const auto* position = std::get_if<wal::DecodedPosition>(&event))
+// Most of what comes needs no coroutine, of which three for each change would cost as much as the
+// rest. False: what it was is in session.message, for take_change().
+Result<bool> JournalCapture::take_now(Session& session, wal::LogicalEvent& event) {
+    if (const auto* position = std::get_if<wal::DecodedPosition>(&event)) {
         take_position(session, *position);
-    else
+        return true;
+    }
+    auto* change = std::get_if<wal::DecodedChange>(&event);
+    if (change == nullptr) {
         session.server_ended = true;
-    co_return Result<>{};
+        return true;
+    }
+    WV_TRY(session.message, session.decoder.decode(change->data));
+    const bool is_of_stream = std::holds_alternative<pgoutput::StreamStart>(session.message) ||
+                              std::holds_alternative<pgoutput::StreamStop>(session.message) ||
+                              std::holds_alternative<pgoutput::StreamAbort>(session.message) ||
+                              std::holds_alternative<pgoutput::StreamCommit>(session.message) ||
+                              session.decoder.stream_xid() != 0;
+    if (is_of_stream || std::holds_alternative<pgoutput::Relation>(session.message)) {
+        session.change = std::move(*change);
+        return false;
+    }
+    WV_CHECK(add(session, session.message, tuples_of(change->data, false)));
+    return true;
 }
 
-Task<Result<>> JournalCapture::take_change(Session& session, const wal::DecodedChange& change) {
-    WV_CO_TRY(const pgoutput::AnyMessage message, session.decoder.decode(change.data));
+// What take_now() left.
+Task<Result<>> JournalCapture::take_change(Session& session) {
+    const pgoutput::AnyMessage& message = session.message;
     if (std::holds_alternative<pgoutput::StreamStart>(message) ||
         std::holds_alternative<pgoutput::StreamStop>(message))
         co_return Result<>{};
@@ -238,11 +258,11 @@ Task<Result<>> JournalCapture::take_change(Session& session, const wal::DecodedC
     if (const auto* commit = std::get_if<pgoutput::StreamCommit>(&message))
         co_return co_await take_stream_commit(session, *commit);
     if (const Xid xid = session.decoder.stream_xid(); xid != 0) {
-        WV_CO_CHECK(co_await session.staging.add(xid, xid_of(message), change.data));
+        WV_CO_CHECK(co_await session.staging.add(xid, xid_of(message), session.change->data));
         status_.staged_bytes = session.staging.stored_bytes();
         co_return Result<>{};
     }
-    co_return co_await take_whole(session, message, change.data, false);
+    co_return co_await take_whole(session, message, session.change->data, false);
 }
 
 Task<Result<>> JournalCapture::take_stream_commit(Session& session,
@@ -266,21 +286,29 @@ Task<Result<>> JournalCapture::take_whole(Session& session, const pgoutput::AnyM
                                           ByteSpan bytes, bool in_stream) {
     if (const auto* relation = std::get_if<pgoutput::Relation>(&message))
         co_return co_await take_relation(session, *relation);
+    WV_CO_CHECK(add(session, message, tuples_of(bytes, in_stream)));
+    if (session.router->has_full()) WV_CO_CHECK(co_await put_full(session));
+    co_return Result<>{};
+}
+
+Result<> JournalCapture::add(Session& session, const pgoutput::AnyMessage& message,
+                             ByteSpan tuples) {
     if (session.router->is_empty()) session.pending_since = services_.clock.steady_now();
-    WV_CO_CHECK(session.router->take(message, tuples_of(bytes, in_stream)));
-    if (session.router->has_full()) {
-        pipeline_.put(session.router->take_full());
-        WV_CO_CHECK(co_await pipeline_.wait_for_room());
-    }
+    WV_CHECK(session.router->take(message, tuples));
     const auto* commit = std::get_if<pgoutput::Commit>(&message);
-    if (commit == nullptr) co_return Result<>{};
+    if (commit == nullptr) return {};
     session.last_commit_at = commit->committed_at;
     session.taken_lsn = commit->end_lsn;
     if (services_.clock.steady_now() - session.pending_since >= server_.journal.flush_interval)
         flush(session);
     else
         session.changed.notify();
-    co_return Result<>{};
+    return {};
+}
+
+Task<Result<>> JournalCapture::put_full(Session& session) {
+    pipeline_.put(session.router->take_full());
+    return pipeline_.wait_for_room();
 }
 
 Task<Result<>> JournalCapture::take_relation(Session& session, const pgoutput::Relation& relation) {

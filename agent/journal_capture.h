@@ -102,12 +102,12 @@ private:
     Task<Result<TableFacts>> facts_of(Catalogue& catalogue, const pgoutput::Relation& relation);
     void note_trouble(const Session& session, const Error& error);
     Task<Result<>> stream(Session& session);
-    Task<Result<>> take_event(Session& session, wal::LogicalEvent event);
-    Task<Result<>> take_change(Session& session, const wal::DecodedChange& change);
-    Task<Result<>> take_streamed(Session& session, const pgoutput::AnyMessage& message,
-                                 ByteSpan bytes);
+    Result<bool> take_now(Session& session, wal::LogicalEvent& event);
+    Task<Result<>> take_change(Session& session);
     Task<Result<>> take_whole(Session& session, const pgoutput::AnyMessage& message, ByteSpan bytes,
                               bool in_stream);
+    Result<> add(Session& session, const pgoutput::AnyMessage& message, ByteSpan tuples);
+    Task<Result<>> put_full(Session& session);
     Task<Result<>> take_relation(Session& session, const pgoutput::Relation& relation);
     Task<Result<>> take_stream_commit(Session& session, const pgoutput::StreamCommit& commit);
     void take_position(Session& session, const wal::DecodedPosition& position);

@@ -16,6 +16,8 @@ struct JournalCapture::Session {
 
     std::unique_ptr<wal::LogicalReceiver> receiver;
     pgoutput::Decoder decoder;
+    pgoutput::AnyMessage message;  // the last one, and where it lies
+    std::optional<wal::DecodedChange> change;
     std::optional<JournalRouter> router;
     JournalStaging staging;
     TaskGroup tasks;

@@ -157,19 +157,25 @@ std::optional<ValueColumn> as_times(Values values) {
     return column;
 }
 
-int hex_value(char each) {
-    if (is_digit(each)) return each - '0';
-    return each >= 'a' && each <= 'f' ? each - 'a' + 10 : -1;
-}
+constexpr std::uint8_t kNoDigit = 0xFF;
+constexpr std::array<std::uint8_t, 256> kHexValues = [] {
+    std::array<std::uint8_t, 256> values;
+    values.fill(kNoDigit);
+    for (std::uint8_t i = 0; i < 16; ++i)
+        values[static_cast<unsigned char>("0123456789abcdef"[i])] = i;
+    return values;
+}();
 
 // False for what is not hexadecimal in pairs of small letters.
 bool append_hex(ByteBuffer& out, std::string_view text) {
     if (text.size() % 2 != 0) return false;
+    std::size_t at = out.size();
+    out.resize(at + text.size() / 2);
     for (std::size_t i = 0; i < text.size(); i += 2) {
-        const int high = hex_value(text[i]);
-        const int low = hex_value(text[i + 1]);
-        if (high < 0 || low < 0) return false;
-        out.push_back(static_cast<std::byte>(high << 4 | low));
+        const std::uint8_t high = kHexValues[static_cast<unsigned char>(text[i])];
+        const std::uint8_t low = kHexValues[static_cast<unsigned char>(text[i + 1])];
+        if (high == kNoDigit || low == kNoDigit) return false;
+        out[at++] = static_cast<std::byte>(high << 4 | low);
     }
     return true;
 }

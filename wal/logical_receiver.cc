@@ -15,7 +15,7 @@ namespace {
 
 // The server sends each change by itself, and to wake for each costs more than to take it. No
 // longer: a socket holds some 250 small messages, and a server that waits for room decodes nothing.
-constexpr std::chrono::microseconds kGatherInterval{100};
+constexpr std::chrono::microseconds kGatherInterval{250};
 
 std::string option(std::string_view name, const std::string& value) {
     return fmt::format("{} {}", name, quote_literal(value));
