@@ -23,6 +23,7 @@ struct Facts {
     std::vector<pb::BackupInfo> backups;
     std::vector<storage::GapRecord> gaps;
     std::vector<storage::MarkRecord> points;
+    std::vector<storage::JournalRecord> journals;
     storage::RepositoryView::Totals totals;
 };
 
@@ -44,6 +45,7 @@ Result<Facts> read_facts(OpenedView& opened) {
     WV_TRY(facts.backups, view.backups(name));
     WV_TRY(facts.gaps, view.gaps(name));
     WV_TRY(facts.points, view.marks(name, WallTime{}, WallTime{}, {pb::MarkEntry::RESTORE_POINT}));
+    WV_TRY(facts.journals, view.journals(name));
     WV_TRY(facts.totals, view.totals(name));
     return facts;
 }
@@ -58,6 +60,24 @@ std::string ratio_text(std::uint64_t plain, std::uint64_t stored) {
 
 std::string version_text(unsigned number) {
     return std::to_string(number / 10000) + "." + std::to_string(number % 10000);
+}
+
+// One line for each database; its main journal says up to where its classes' are whole.
+std::string journals_text(const Facts& facts) {
+    std::string text;
+    for (const storage::JournalRecord& main : facts.journals) {
+        if (!main.data_class.empty()) continue;
+        text += "  journal     " + printable(main.database) + ": LSN " + to_string(main.start_lsn) +
+                " to " + to_string(main.whole_until_lsn);
+        std::string classes;
+        for (const storage::JournalRecord& each : facts.journals)
+            if (each.database == main.database && !each.data_class.empty())
+                classes += (classes.empty() ? "" : ", ") + printable(each.data_class);
+        if (!classes.empty()) text += "; classes: " + classes;
+        text += "\n";
+    }
+    if (text.empty()) return text;
+    return text + "  journals    " + format_size(facts.totals.journal_stored_bytes) + "\n";
 }
 
 std::string summary_text(const OpenedView& opened, const Facts& facts) {
@@ -84,6 +104,7 @@ std::string summary_text(const OpenedView& opened, const Facts& facts) {
     text += "  bases       " + format_count(facts.backups.size()) + ": " +
             format_size(totals.base_plain_bytes) + " in " + format_size(totals.base_stored_bytes) +
             ratio_text(totals.base_plain_bytes, totals.base_stored_bytes) + ", each chunk once\n";
+    text += journals_text(facts);
     text += "  repository  " + opened.store->url() + ", " + format_count(totals.pack_count) +
             " packs\n";
     return text;
@@ -226,6 +247,20 @@ Json gaps_json(const Facts& facts) {
     return list;
 }
 
+Json journals_json(const Facts& facts) {
+    Json list = Json::array();
+    for (const storage::JournalRecord& each : facts.journals) {
+        Json json{{"database", each.database},
+                  {"class", each.data_class},
+                  {"journal_id", to_hex(each.id)},
+                  {"start_lsn", to_string(each.start_lsn)},
+                  {"end_lsn", to_string(each.whole_until_lsn)}};
+        if (each.damage) json["damage"] = each.damage->message;
+        list.push_back(std::move(json));
+    }
+    return list;
+}
+
 Json info_json(const OpenedView& opened, const Facts& facts) {
     Json points = Json::array();
     for (const auto& point : facts.points)
@@ -243,11 +278,13 @@ Json info_json(const OpenedView& opened, const Facts& facts) {
               {"gaps", gaps_json(facts)},
               {"backups", backups_json(facts)},
               {"points", points},
+              {"journals", journals_json(facts)},
               {"totals",
                {{"wal_bytes", totals.wal_plain_bytes},
                 {"wal_stored_bytes", totals.wal_stored_bytes},
                 {"base_bytes", totals.base_plain_bytes},
                 {"base_stored_bytes", totals.base_stored_bytes},
+                {"journal_stored_bytes", totals.journal_stored_bytes},
                 {"chunk_count", totals.chunk_count},
                 {"pack_count", totals.pack_count}}}};
     if (const auto promised = opened.config.repo.retention.window; promised.count() > 0)

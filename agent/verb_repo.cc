@@ -99,19 +99,26 @@ int stat(const Globals& globals, const std::string& name) {
                                     {"wal_stored_bytes", totals->wal_stored_bytes},
                                     {"base_bytes", totals->base_plain_bytes},
                                     {"base_stored_bytes", totals->base_stored_bytes},
+                                    {"journal_stored_bytes", totals->journal_stored_bytes},
                                     {"chunk_count", totals->chunk_count},
                                     {"pack_count", totals->pack_count}};
         body.update(contents_json(looked->contents));
         print_answer(globals, body);
         return kExitDone;
     }
+    const std::string journals =
+        totals->journal_stored_bytes == 0
+            ? ""
+            : "journals      " + format_size(totals->journal_stored_bytes) + " stored\n";
     std::printf(
-        "WAL           %s stored for %s\nbase backups  %s stored for %s in %s chunks\npacks        "
+        "WAL           %s stored for %s\nbase backups  %s stored for %s in %s chunks\n%spacks      "
+        "  "
         " %s\n%s",
         format_size(totals->wal_stored_bytes).c_str(), format_size(totals->wal_plain_bytes).c_str(),
         format_size(totals->base_stored_bytes).c_str(),
         format_size(totals->base_plain_bytes).c_str(), format_count(totals->chunk_count).c_str(),
-        format_count(totals->pack_count).c_str(), contents_text(looked->contents).c_str());
+        journals.c_str(), format_count(totals->pack_count).c_str(),
+        contents_text(looked->contents).c_str());
     return kExitDone;
 }
 

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "base/event.h"
 #include "base/log.h"
 #include "wal/conninfo.h"
 #include "wal/pq_error.h"
@@ -128,6 +129,7 @@ public:
     Task<Result<std::optional<CopyMessage>>> next_copy_data() override;
     Result<std::optional<CopyMessage>> poll_copy_data() override;
     Task<Result<CopyWait>> wait_copy_data(Duration timeout) override;
+    Task<> gather(Duration duration) override;
     Task<Result<>> put_copy_data(ByteSpan bytes) override;
     Result<bool> try_put_copy_data(ByteSpan bytes) override;
     Task<Result<>> put_copy_end() override;
@@ -152,6 +154,7 @@ private:
     // Reads what is there without waiting; false when the connection has ended.
     bool consume();
     Task<Result<>> flush();
+    Task<> wait_writable();
     Task<Result<std::vector<QueryResult>>> collect();
     // False when the last result was taken.
     Task<Result<bool>> take_result(std::vector<QueryResult>& results, std::optional<Error>& error);
@@ -160,6 +163,8 @@ private:
     PgConn conn_;
     std::shared_ptr<Socket> socket_;
     std::shared_ptr<Alarm> read_alarm_;
+    int unwatched_ = -1;   // the socket's descriptor while it is not watched
+    int write_waits_ = 0;  // that need it to be
     Hangup hangup_;
     bool copy_ended_ = false;
     bool lost_ = false;
@@ -186,6 +191,7 @@ void PqConnection::close() {
     if (!conn_) return;
     boost::system::error_code ignored;
     socket_->close(ignored);
+    if (unwatched_ >= 0) ::close(std::exchange(unwatched_, -1));
     read_alarm_->put_away();
     conn_.reset();
 }
@@ -226,8 +232,17 @@ Task<Result<>> PqConnection::flush() {
         int left = PQflush(conn_.get());
         if (left == 0) co_return Result<>();
         if (left < 0 || !consume()) co_return fail(lost());
-        co_await wait_socket(socket_, Socket::wait_write, kFlushStep);
+        co_await wait_writable();
     }
+}
+
+// Wake-ups may be spurious.
+Task<> PqConnection::wait_writable() {
+    constexpr Duration kUnwatchedStep = std::chrono::microseconds(100);
+    if (unwatched_ >= 0) co_return co_await sleep_for(kUnwatchedStep);
+    ++write_waits_;
+    co_await wait_socket(socket_, Socket::wait_write, kFlushStep);
+    --write_waits_;
 }
 
 QueryResult to_query_result(const PGresult* result) {
@@ -373,6 +388,20 @@ Task<Result<Connection::CopyWait>> PqConnection::wait_copy_data(Duration timeout
     co_return woken ? CopyWait::readable : CopyWait::timed_out;
 }
 
+Task<> PqConnection::gather(Duration duration) {
+    if (!usable() || write_waits_ > 0 || unwatched_ >= 0) co_return co_await sleep_for(duration);
+    unwatched_ = socket_->release();
+    co_await sleep_for(duration);
+    if (unwatched_ < 0) co_return;  // closed meanwhile
+    boost::system::error_code error;
+    socket_->assign(unwatched_, error);
+    if (error) {
+        ::close(unwatched_);
+        lost_ = true;
+    }
+    unwatched_ = -1;
+}
+
 Task<Result<std::optional<CopyMessage>>> PqConnection::next_copy_data() {
     for (;;) {
         WV_CO_TRY(auto message, poll_copy_data());
@@ -389,7 +418,7 @@ Task<Result<>> PqConnection::put_copy_data(ByteSpan bytes) {
                                 static_cast<int>(bytes.size()));
         if (put < 0) lost_ = true;
         if (put != 0) break;
-        co_await wait_socket(socket_, Socket::wait_write, kFlushStep);
+        co_await wait_writable();
     }
     if (lost_) co_return Result<>();
     auto flushed = co_await flush();
@@ -413,7 +442,7 @@ Task<Result<>> PqConnection::put_copy_end() {
         int put = PQputCopyEnd(conn_.get(), nullptr);
         if (put < 0) co_return fail(lost());
         if (put > 0) break;
-        co_await wait_socket(socket_, Socket::wait_write, kFlushStep);
+        co_await wait_writable();
     }
     co_return co_await flush();
 }

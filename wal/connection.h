@@ -77,6 +77,9 @@ public:
     // `timeout`. Wake-ups may be spurious.
     enum class CopyWait { readable, ended, timed_out };
     virtual Task<Result<CopyWait>> wait_copy_data(std::chrono::steady_clock::duration timeout) = 0;
+    // After a wake-up: what the server sends gathers for so long, and wakes the loop not once; epoll
+    // would wake it for each message. Other operations go on meanwhile.
+    virtual Task<> gather(std::chrono::steady_clock::duration duration) = 0;
     // Where the server has closed the connection nothing is sent, and that is no error: it may have
     // ended the copy before, and whoever reads on finds out which it was. Errors: cancelled.
     virtual Task<Result<>> put_copy_data(ByteSpan bytes) = 0;

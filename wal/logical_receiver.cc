@@ -15,7 +15,7 @@ namespace {
 
 // The server sends each change by itself, and to wake for each costs more than to take it. No
 // longer: a socket holds some 250 small messages, and a server that waits for room decodes nothing.
-constexpr std::chrono::microseconds kGatherInterval{250};
+constexpr std::chrono::microseconds kGatherInterval{100};
 
 std::string option(std::string_view name, const std::string& value) {
     return fmt::format("{} {}", name, quote_literal(value));
@@ -196,7 +196,7 @@ Task<Result<LogicalEvent>> PqLogicalReceiver::next() {
         auto woken = co_await connection_->wait_copy_data(timeout);
         if (!woken) co_return fail(explain_stream(std::move(woken).error()));
         if (*woken == Connection::CopyWait::ended) co_return co_await end_of_stream();
-        if (*woken == Connection::CopyWait::readable) co_await sleep_for(kGatherInterval);
+        if (*woken == Connection::CopyWait::readable) co_await connection_->gather(kGatherInterval);
     }
 }
 

@@ -134,7 +134,7 @@ Task<Result<StreamEvent>> PhysicalReceiver::next() {
         WV_CO_TRY(auto woken, co_await connection_->wait_copy_data(timeout));
         if (woken == Connection::CopyWait::ended) co_return co_await end_of_stream();
         if (woken == Connection::CopyWait::readable && !backlog && options_.gather_interval.count() > 0)
-            co_await sleep_for(options_.gather_interval);
+            co_await connection_->gather(options_.gather_interval);
     }
 }
 

@@ -62,6 +62,21 @@ class HistoryTest(QuestionCase):
         refused = self.agent.error("history", "order", "--key", "id=1", expect=1)
         self.assertIn("orders", refused["message"] + refused["hint"])
 
+    def test_info_and_stat_tell_of_the_journal(self):
+        lsn = self.primary.sql("select pg_current_wal_lsn()")
+        self.transaction("delete from orders where id = 1")
+        info = self.agent.json("info")
+        [journal] = info["journals"]
+        self.assertEqual((journal["database"], journal["class"]), ("postgres", ""))
+        self.assertGreater(lsn_value(journal["end_lsn"]), lsn_value(lsn))
+        text = self.agent.cli("info").stdout
+        self.assertIn(f"  journal     postgres: LSN {journal['start_lsn']} to ", text)
+        self.agent.stop()
+        stored = self.agent.json("info")["totals"]["journal_stored_bytes"]
+        self.assertGreater(stored, 0)
+        self.assertEqual(self.agent.json("repo", "stat")["journal_stored_bytes"], stored)
+        self.assertRegex(self.agent.cli("repo", "stat").stdout, r"(?m)^journals      .* stored$")
+
     def test_follow_goes_on_where_it_ended(self):
         start = self.agent.json("status")["journals"][0]["stored_lsn"]
         self.transaction("update orders set state = 'a' where id = 1")

@@ -51,6 +51,7 @@ public:
     Task<Result<CopyWait>> wait_copy_data(std::chrono::steady_clock::duration) override {
         co_return CopyWait::ended;
     }
+    Task<> gather(std::chrono::steady_clock::duration) override { co_return; }
     Task<Result<>> put_copy_data(ByteSpan) override { co_return Result<>(); }
     Result<bool> try_put_copy_data(ByteSpan) override { return true; }
     Task<Result<>> put_copy_end() override { co_return Result<>(); }

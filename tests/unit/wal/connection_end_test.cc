@@ -6,29 +6,13 @@
 #include "base/event.h"
 #include "base/task_group.h"
 #include "tests/support/scratch_directory.h"
+#include "tests/unit/wal/server_words.h"
 #include "wal/connection.h"
 
 namespace walvault::wal {
 namespace {
 
 using Local = asio::local::stream_protocol;
-
-std::string message(char kind, const std::string& body) {
-    const auto size = static_cast<std::uint32_t>(body.size() + 4);
-    std::string text(1, kind);
-    for (int shift = 24; shift >= 0; shift -= 8)
-        text += static_cast<char>(size >> shift);
-    return text + body;
-}
-
-std::string with_nul(const std::string& text) { return text + '\0'; }
-
-const std::string kWelcome = message('R', std::string(4, '\0')) +
-                             message('S', with_nul("server_version") + with_nul("15.0")) +
-                             message('K', std::string(8, 'x')) + message('Z', "I");
-const std::string kCopyBoth = message('W', std::string(3, '\0'));
-const std::string kRow = message('d', "row");
-const std::string kCompleted = message('C', with_nul("COPY 0"));
 
 struct Stage {
     ScratchDirectory directory;
