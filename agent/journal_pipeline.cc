@@ -1,5 +1,8 @@
 #include "agent/journal_pipeline.h"
 
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include "base/log.h"
 
 namespace walvault::agent {
@@ -7,6 +10,9 @@ namespace {
 
 // How often the index is told what is synced, so that damage is told from a torn end.
 constexpr std::chrono::seconds kWitnessEvery{1};
+
+// Of this thread: packs have time, the stream has not. What cannot be lowered stays as it is.
+void give_way() { ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), 10); }
 
 }  // namespace
 
@@ -209,7 +215,10 @@ Task<Result<>> JournalPipeline::close_now(std::unique_ptr<storage::JournalTail> 
     };
     WV_CO_TRY(auto rewrite, co_await run_on(threads_.store, std::move(begin)));
     auto held = std::make_shared<std::unique_ptr<storage::JournalRewrite>>(std::move(rewrite));
-    auto run = [held] { return (*held)->run(); };
+    auto run = [held] {
+        give_way();
+        return (*held)->run();
+    };
     auto written = co_await run_on(rewrite_, std::move(run));
     // Also where it failed: the tail is nobody's then, and is read back.
     auto finish = [this, held] { return repository_.finish_closing(std::move(*held)); };
