@@ -175,8 +175,11 @@ std::uint32_t BatchWriter::place_of(const RelationRef& relation) {
     return known->second;
 }
 
+// A small transaction is not cut in two, since who reads one piece has to read the other.
 bool BatchWriter::is_full() const {
-    return plain_bytes() >= (goes_on_ ? kJournalPieceBytes : kJournalBatchBytes);
+    if (goes_on_) return plain_bytes() >= kJournalPieceBytes;
+    const bool is_small = inside_ && records_.size() - begin_offset_ < kJournalBatchBytes / 4;
+    return plain_bytes() >= kJournalBatchBytes && !is_small;
 }
 
 void BatchWriter::cut_if_full() {

@@ -22,7 +22,8 @@
 
 namespace walvault {
 
-// A batch is cut when its plain bytes reach this: who looks for one row reads a whole batch.
+// A batch is cut when its plain bytes reach this, or behind the small transaction that it is in
+// then: who looks for one row reads a whole batch.
 inline constexpr std::size_t kJournalBatchBytes = 256 << 10;
 // One that goes on with a transaction is cut at this, so that a file has room for a large one.
 inline constexpr std::size_t kJournalPieceBytes = 1 << 20;

@@ -159,6 +159,32 @@ TEST_CASE("A transaction larger than a batch becomes pieces, and a row larger th
     CHECK(lines.ends_with("B7+\nI orders 9 5000000 bytes\nC1040\n"));
 }
 
+TEST_CASE("Small transactions are not cut in two, and a large one is") {
+    const RelationRef orders = RelationVersion::make(made_relation(16'400, "orders"));
+    BatchWriter writer;
+    const std::string note(5000, 'x');
+    std::uint64_t lsn = 0;
+    const auto add = [&](int rows) {
+        transaction(writer, lsn += 1000, 7, [&] {
+            for (int i = 0; i < rows; ++i)
+                writer.change(Kind::inserted, orders, made_insert({std::to_string(i), note}));
+        });
+    };
+    for (int n = 0; n < 300; ++n)
+        add(3);
+    const auto small = all_of(writer);
+    CHECK(small.size() > 10);
+    for (const JournalBatch& batch : small) {
+        CHECK_FALSE(batch.is_open);
+        CHECK(batch.plain.size() < kJournalBatchBytes + 3 * note.size());
+    }
+    add(100);
+    const auto large = all_of(writer);
+    REQUIRE(large.size() == 2);
+    CHECK(large[0].is_open);
+    CHECK(large[0].plain.size() < kJournalBatchBytes + 2 * note.size());
+}
+
 TEST_CASE("A large message is cut and joined") {
     BatchWriter writer;
     const std::string giant(3'000'000, 'y');
