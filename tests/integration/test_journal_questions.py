@@ -68,7 +68,7 @@ class HistoryTest(QuestionCase):
         info = self.agent.json("info")
         [journal] = info["journals"]
         self.assertEqual((journal["database"], journal["class"]), ("postgres", ""))
-        self.assertGreater(lsn_value(journal["end_lsn"]), lsn_value(lsn))
+        self.assertEqual(self.primary.sql(f"select '{journal['end_lsn']}'::pg_lsn > '{lsn}'::pg_lsn"), "t")
         text = self.agent.cli("info").stdout
         self.assertIn(f"  journal     postgres: LSN {journal['start_lsn']} to ", text)
         self.agent.stop()
