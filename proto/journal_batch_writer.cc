@@ -84,7 +84,7 @@ void BatchWriter::append_tuples(JournalRecordKind kind, const RelationRef& relat
     cut_if_full();
 }
 
-// Each part ends its batch, so that a part never meets another record's bytes in one.
+// In batches of their own as far as they fill them.
 void BatchWriter::append_parts(JournalRecordKind kind, const RelationRef* relation, ByteSpan body) {
     for (std::size_t at = 0; at < body.size();) {
         const std::size_t bytes = std::min(kJournalPartBytes, body.size() - at);
@@ -178,7 +178,8 @@ std::uint32_t BatchWriter::place_of(const RelationRef& relation) {
 // A small transaction is not cut in two, since who reads one piece has to read the other.
 bool BatchWriter::is_full() const {
     if (goes_on_) return plain_bytes() >= kJournalPieceBytes;
-    const bool is_small = inside_ && records_.size() - begin_offset_ < kJournalBatchBytes / 4;
+    const bool is_small = inside_ && records_.size() - begin_offset_ < kJournalBatchBytes / 4 &&
+                          plain_bytes() < kJournalPieceBytes;
     return plain_bytes() >= kJournalBatchBytes && !is_small;
 }
 

@@ -185,6 +185,24 @@ TEST_CASE("Small transactions are not cut in two, and a large one is") {
     CHECK(large[0].plain.size() < kJournalBatchBytes + 2 * note.size());
 }
 
+TEST_CASE("A truncate of thousands of partitions is cut by their descriptions") {
+    BatchWriter writer;
+    std::vector<RelationRef> partitions;
+    for (std::uint32_t n = 0; n < 10'000; ++n)
+        partitions.push_back(
+            RelationVersion::make(made_relation(20'000 + n, "part_" + std::to_string(n), 30)));
+    transaction(writer, 1000, 7, [&] { writer.truncate(false, false, partitions); });
+    std::size_t truncated = 0;
+    for (const JournalBatch& batch : all_of(writer)) {
+        CHECK(batch.plain.size() < kJournalPieceBytes + 64_KiB);
+        JournalTables tables;
+        const BatchFacts facts = describe_batch(batch.plain, tables).value();
+        for (const pb::JournalCount& count : facts.frame.counts())
+            truncated += count.truncated();
+    }
+    CHECK(truncated == partitions.size());
+}
+
 TEST_CASE("A large message is cut and joined") {
     BatchWriter writer;
     const std::string giant(3'000'000, 'y');
