@@ -157,14 +157,14 @@ Result<> JournalReader::read_key(const JournalKey& key, const JournalQuery& quer
     JournalWalk::Hooks hooks;
     const std::optional<RowSought> sought = row_of(key);
     hooks.sought = sought ? &*sought : nullptr;
-    const PackReader* of = nullptr;
+    std::string of;  // by name: another reader may be made where one was
     std::set<std::uint32_t> frames;
     hooks.wants_frame = [&](const JournalFile& file, const PackReader& pack,
                             int index) -> Result<bool> {
         if (file.tail) return true;  // it has no key blocks yet
-        if (of != &pack) {
+        if (of != pack.path()) {
             WV_TRY(frames, frames_of_key(state_->source->store(), pack, wanted));
-            of = &pack;
+            of = pack.path();
         }
         const pb::FrameEntry& frame = pack.footer().frames(index);
         return frames.contains(frame.frame_number()) ||
