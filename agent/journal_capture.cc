@@ -213,6 +213,7 @@ Task<Result<>> JournalCapture::stream(Session& session) {
         WV_CO_TRY(wal::LogicalEvent event, co_await session.receiver->next());
         WV_CO_TRY(const bool taken, take_now(session, event));
         if (!taken) WV_CO_CHECK(co_await take_change(session));
+        if (session.router->has_full()) WV_CO_CHECK(co_await put_full(session));
         if (session.server_ended) break;
     }
     co_return Result<>{};

@@ -10,6 +10,7 @@ namespace {
 
 // How often the index is told what is synced, so that damage is told from a torn end.
 constexpr std::chrono::seconds kWitnessEvery{1};
+constexpr std::size_t kGroupBytes = 1 << 20;
 
 // Of this thread: packs have time, the stream has not. What cannot be lowered stays as it is.
 void give_way() { ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), 10); }
@@ -97,16 +98,29 @@ Task<> JournalPipeline::write_loop() {
             continue;
         }
         writing_ = true;
-        std::vector<JournalCut> cuts = std::exchange(queue_, {});
         std::size_t bytes = 0;
-        for (const JournalCut& cut : cuts)
-            bytes += cut.plain_bytes();
-        auto written = co_await write(std::move(cuts));
+        auto written = co_await write(take_group(bytes));
         writing_ = false;
         in_flight_bytes_ -= bytes;
         if (!written) break_with(written.error());
         changed_.notify();
     }
+}
+
+// What is synced at once: all that has come, but not over the end of a transaction behind which a
+// tail may be turned.
+std::vector<JournalCut> JournalPipeline::take_group(std::size_t& bytes) {
+    std::size_t count = 0;
+    while (count < queue_.size()) {
+        const JournalCut& cut = queue_[count++];
+        bytes += cut.plain_bytes();
+        if (bytes >= kGroupBytes && cut.end_lsn) break;
+    }
+    const auto end = queue_.begin() + static_cast<std::ptrdiff_t>(count);
+    std::vector<JournalCut> group(std::make_move_iterator(queue_.begin()),
+                                  std::make_move_iterator(end));
+    queue_.erase(queue_.begin(), end);
+    return group;
 }
 
 // The main journal's end vouches for the others: so they are synced before it is written at all.
