@@ -57,8 +57,10 @@ struct SchedulingAttributes {
 };
 
 // Since Linux 6.12 a thread that asks for short slices is not kept waiting by one that is in the
-// middle of a long one, such as those that compress. Others do not know of it, and nothing is lost.
+// middle of a long one, such as those that compress. Older ones do not know of it. Whoever runs the
+// agent under another policy has chosen that.
 void ask_for_short_slices() {
+    if (::sched_getscheduler(0) != SCHED_OTHER) return;
     constexpr std::uint64_t kSliceNs = 100'000;
     SchedulingAttributes asked;
     asked.nice = ::getpriority(PRIO_PROCESS, 0);
