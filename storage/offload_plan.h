@@ -25,6 +25,8 @@ struct PendingEntry {
     std::vector<NeededObject> needs;  // packs, and the keyring of a key
     std::string opens_tail;           // its path, or empty
     std::string ends_tail;
+    // Packs of that tail which the tier is not to keep: their WAL is in its pieces alone there.
+    std::set<std::string> left_out;
     std::string deletes;  // a pack that is deleted at this tier
     Id16 history{};       // of the tail that it opens
     bool is_gap = false;  // WAL that is synced behind it must not be seen without it
@@ -79,7 +81,8 @@ struct OffloadStep {
 // The order it keeps: an object before the entry that names it; the entry that opens a tail before
 // its pieces; all pieces of a tail before the entry that opens the next one of the history, unless
 // the entry that ends it comes in the same piece of the ledger; a gap before the pieces behind it;
-// the pieces of a tail are removed after the entry that ends it, a pack after the one that calls it
+// the pieces of a tail are removed after the entry that ends it and, where it has become packs that
+// are not put there, after those that call these deleted; a pack after the one that calls it
 // deleted. Tails go first: packs may be many. Objects are begun in the order of the ledger, also
 // those behind an entry that waits; an entry goes only when all that it names is there.
 OffloadStep next_offload_step(const OffloadState& state, const OffloadSnapshot& snapshot);

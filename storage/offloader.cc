@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "proto/frame_format.h"
 #include "proto/repository.pb.h"
+#include "storage/held_tails.h"
 #include "storage/ledger_file.h"
 #include "storage/repository_files.h"
 #include "storage/tier_put.h"
@@ -249,8 +250,7 @@ private:
         return done;
     }
 
-    // --- what is there
-    // ----------------------------------------------------------------------------
+    // --- what is there ---
 
     Result<> take_stock() {
         std::set<std::string> under_way = std::move(state_.under_way);
@@ -262,8 +262,13 @@ private:
         WV_CHECK(require_own_tier());
         WV_TRY(auto objects, tier_.list(""));
         left_there_.clear();
-        for (const ObjectInfo& object : objects)
+        held_tails_ = {};
+        std::set<std::string> tails_there;
+        for (const ObjectInfo& object : objects) {
             if (object.name.ends_with(kPackSuffix)) left_there_.insert(object.name);
+            if (auto piece = parse_tail_piece_name(object.name))
+                tails_there.insert(piece->tail_path);
+        }
         WV_CHECK(put_keyrings(repository_, tier_));
         WV_TRY(offloaded_, head_of_tier());
         if (offloaded_.sequence == 0 && had_entries_)
@@ -271,11 +276,11 @@ private:
                         "bring the right copy back, or start the agent again to be told more");
         had_entries_ = had_entries_ || offloaded_.sequence > 0;
         read_ = offloaded_;
-        WV_CHECK(replay_to(offloaded_));
+        WV_CHECK(replay_to(offloaded_, tails_there));
         for (auto& [path, tail] : state_.tails) {
             WV_TRY(tail.end_offset, end_of_pieces(path));
         }
-        find_leftovers(objects);
+        find_leftovers(objects, tails_there);
         // What this process put whole needs no comparing.
         for (const std::string& name : put_whole_)
             if (left_there_.erase(name) > 0) state_.present.insert(name);
@@ -296,15 +301,13 @@ private:
         const Id16 there = id_from<16>(header.repository_id());
         WV_TRY(auto writers, tier_.list(std::string(kWriters)));
         if (!writers.empty()) return fail(written_in_place(tier_));
-        if (there == id_) return require_own_name();
+        // What the ledger says of a place holds for one tier.
+        if (there == id_) return put_name(tier_, place_.name);
         return fail(Errc::refused,
                     tier_.url() + " is a tier of the repository " + to_hex(there) + ", not of " +
                         to_hex(id_),
                     "name another place in its [repo] table");
     }
-
-    // What the ledger says of a place holds for one tier.
-    Result<> require_own_name() { return put_name(tier_, place_.name); }
 
     // Signed, so that everything before it is the repository's as well.
     Result<LedgerHead> head_of_tier() {
@@ -323,14 +326,14 @@ private:
     }
 
     // Which tails are open after the entries that the tier has; and that they are the repository's.
-    Result<> replay_to(const LedgerHead& head) {
+    Result<> replay_to(const LedgerHead& head, const std::set<std::string>& tails_there) {
         if (head.sequence == 0) return {};
         LedgerHead reached;
         auto read = read_ledger_records(repository_, id_, keys_, {}, head.sequence,
                                         [&](const LedgerRecord& record) {
                                             reached = record.head;
                                             apply(pending_of(record, place_.name));
-                                            forget_packs(record.entry);
+                                            note_packs(record.entry, tails_there);
                                             return reached.sequence < head.sequence;
                                         });
         if (!read) return fail(std::move(read).error());
@@ -344,12 +347,17 @@ private:
                 : "its entry " + std::to_string(head.sequence) + " is not the repository's"));
     }
 
-    // They are there as the ledger says.
-    void forget_packs(const pb::LedgerEntry& entry) {
+    // They are there as the ledger says, but those that were left out.
+    void note_packs(const pb::LedgerEntry& entry, const std::set<std::string>& tails_there) {
         if (!entry.has_pack_closed()) return;
-        left_there_.erase(entry.pack_closed().pack().path());
-        for (const pb::PackInfo& pack : entry.pack_closed().further())
-            left_there_.erase(pack.path());
+        const pb::PackClosed& closed = entry.pack_closed();
+        std::set<std::string> paths{closed.pack().path()};
+        for (const pb::PackInfo& pack : closed.further())
+            paths.insert(pack.path());
+        for (const std::string& path : paths)
+            left_there_.erase(path);
+        if (tails_there.contains(closed.replaces_tail()))
+            held_tails_.hold(closed.replaces_tail(), std::move(paths));
     }
 
     Result<std::uint64_t> end_of_pieces(const std::string& path) {
@@ -362,15 +370,18 @@ private:
     }
 
     // Left behind where a removal was interrupted; afterwards the ledger tells of each.
-    void find_leftovers(const std::vector<ObjectInfo>& objects) {
+    void find_leftovers(const std::vector<ObjectInfo>& objects,
+                        const std::set<std::string>& tails_there) {
         std::set<std::string> there;
-        for (const ObjectInfo& object : objects) {
-            if (state_.deleted.contains(object.name)) there.insert(object.name);
-            if (auto piece = parse_tail_piece_name(object.name);
-                piece && !state_.tails.contains(piece->tail_path))
-                state_.superseded_tails.insert(piece->tail_path);
-        }
-        state_.deleted = std::move(there);
+        for (const ObjectInfo& object : objects)
+            there.insert(object.name);
+        held_tails_.let_go_if([&](const std::string& pack) {
+            return there.contains(pack) || state_.deleted.contains(pack);
+        });
+        for (const std::string& tail : tails_there)
+            if (!state_.tails.contains(tail) && !held_tails_.holds(tail))
+                state_.superseded_tails.insert(tail);
+        std::erase_if(state_.deleted, [&](const auto& name) { return !there.contains(name); });
     }
 
     // The ledger up to the snapshot, or so much of it as is held at a time.
@@ -395,8 +406,7 @@ private:
             records_.emplace_back(record.bytes.begin(), record.bytes.end());
             return true;
         };
-        WV_TRY(auto head, read_ledger_records(repository_, id_, keys_, read_, 0, take));
-        (void)head;
+        WV_CHECK(read_ledger_records(repository_, id_, keys_, read_, 0, take));
         return asked;
     }
 
@@ -405,7 +415,10 @@ private:
         if (!entry.has_pack_closed()) return {};
         auto add = [&](const pb::PackInfo& pack) -> Result<> {
             WV_TRY(const bool keeps, place_.keeps(pack));
-            if (keeps) pending.needs.push_back({pack.path(), pack.stored_bytes()});
+            if (keeps)
+                pending.needs.push_back({pack.path(), pack.stored_bytes()});
+            else
+                pending.left_out.insert(pack.path());
             return {};
         };
         WV_CHECK(add(entry.pack_closed().pack()));
@@ -414,8 +427,7 @@ private:
         return {};
     }
 
-    // --- what is put there
-    // ------------------------------------------------------------------------
+    // --- what is put there ---
 
     Result<> put(const std::string& name, ByteSpan bytes) {
         WV_CHECK(put_once(tier_, name, bytes));
@@ -447,12 +459,18 @@ private:
     }
 
     void apply(const PendingEntry& entry) {
-        if (!entry.deletes.empty()) state_.deleted.insert(entry.deletes);
+        if (!entry.deletes.empty()) {
+            state_.deleted.insert(entry.deletes);
+            state_.superseded_tails.merge(held_tails_.let_go(entry.deletes));
+        }
         if (!entry.opens_tail.empty()) state_.tails[entry.opens_tail] = {entry.history, 0};
         if (entry.ends_tail.empty()) return;
         auto ended = state_.tails.find(entry.ends_tail);
         if (ended == state_.tails.end()) return;
-        if (ended->second.end_offset > 0) state_.superseded_tails.insert(ended->first);
+        if (ended->second.end_offset > 0) {
+            held_tails_.hold(ended->first, entry.left_out);
+            if (entry.left_out.empty()) state_.superseded_tails.insert(ended->first);
+        }
         state_.tails.erase(ended);
     }
 
@@ -509,6 +527,7 @@ private:
     std::uint64_t rounds_ = 0;
     // Packs that may be there, put whole or not, of which its ledger does not tell.
     std::set<std::string> left_there_;
+    HeldTails held_tails_;
     std::set<std::string> put_whole_;  // by this process, of which its ledger does not tell yet
     std::set<std::string> failed_;     // packs that could not be put so far
     bool told_of_failure_ = false;     // by the round before

@@ -170,6 +170,10 @@ void Keeping::check_tier_reader(const Tier& tier, bool is_settled) {
     const auto lie_there = packs_in(tier.files, "/tier");
     require_same(lie_there, packs_of(*view, tier.name), tier.name + ", as its reader sees it,");
     require_same(lie_there, packs_of(*host, tier.name), tier.name);
+    const auto open_tails = writer_->snapshot().tails;
+    for (const auto& [path, size] : tier.files.sizes())
+        if (auto piece = parse_tail_piece_name(path.substr(std::string("/tier/").size())))
+            hold(open_tails.contains(piece->tail_path), path + " is left for ever");
 }
 
 void Keeping::check_objects() {

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include "storage/held_tails.h"
 #include "storage/ledger_file.h"
 #include "tests/support/cut_store.h"
 #include "tests/unit/storage/tier_pair.h"
@@ -62,6 +63,48 @@ TEST_CASE("a tier that comes late gets everything, and one that was away gets th
     must(writer.store(7'000, 60'000));
     CHECK(must(pair.offloader(*pair.objects)->offload(writer.snapshot(), always)).is_complete);
     CHECK(pair.check_is_prefix() == pair.wal.builder.end());
+}
+
+TEST_CASE("the pieces of a tail stay where the pack that it became is not to come") {
+    Pair pair;
+    pair.initialize();
+    auto repository = must(pair.stage.open());
+    HistoryWriter writer(*repository, pair.wal);
+    pair.wal.grow(7, 100'000);
+    must(writer.begin());
+    must(writer.store(7'000, 500'000));
+    OffloadPlace place{.name = "second"};
+    const auto offloaded = [&] {
+        auto offloader =
+            must(Offloader::open(*pair.repository, *pair.objects, pair.stage.master, place));
+        return must(offloader->offload(writer.snapshot(), always)).is_complete;
+    };
+    CHECK(offloaded());
+    const auto pieces = pair.pieces();
+    REQUIRE_FALSE(pieces.empty());
+    // Retention lets go of it before it comes; somebody may be reading the pieces.
+    place.keeps = [](const pb::PackInfo&) -> Result<bool> { return false; };
+    must(writer.close());
+    CHECK(offloaded());
+    CHECK(pair.pieces() == pieces);
+    // Also for who finds them there.
+    CHECK(offloaded());
+    CHECK(pair.pieces() == pieces);
+}
+
+TEST_CASE("tails are held until all packs that they became are over") {
+    HeldTails held;
+    held.hold("none", {});
+    held.hold("one", {"a"});
+    held.hold("two", {"b", "c"});
+    CHECK_FALSE(held.holds("none"));
+    CHECK(held.let_go("b").empty());
+    CHECK(held.holds("two"));
+    CHECK(held.let_go("x").empty());
+    CHECK(held.let_go("c") == std::set<std::string>{"two"});
+    CHECK_FALSE(held.holds("two"));
+    CHECK(held.let_go_if([](const std::string&) { return true; }) == std::set<std::string>{"one"});
+    CHECK(held.let_go("a").empty());
 }
 
 TEST_CASE("two tails that are open at once are seen as one run of WAL") {
