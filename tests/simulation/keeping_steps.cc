@@ -373,6 +373,9 @@ bool Keeping::add_tier() {
     promises_[made->name] = std::move(promise);
     tiers_.push_back(std::move(made));
     must_hold(repository_->add_place(tiers_.back()->name, true), "add a tier");
+    // An agent reads its configuration, and with it of its tiers, when it starts.
+    close_repository();
+    open_repository(false);
     return true;
 }
 
