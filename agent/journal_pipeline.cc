@@ -98,8 +98,11 @@ Task<> JournalPipeline::write_loop() {
             continue;
         }
         writing_ = true;
+        std::vector<JournalCut> cuts = take_group();
         std::size_t bytes = 0;
-        auto written = co_await write(take_group(bytes));
+        for (const JournalCut& cut : cuts)
+            bytes += cut.plain_bytes();
+        auto written = co_await write(std::move(cuts));
         writing_ = false;
         in_flight_bytes_ -= bytes;
         if (!written) break_with(written.error());
@@ -109,8 +112,9 @@ Task<> JournalPipeline::write_loop() {
 
 // What is synced at once: all that has come, but not over the end of a transaction behind which a
 // tail may be turned.
-std::vector<JournalCut> JournalPipeline::take_group(std::size_t& bytes) {
+std::vector<JournalCut> JournalPipeline::take_group() {
     std::size_t count = 0;
+    std::size_t bytes = 0;
     while (count < queue_.size()) {
         const JournalCut& cut = queue_[count++];
         bytes += cut.plain_bytes();

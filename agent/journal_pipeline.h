@@ -73,7 +73,7 @@ private:
         SteadyTime begun_at{};
     };
     Task<> write_loop();
-    std::vector<JournalCut> take_group(std::size_t& bytes);
+    std::vector<JournalCut> take_group();
     Task<Result<>> write(std::vector<JournalCut> cuts);
     Task<Result<>> write_batches(Journal& journal, std::vector<JournalBatch> batches);
     Task<Result<>> write_quiet(Journal& journal, Lsn end_lsn);

@@ -125,6 +125,11 @@ private:
             const ByteSpan bytes = reader.bytes(reader.le<std::uint32_t>());
             if (!relation.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())))
                 return bad_columns("have a relation version that cannot be read");
+            // Each has its five bytes of the directory, twice: so memory is bounded by what is
+            // there.
+            column_count_ += 2 * static_cast<std::size_t>(relation.columns_size());
+            if (column_count_ > plain.size() / 5)
+                return bad_columns("are more than there are bytes");
             RelationColumns& columns = columns_.emplace_back();
             for (TupleColumns* place : {&columns.old_rows, &columns.new_rows})
                 place->columns.resize(static_cast<std::size_t>(relation.columns_size()));
@@ -139,37 +144,24 @@ private:
     // The directory, and behind it the streams that it tells of.
     Result<> open_streams(ByteSpan rest) {
         struct Coding {
-            std::uint8_t coding, form;
+            std::uint8_t coding = 0, form = 0;
         };
-        std::vector<Coding> codings;
-        std::vector<std::uint64_t> sizes;
-        ByteReader reader(rest);
-        const auto read_sizes = [&](std::size_t count) {
-            for (std::size_t i = 0; i < count; ++i) {
-                std::uint64_t size = 0;
-                for (unsigned shift = 0;; shift += 7) {
-                    const auto byte = reader.le<std::uint8_t>();
-                    size |= std::uint64_t{byte & 0x7fU} << shift;
-                    if (byte < 0x80) break;
-                    if (shift >= 28) return false;
-                }
-                sizes.push_back(size);
+        std::vector<Coding> codings(column_count_);
+        std::vector<std::uint64_t> sizes(kStreamCount + 3 * column_count_);
+        VarintReader directory(rest);
+        bool is_good = true;
+        for (std::size_t i = 0; i < sizes.size() && is_good; ++i) {
+            if (i >= kStreamCount && (i - kStreamCount) % 3 == 0) {
+                Coding& of_column = codings[(i - kStreamCount) / 3];
+                is_good = directory.byte(of_column.coding) && directory.byte(of_column.form);
             }
-            return reader.ok();
-        };
-        bool is_good = read_sizes(kStreamCount);
-        std::size_t count = 0;
-        for (const RelationColumns& each : columns_)
-            count += each.old_rows.columns.size() + each.new_rows.columns.size();
-        for (std::size_t i = 0; i < count && is_good; ++i) {
-            const auto coding = reader.le<std::uint8_t>();
-            codings.push_back({coding, reader.le<std::uint8_t>()});
-            is_good = read_sizes(3);
+            is_good = is_good && directory.next(sizes[i]);
         }
-        std::vector<ByteSpan> streams;
-        for (std::uint64_t size : sizes)
-            streams.push_back(reader.bytes(size));
-        if (!is_good || !reader.ok() || reader.remaining() > 0)
+        ByteSpan left = directory.rest();
+        std::vector<ByteSpan> streams(sizes.size());
+        for (std::size_t i = 0; i < sizes.size() && is_good; ++i)
+            is_good = take(left, sizes[i], streams[i]);
+        if (!is_good || !left.empty())
             return bad_columns("have streams of other sizes than was announced");
         std::ranges::copy_n(streams.begin(), kStreamCount, streams_.begin());
         kinds_ = streams[kKinds];
@@ -360,6 +352,7 @@ private:
 
     const RowSought* sought_;
     std::size_t batch_bytes_ = 0;
+    std::size_t column_count_ = 0;  // of old and of new rows
     ByteSpan relations_;
     ByteSpan kinds_;
     std::array<ByteSpan, kStreamCount> streams_;

@@ -1,5 +1,5 @@
-// A batch of the row journal as columns, which is what packs hold: what is alike stands together,
-// and so a pack has two thirds of the bytes. docs/journal.md has the format.
+// A batch of the row journal as columns, which is what packs hold: what is alike stands together
+// and is compressed together. docs/journal.md has the format.
 //
 // Pure, and the same bytes come back: whoever reads a pack sees batches.
 #pragma once
@@ -20,8 +20,8 @@ struct ColumnBatch {
     std::vector<std::size_t> cuts;
 };
 
-// Nothing where it would have more bytes than `batch`, or would not give it back. Errors: corrupt
-// for what is no batch.
+// Nothing where it would have no fewer bytes than `batch`, or would not give it back. Errors:
+// corrupt for what is no batch.
 Result<std::optional<ColumnBatch>> to_columns(ByteSpan batch);
 
 // Changes of one row: of its table, and with this text in the first column of its key, now or
@@ -34,7 +34,7 @@ struct RowSought {
 bool is_columns(ByteSpan plain);
 // The batch, byte for byte; `out` is resized, to at most kFramePlainBytesMax. Where a row is
 // sought, a batch with the same transactions that has of their changes and rows only those that may
-// be of it. Errors: corrupt.
+// be of it. Memory: some 100 bytes for each byte of `plain` at most. Errors: corrupt.
 Result<> from_columns(ByteSpan plain, ByteBuffer& out, const RowSought* sought = nullptr);
 
 }  // namespace walvault

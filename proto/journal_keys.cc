@@ -85,8 +85,8 @@ Result<> each_journal_key(std::uint32_t table_oid, const std::vector<std::uint32
     return {};
 }
 
-KeyBlock encode_key_block(std::span<const KeyPlace> places) {
-    KeyBlock block;
+EncodedKeyBlock encode_key_block(std::span<const KeyPlace> places) {
+    EncodedKeyBlock block;
     ByteBuffer frames;
     append_varint(block.plain, places.size());
     KeyPlace last{};

@@ -33,11 +33,11 @@ struct KeyPlace {
     auto operator<=>(const KeyPlace&) const = default;
 };
 // `places` are sorted, each once. From `cut` on are the numbers of frames: other bytes than hashes.
-struct KeyBlock {
+struct EncodedKeyBlock {
     ByteBuffer plain;
     std::size_t cut = 0;
 };
-KeyBlock encode_key_block(std::span<const KeyPlace> places);
+EncodedKeyBlock encode_key_block(std::span<const KeyPlace> places);
 // Errors: corrupt.
 Result<std::vector<KeyPlace>> decode_key_block(ByteSpan block);
 

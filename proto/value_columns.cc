@@ -66,20 +66,28 @@ std::uint8_t append_integers(ByteBuffer& out, const std::vector<std::int64_t>& i
     return by_difference ? kDifferences : std::uint8_t{0};
 }
 
+// Of all values what `parse` makes of them; nothing where one is something else.
+template <class Parse>
+std::optional<ValueColumn> as_integers(Values values, ColumnCoding coding, std::size_t form,
+                                       Parse parse) {
+    std::vector<std::int64_t> integers;
+    for (std::string_view each : values) {
+        const std::optional<std::int64_t> integer = parse(each);
+        if (!integer) return std::nullopt;
+        integers.push_back(*integer);
+    }
+    ValueColumn column{.coding = coding};
+    column.form = append_integers(column.bytes, integers);
+    column.form = static_cast<std::uint8_t>(column.form | form);
+    return column;
+}
+
 std::optional<ValueColumn> as_numbers(Values values) {
     const std::size_t point = values[0].find('.');
     const std::size_t scale = point == std::string_view::npos ? 0 : values[0].size() - point - 1;
     if (scale >= kDigitsMax || (point != std::string_view::npos && scale == 0)) return std::nullopt;
-    std::vector<std::int64_t> integers;
-    for (std::string_view each : values) {
-        const auto number = number_of(each, scale);
-        if (!number) return std::nullopt;
-        integers.push_back(*number);
-    }
-    ValueColumn column{.coding = ColumnCoding::number};
-    column.form = append_integers(column.bytes, integers);
-    column.form = static_cast<std::uint8_t>(column.form | scale);
-    return column;
+    return as_integers(values, ColumnCoding::number, scale,
+                       [scale](std::string_view each) { return number_of(each, scale); });
 }
 
 // So many digits from `at` on; nothing where they are not all digits.
@@ -145,16 +153,8 @@ std::optional<ValueColumn> as_times(Values values) {
     const std::uint8_t form = values[0].size() == 10       ? kDayOnly
                               : values[0].ends_with(kZone) ? kWithZone
                                                            : kWithTime;
-    std::vector<std::int64_t> times;
-    for (std::string_view each : values) {
-        const auto time = time_of(each, form);
-        if (!time) return std::nullopt;
-        times.push_back(*time);
-    }
-    ValueColumn column{.coding = ColumnCoding::time};
-    column.form = append_integers(column.bytes, times);
-    column.form = static_cast<std::uint8_t>(column.form | form);
-    return column;
+    return as_integers(values, ColumnCoding::time, form,
+                       [form](std::string_view each) { return time_of(each, form); });
 }
 
 constexpr std::uint8_t kNoDigit = 0xFF;

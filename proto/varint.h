@@ -30,12 +30,20 @@ public:
     bool next(std::uint64_t& value) {
         if (at_ == end_) return false;
         value = static_cast<std::uint64_t>(*at_++);
-        return value < 0x80 || rest(value);
+        return value < 0x80 || next_of_more(value);
+    }
+    // A byte that stands between them.
+    bool byte(std::uint8_t& value) {
+        if (at_ == end_) return false;
+        value = static_cast<std::uint8_t>(*at_++);
+        return true;
     }
     bool at_end() const { return at_ == end_; }
+    // What was not read yet.
+    ByteSpan rest() const { return {at_, end_}; }
 
 private:
-    bool rest(std::uint64_t& value) {
+    bool next_of_more(std::uint64_t& value) {
         value &= 0x7f;
         for (unsigned shift = 7; at_ != end_ && shift < 64; shift += 7) {
             const auto byte = static_cast<std::uint64_t>(*at_++);

@@ -112,7 +112,7 @@ Result<> JournalPackWriter::write_keys() {
     for (std::size_t first = 0; first < places_.size(); first += kPlacesPerBlock) {
         const std::span<const KeyPlace> part(places_.data() + first,
                                              std::min(kPlacesPerBlock, places_.size() - first));
-        const KeyBlock keys = encode_key_block(part);
+        const EncodedKeyBlock keys = encode_key_block(part);
         FramePlace place{.kind = FrameKind::keys, .frame_number = pack_->next_frame_number()};
         pb::KeyBlock block;
         block.set_first_hash(part.front().hash);

@@ -35,7 +35,8 @@ public:
                                                              const std::string& path,
                                                              FileCipher cipher, int level);
 
-    // One batch, sealed as one frame behind those before; `start_lsn` is the journal's end before
+    // One batch, sealed as one frame behind those before, as columns where these have fewer bytes;
+    // `start_lsn` is the journal's end before
     // it, or the snapshot's LSN. Errors: corrupt; io, no_space.
     Result<> append(ByteSpan batch, Lsn start_lsn);
     const pb::PackFooter& footer() const { return pack_->footer(); }

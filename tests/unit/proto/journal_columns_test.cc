@@ -197,4 +197,18 @@ TEST_CASE(
     ByteBuffer huge = plain;
     store_le(huge.data() + 4, kFramePlainBytesMax + 1);
     CHECK_FALSE(from_columns(huge, out));
+    // More columns than the directory has bytes for: refused before there is memory for them.
+    pb::JournalRelation wide;
+    for (int i = 0; i < 10'000; ++i)
+        wide.add_columns();
+    const std::string relation = wide.SerializeAsString();
+    ByteBuffer empty;
+    append_le(empty, std::uint32_t{0xFFFFFFFF});
+    append_le(empty, std::uint32_t{100});
+    append_le(empty, std::uint32_t{1});
+    append_le(empty, static_cast<std::uint32_t>(relation.size()));
+    append(empty, as_bytes(relation));
+    const auto refused = from_columns(empty, out);
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().message.find("more than there are bytes") != std::string::npos);
 }

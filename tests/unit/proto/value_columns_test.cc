@@ -16,15 +16,19 @@ struct Read {
     std::vector<std::string> values;
 };
 
+ValueReader open(const ValueColumn& column) {
+    return ValueReader::open(static_cast<std::uint8_t>(column.coding), column.form, column.lengths,
+                             column.bytes)
+        .value();
+}
+
 Read written_and_read(const std::vector<std::string>& values) {
     const std::vector<std::string_view> views(values.begin(), values.end());
     const ValueColumn column = encode_values(views);
     Read read{.coding = column.coding,
               .bytes = column.lengths.size() + column.bytes.size(),
               .values = {}};
-    ValueReader reader = ValueReader::open(static_cast<std::uint8_t>(column.coding), column.form,
-                                           column.lengths, column.bytes)
-                             .value();
+    ValueReader reader = open(column);
     ByteBuffer room(100'000);
     while (!reader.at_end()) {
         const auto bytes = reader.next(room);
@@ -156,17 +160,12 @@ TEST_CASE("a value is found in each coding, and others are passed over") {
         CAPTURE(values);
         const std::vector<std::string_view> views(values.begin(), values.end());
         const ValueColumn column = encode_values(views);
-        const auto open = [&] {
-            return ValueReader::open(static_cast<std::uint8_t>(column.coding), column.form,
-                                     column.lengths, column.bytes)
-                .value();
-        };
         std::vector<std::string> sought = others;
         for (const auto& each : columns)
             sought.insert(sought.end(), each.begin(), each.end());
         for (const std::string& text : sought) {
             CAPTURE(text);
-            ValueReader reader = open();
+            ValueReader reader = open(column);
             const SoughtValue wanted(text);
             for (const std::string& value : values)
                 CHECK(reader.next_is(wanted) == (value == text));
@@ -175,7 +174,7 @@ TEST_CASE("a value is found in each coding, and others are passed over") {
         }
         ByteBuffer room(100);
         for (std::size_t count = 0; count < values.size(); ++count) {
-            ValueReader reader = open();
+            ValueReader reader = open(column);
             REQUIRE(reader.skip(count));
             const auto bytes = reader.next(room);
             REQUIRE(bytes);

@@ -1,8 +1,6 @@
 // How a copy ends that the server ends while it is written to.
 #include <doctest/doctest.h>
 
-#include <array>
-
 #include "base/event.h"
 #include "base/task_group.h"
 #include "tests/support/scratch_directory.h"
@@ -11,8 +9,6 @@
 
 namespace walvault::wal {
 namespace {
-
-using Local = asio::local::stream_protocol;
 
 struct Stage {
     ScratchDirectory directory;
@@ -25,11 +21,7 @@ struct Stage {
 
 // Begins a copy, says its last words, and closes without reading on.
 Task<> serve(Stage& stage) {
-    Local::socket socket = co_await stage.acceptor.async_accept(asio::use_awaitable);
-    std::array<char, 1024> heard;
-    co_await socket.async_read_some(asio::buffer(heard), asio::use_awaitable);
-    co_await socket.async_write_some(asio::buffer(kWelcome), asio::use_awaitable);
-    co_await socket.async_read_some(asio::buffer(heard), asio::use_awaitable);
+    Local::socket socket = co_await heard_client(stage.acceptor);
     const std::string words = kCopyBoth + stage.last_words;
     co_await socket.async_write_some(asio::buffer(words), asio::use_awaitable);
     socket.close();

@@ -14,8 +14,6 @@ namespace walvault::wal {
 namespace {
 
 using namespace std::chrono_literals;
-using Local = asio::local::stream_protocol;
-
 constexpr int kRows = 200;
 
 struct Stage {
@@ -30,13 +28,10 @@ struct Stage {
 
 // Begins a copy, sends a row each now and then, and hears what comes meanwhile.
 Task<> serve(Stage& stage) {
-    Local::socket socket = co_await stage.acceptor.async_accept(asio::use_awaitable);
-    std::array<char, 1024> heard;
-    co_await socket.async_read_some(asio::buffer(heard), asio::use_awaitable);
-    co_await socket.async_write_some(asio::buffer(kWelcome), asio::use_awaitable);
-    co_await socket.async_read_some(asio::buffer(heard), asio::use_awaitable);
+    Local::socket socket = co_await heard_client(stage.acceptor);
     co_await socket.async_write_some(asio::buffer(kCopyBoth), asio::use_awaitable);
     socket.non_blocking(true);
+    std::array<char, 1024> heard;
     for (int i = 0; i < kRows; ++i) {
         boost::system::error_code error;
         co_await socket.async_write_some(asio::buffer(kRow),
