@@ -161,6 +161,15 @@ class ConnectionLost(Exception):
     pass
 
 
+LOST = ("connection to server", "terminating connection", "server closed the connection", "not currently connected",
+        "recovery mode", "starting up", "shutting down")
+
+
+def says_lost(text):
+    """Whether what psql printed is of a server that went, and not of a statement that is wrong."""
+    return any(sign in text for sign in LOST)
+
+
 class Session:
     """One psql kept open, so that a transaction costs a round trip and no process."""
 
@@ -191,11 +200,7 @@ class Session:
 
     def _error_for(self, sql, lines):
         text = "\n".join(lines)
-        lost = ("connection to server", "terminating connection", "server closed the connection",
-                "not currently connected", "recovery mode", "starting up", "shutting down")
-        if any(sign in text for sign in lost):
-            return ConnectionLost(text)
-        return AssertionError(f"{sql}: {text}")
+        return ConnectionLost(text) if says_lost(text) else AssertionError(f"{sql}: {text}")
 
     def close(self):
         if self.process.poll() is None:

@@ -9,7 +9,7 @@ import datetime
 import re
 import threading
 
-from cluster import ConnectionLost
+from cluster import ConnectionLost, says_lost
 from harness import PG_BIN, lsn_number, lsn_text, now_micros, wait_until
 
 TABLE = """
@@ -90,7 +90,7 @@ class Writers:
                 if self._one_transaction(session, worker, seq, random):
                     told = Acknowledgement(begun, now_micros())
                     self.acknowledged[(worker, seq)] = told
-                    lsn = lsn_number(session.execute("select pg_current_wal_flush_lsn();")[-1])
+                    lsn = self._flushed(session)
                     self.acknowledged[(worker, seq)] = dataclasses.replace(told, lsn=lsn)
             except ConnectionLost:
                 session.close()
@@ -102,6 +102,17 @@ class Writers:
             self.stopping.wait(random.random() * 0.02)
         if session:
             session.close()
+
+    @staticmethod
+    def _flushed(session):
+        """Where the server's WAL is flushed. A server that goes may send its farewell beside the answer, before or
+        after it, and psql calls neither an error."""
+        answer = session.execute("select pg_current_wal_flush_lsn();")
+        found = [line for line in answer if re.fullmatch("[0-9A-F]+/[0-9A-F]+", line)]
+        if found:
+            return lsn_number(found[0])
+        text = "\n".join(answer)
+        raise ConnectionLost(text) if says_lost(text) else AssertionError(f"no position: {text!r}")
 
     @staticmethod
     def _one_transaction(session, worker, seq, random):
