@@ -18,7 +18,11 @@ std::int64_t micros_of(WallTime at) { return at.time_since_epoch().count(); }
 
 JournalWalk::JournalWalk(JournalSource& source, const JournalRecord& journal,
                          const JournalQuery& query, const JournalSink& sink, Hooks hooks)
-    : source_(source), query_(query), sink_(sink), hooks_(std::move(hooks)) {
+    : source_(source),
+      query_(query),
+      sink_(sink),
+      hooks_(std::move(hooks)),
+      batches_(source.store(), hooks_.sought, [this](int index) { return next_read(index); }) {
     query_.from = std::max(query_.from, journal.start_lsn);
     query_.to = std::min(query_.to, journal.whole_until_lsn);
     cursor_ = is_backward() ? query_.to : query_.from;
@@ -113,6 +117,7 @@ Result<bool> JournalWalk::walk_file(const JournalFile& file) {
     WV_TRY(pack_, source_.open(file));
     chains_.emplace(pack_->footer());
     refused_chain_ = -1;
+    batches_.begin(pack_);
     const int count = pack_->frame_count();
     for (int n = 0; n < count; ++n) {
         WV_TRY(bool more, walk_frame(is_backward() ? count - 1 - n : n));
@@ -158,14 +163,13 @@ Result<bool> JournalWalk::walk_frame(int index) {
         WV_TRY(bool wanted, hooks_.wants_frame(*file_, *pack_, index));
         if (!wanted) return true;
     }
-    const pb::FrameEntry& frame = pack_->footer().frames(index);
-    const int inner = frame.summary().commit_count() == 0 ? chains_->goes_on_of[at] : -1;
-    if (is_counting() && inner >= 0 && current_ && current_->chain == inner) {
-        count_frame(frame);
+    if (is_only_counted(index) && current_ && current_->chain == chains_->goes_on_of[at]) {
+        count_frame(pack_->footer().frames(index));
         return true;
     }
     Batch batch;
-    WV_CHECK(read_batch(index, batch));
+    WV_CHECK(batches_.take(index, batch.plain));
+    WV_CHECK(divide(index, batch));
     for (std::size_t n = 0; n < batch.units.size(); ++n) {
         const Unit& unit = batch.units[is_backward() ? batch.units.size() - 1 - n : n];
         const int chain = unit.goes_on                         ? chains_->goes_on_of[at]
@@ -179,9 +183,28 @@ Result<bool> JournalWalk::walk_frame(int index) {
     return true;
 }
 
-Result<> JournalWalk::read_batch(int index, Batch& batch) {
+// Of what lies inside of a transaction that is known, its counts tell all that a summary needs.
+bool JournalWalk::is_only_counted(int index) const {
+    return is_counting() && pack_->footer().frames(index).summary().commit_count() == 0 &&
+           chains_->goes_on_of[static_cast<std::size_t>(index)] >= 0;
+}
+
+// The batch that will be read behind that at `index`, by what is known now.
+std::optional<int> JournalWalk::next_read(int index) {
+    const int step = is_backward() ? -1 : 1;
+    for (int next = index + step; next >= 0 && next < pack_->frame_count(); next += step) {
+        if (is_only_counted(next) || !can_hold(next)) continue;
+        if (!hooks_.wants_frame) return next;
+        const auto wanted = hooks_.wants_frame(*file_, *pack_, next);
+        if (!wanted) return std::nullopt;  // told when it is the turn of that one
+        if (*wanted) return next;
+    }
+    return std::nullopt;
+}
+
+// Finds the transactions in a batch that was read.
+Result<> JournalWalk::divide(int index, Batch& batch) const {
     batch.index = index;
-    WV_CHECK(pack_->read_batch(source_.store(), index, batch.plain, hooks_.sought));
     auto reader = BatchReader::open(batch.plain);
     const std::string name = pack_->path() + ", frame " + std::to_string(index);
     if (!reader) return fail_while(name, reader.error());
@@ -219,7 +242,8 @@ Result<> JournalWalk::read_batch(int index, Batch& batch) {
 Result<JournalTransaction> JournalWalk::whole_of(const Unit& unit, int chain) {
     if (unit.has_commit || unit.is_message) return unit.transaction;
     Batch last;
-    WV_CHECK(read_batch(chain, last));
+    WV_CHECK(pack_->read_batch(source_.store(), chain, last.plain, hooks_.sought));
+    WV_CHECK(divide(chain, last));
     if (last.units.empty() || !last.units.front().has_commit ||
         last.units.front().transaction.xid != unit.transaction.xid)
         return fail(Errc::corrupt, pack_->path() + ", frame " + std::to_string(chain) +

@@ -7,6 +7,7 @@
 #include <optional>
 #include <set>
 
+#include "storage/batches_ahead.h"
 #include "storage/journal_reader.h"
 #include "storage/journal_source.h"
 
@@ -73,7 +74,9 @@ private:
     Result<bool> pass();
     Result<bool> walk_file(const JournalFile& file);
     Result<bool> walk_frame(int index);
-    Result<> read_batch(int index, Batch& batch);
+    bool is_only_counted(int index) const;
+    std::optional<int> next_read(int index);
+    Result<> divide(int index, Batch& batch) const;
     Result<bool> walk_unit(Batch& batch, const Unit& unit, int chain);
     Result<JournalTransaction> whole_of(const Unit& unit, int chain);
     Result<bool> walk_records(Batch& batch, const Unit& unit);
@@ -113,6 +116,7 @@ private:
     std::shared_ptr<const PackReader> pack_;
     std::optional<JournalChains> chains_;
     int refused_chain_ = -1;
+    BatchesAhead batches_;
     std::optional<Current> current_;
     std::uint64_t skip_ = 0;  // changes of current_ that an earlier pass has given
     Assembly assembly_;

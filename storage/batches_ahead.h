@@ -1,0 +1,68 @@
+// BatchesAhead: reads batches of a journal's packs on threads of its own before whoever walks
+// through them asks for them.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "storage/pack_reader.h"
+
+namespace walvault::storage {
+
+// Used by one thread. The first batch is read without others: many a walk ends with it. With each
+// further one more are read ahead, up to kBatchesAheadMax. Memory: one batch more than those.
+class BatchesAhead {
+public:
+    static constexpr std::size_t kBatchesAheadMax = 4;
+
+    // The place in the footer of the batch that will be asked for behind `index`; nothing: none.
+    using Next = std::function<std::optional<int>(int index)>;
+
+    // `store` and `sought` outlive it; null: whole batches.
+    BatchesAhead(ObjectStore& store, const RowSought* sought, Next next);
+    // Waits for those that are being read.
+    ~BatchesAhead();
+    BatchesAhead(const BatchesAhead&) = delete;
+    BatchesAhead& operator=(const BatchesAhead&) = delete;
+
+    // From here on batches are those of `pack`; what was read ahead is forgotten.
+    void begin(std::shared_ptr<const PackReader> pack);
+    // The batch at `index`, whether it was read ahead or not. Blocks while it is read. Errors are
+    // those of its own reading, as PackReader::read_batch() has them.
+    Result<> take(int index, ByteBuffer& batch);
+
+private:
+    struct Reading {
+        std::shared_ptr<const PackReader> pack;
+        int index = 0;
+        bool is_done = false;
+        Result<> read = {};
+        ByteBuffer batch = {};
+    };
+
+    std::shared_ptr<Reading> find(int index);
+    void read_ahead(int index);
+    void serve();
+
+    ObjectStore& store_;
+    const RowSought* sought_;
+    Next next_;
+    std::shared_ptr<const PackReader> pack_;
+    std::deque<std::shared_ptr<Reading>> ahead_;  // in the order in which they are asked for
+    std::size_t taken_ = 0;
+
+    std::mutex mutex_;  // of what follows, and of what is read
+    std::condition_variable asked_;
+    std::condition_variable ended_;
+    std::deque<std::shared_ptr<Reading>> waiting_;
+    bool ending_ = false;
+    std::vector<std::thread> threads_;
+};
+
+}  // namespace walvault::storage

@@ -1,0 +1,194 @@
+#include "storage/batches_ahead.h"
+
+#include <doctest/doctest.h>
+
+#include <fstream>
+
+#include "storage/repository_files.h"
+#include "tests/support/stored_journal.h"
+#include "tests/unit/storage/stage.h"
+
+namespace walvault::storage {
+namespace {
+
+// A store whose reads are counted and, once it is shut, wait until they are let through.
+class GatedStore final : public ObjectStore {
+public:
+    explicit GatedStore(ObjectStore& objects) : objects_(objects) {}
+
+    void shut() {
+        std::lock_guard lock(mutex_);
+        is_shut_ = true;
+    }
+    void let_through() {
+        std::lock_guard lock(mutex_);
+        is_shut_ = false;
+        changed_.notify_all();
+    }
+    std::size_t begun() {
+        std::lock_guard lock(mutex_);
+        return begun_;
+    }
+    bool wait_for_begun(std::size_t count) {
+        std::unique_lock lock(mutex_);
+        return changed_.wait_for(lock, std::chrono::seconds(60), [&] { return begun_ >= count; });
+    }
+
+    Result<ByteBuffer> get(const std::string& name, std::uint64_t offset,
+                           std::uint64_t length) override {
+        {
+            std::unique_lock lock(mutex_);
+            ++begun_;
+            changed_.notify_all();
+            changed_.wait(lock, [this] { return !is_shut_; });
+        }
+        return objects_.get(name, offset, length);
+    }
+    Result<> put(const std::string& name, ByteSpan bytes) override {
+        return objects_.put(name, bytes);
+    }
+    Result<> put_from(const std::string& name, std::uint64_t size_bytes,
+                      const ObjectSource& source) override {
+        return objects_.put_from(name, size_bytes, source);
+    }
+    Result<ObjectInfo> info(const std::string& name) override { return objects_.info(name); }
+    Result<std::vector<ObjectInfo>> list(const std::string& prefix) override {
+        return objects_.list(prefix);
+    }
+    Result<> remove(const std::string& name) override { return objects_.remove(name); }
+    std::string url() const override { return objects_.url(); }
+
+private:
+    ObjectStore& objects_;
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    std::size_t begun_ = 0;
+    bool is_shut_ = false;
+};
+
+// A pack of twelve batches, one transaction in each.
+struct TwelveBatches {
+    static constexpr int kBatches = 12;
+
+    TwelveBatches() {
+        stage.create();
+        const RelationRef orders = RelationVersion::make(made_relation(16'400, "orders"));
+        const std::string large(200'000, 'o');  // two of them are more than a batch
+        auto repository = must(stage.open());
+        JournalKeeper keeper(*repository);
+        must(keeper.begin());
+        for (std::uint64_t n = 1; n <= kBatches; ++n) {
+            keeper.transaction(1000 * n, static_cast<Xid>(700 + n), [&](BatchWriter& writer) {
+                writer.change(JournalRecordKind::inserted, orders,
+                              made_insert({std::to_string(n), large}));
+            });
+            must(keeper.store());
+        }
+        must(keeper.close());
+        const OpenedRepository opened = must(open_repository_files(*objects, stage.master));
+        pack = must(
+            PackReader::open(*objects, must(stage.view()->packs("main")).front(), opened.keyring));
+        REQUIRE(pack->frame_count() == kBatches);
+    }
+    // Each batch is wanted, to the last.
+    static std::optional<int> next(int index) {
+        return index + 1 < kBatches ? std::optional<int>(index + 1) : std::nullopt;
+    }
+    ByteBuffer batch(int index) {
+        ByteBuffer read;
+        must(pack->read_batch(*objects, index, read));
+        return read;
+    }
+    void damage(int index) {
+        std::fstream file(stage.root + "/" + pack->path(),
+                          std::ios::in | std::ios::out | std::ios::binary);
+        file.seekp(static_cast<std::streamoff>(pack->footer().frames(index).offset() + 60));
+        file.put('?');
+    }
+
+    Stage stage;
+    std::unique_ptr<ObjectStore> objects = make_directory_store(posix_file_system(), stage.root);
+    GatedStore store{*objects};
+    std::shared_ptr<const PackReader> pack;
+};
+
+}  // namespace
+
+TEST_CASE("batches are the same, whether they are read ahead, skipped or asked for out of turn") {
+    TwelveBatches twelve;
+    BatchesAhead batches(twelve.store, nullptr, TwelveBatches::next);
+    batches.begin(twelve.pack);
+    for (const int index : {0, 1, 2, 5, 6, 3, 7, 8, 11, 0}) {
+        ByteBuffer read;
+        must(batches.take(index, read));
+        CHECK(read == twelve.batch(index));
+    }
+}
+
+TEST_CASE("the first batch is read alone, and behind each further one more are under way") {
+    TwelveBatches twelve;
+    BatchesAhead batches(twelve.store, nullptr, TwelveBatches::next);
+    batches.begin(twelve.pack);
+    ByteBuffer read;
+    std::vector<int> looked_behind;
+    {
+        BatchesAhead ended_at_once(twelve.store, nullptr, [&](int index) {
+            looked_behind.push_back(index);
+            return TwelveBatches::next(index);
+        });
+        ended_at_once.begin(twelve.pack);
+        must(ended_at_once.take(0, read));
+    }
+    CHECK(looked_behind == std::vector<int>{0});
+    CHECK(twelve.store.begun() <= 2);
+
+    const std::size_t before = twelve.store.begun();
+    must(batches.take(0, read));
+    REQUIRE(twelve.store.wait_for_begun(before + 2));
+    must(batches.take(1, read));
+    must(batches.take(2, read));
+    REQUIRE(twelve.store.wait_for_begun(before + 6));
+    // Nobody asks for the next one, and yet those behind it come.
+    twelve.store.shut();
+    must(batches.take(3, read));
+    CHECK(twelve.store.wait_for_begun(before + 8));
+    CHECK(twelve.store.begun() == before + 8);
+    twelve.store.let_through();
+}
+
+TEST_CASE("what cannot be read is told when it is its turn, and not where it was not asked for") {
+    TwelveBatches twelve;
+    twelve.damage(4);
+    BatchesAhead batches(twelve.store, nullptr, TwelveBatches::next);
+    batches.begin(twelve.pack);
+    ByteBuffer read;
+    for (int index = 0; index < 4; ++index)
+        must(batches.take(index, read));
+    const auto told = batches.take(4, read);
+    REQUIRE(!told);
+    CHECK(told.error().code == Errc::corrupt);
+    CHECK(told.error().message.find("frame 4") != std::string::npos);
+    must(batches.take(5, read));
+
+    batches.begin(twelve.pack);
+    must(batches.take(3, read));
+    must(batches.take(6, read));  // over the damaged one, which was read ahead
+    CHECK(read == twelve.batch(6));
+}
+
+TEST_CASE("another pack may be begun, and all be left, while batches are being read") {
+    TwelveBatches twelve;
+    ByteBuffer read;
+    {
+        BatchesAhead batches(twelve.store, nullptr, TwelveBatches::next);
+        batches.begin(twelve.pack);
+        for (int index = 0; index < 4; ++index)
+            must(batches.take(index, read));
+        batches.begin(twelve.pack);
+        must(batches.take(9, read));
+        CHECK(read == twelve.batch(9));
+    }
+    must(twelve.pack->read_batch(twelve.store, 0, read));
+}
+
+}  // namespace walvault::storage
