@@ -1,6 +1,5 @@
 #include "agent/render.h"
 
-#include <date/tz.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -9,9 +8,9 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <exception>
 #include <nlohmann/json.hpp>
 
+#include "agent/time_zone.h"
 #include "base/invariant.h"
 
 namespace walvault::agent {
@@ -23,15 +22,6 @@ std::string three_digits(double value) {
     if (value < 9.995) return fmt::format("{:.2f}", value);
     if (value < 99.95) return fmt::format("{:.1f}", value);
     return fmt::format("{:.0f}", value);
-}
-
-const date::time_zone* find_zone(const std::string& name) {
-    if (name.empty()) return nullptr;
-    try {
-        return date::locate_zone(name);
-    } catch (const std::exception&) {
-        return nullptr;
-    }
 }
 
 // "HH:MM:SS" plus `digits` of the fraction.
@@ -134,7 +124,7 @@ std::string format_percent(std::uint64_t done, std::uint64_t total) {
     return fmt::format("{} %", percent);
 }
 
-bool is_time_zone(const std::string& zone) { return find_zone(zone) != nullptr; }
+bool is_time_zone(const std::string& zone) { return is_utc(zone) || find_zone(zone) != nullptr; }
 
 std::string display_zone(const std::string& configured) {
     if (is_time_zone(configured)) return configured;
@@ -143,21 +133,22 @@ std::string display_zone(const std::string& configured) {
         if (!name.empty() && name.front() == ':') name.erase(0, 1);
         if (is_time_zone(name)) return name;
     }
-    try {
-        return date::current_zone()->name();
-    } catch (const std::exception&) {
-        return "Etc/UTC";
-    }
+    return system_zone();
 }
 
 std::string format_local(WallTime at, const std::string& zone, int digits) {
-    const date::time_zone* found = find_zone(zone);
-    if (found == nullptr) return format_utc(at, digits);
-    date::sys_info info = found->get_info(std::chrono::floor<std::chrono::seconds>(at));
-    WallTime shifted = at + info.offset;
-    auto days = std::chrono::floor<date::days>(shifted);
+    WallTime shifted = at;
     // Zones without letters of their own are named by their offset ("+03") in the database.
-    return date_text(days) + ' ' + clock_text(shifted - days, digits) + ' ' + info.abbrev;
+    std::string abbreviation = "UTC";
+    if (!is_utc(zone)) {
+        const date::time_zone* found = find_zone(zone);
+        if (found == nullptr) return format_utc(at, digits);
+        date::sys_info info = found->get_info(std::chrono::floor<std::chrono::seconds>(at));
+        shifted += info.offset;
+        abbreviation = info.abbrev;
+    }
+    auto days = std::chrono::floor<date::days>(shifted);
+    return date_text(days) + ' ' + clock_text(shifted - days, digits) + ' ' + abbreviation;
 }
 
 std::string format_utc(WallTime at, int digits) {

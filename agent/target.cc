@@ -1,14 +1,11 @@
 #include "agent/target.h"
 
-#ifndef USE_OS_TZDB
-#define USE_OS_TZDB 1
-#endif
-#include <date/tz.h>
-
 #include <array>
 #include <charconv>
 #include <cstdio>
 #include <optional>
+
+#include "agent/time_zone.h"
 
 namespace walvault::agent {
 namespace {
@@ -182,14 +179,6 @@ tl::unexpected<Error> never_happened(std::string_view whole, const date::local_i
 
 WallTime at_offset(LocalMicros local, std::chrono::seconds offset) {
     return WallTime(local.time_since_epoch() - std::chrono::duration_cast<Micros>(offset));
-}
-
-const date::time_zone* find_zone(const std::string& name) {
-    try {
-        return date::locate_zone(name);
-    } catch (const std::exception&) {
-        return nullptr;
-    }
 }
 
 Result<WallTime> local_to_instant(std::string_view whole, LocalMicros local,

@@ -43,12 +43,15 @@ TEST_CASE("Local time carries the zone's letters on both sides of a clock change
           "2026-10-25 02:30:00.123 CEST");
     CHECK(format_local(at(1'792'891'800'123'456), "Europe/Berlin", 6) ==
           "2026-10-25 02:30:00.123456 CET");
+    for (const char* utc : {"UTC", "Etc/UTC", "Etc/Zulu"})
+        CHECK(format_local(at(1'792'891'800'123'456), utc) == "2026-10-25 01:30:00.123 UTC");
     CHECK(format_utc(at(1'792'891'800'999'999), 0) == "2026-10-25T01:30:00Z");
     CHECK(format_utc(at(-1), 6) == "1969-12-31T23:59:59.999999Z");
 }
 
 TEST_CASE("An unknown zone is told apart from a known one, and shows UTC") {
     CHECK(is_time_zone("Europe/Berlin"));
+    CHECK(is_time_zone("Etc/UTC"));
     CHECK_FALSE(is_time_zone("Europe/Atlantis"));
     CHECK_FALSE(is_time_zone(""));
     CHECK(format_local(at(0), "Europe/Atlantis", 0) == "1970-01-01T00:00:00Z");

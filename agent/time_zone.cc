@@ -1,0 +1,41 @@
+#include "agent/time_zone.h"
+
+#include <exception>
+#include <filesystem>
+#include <system_error>
+
+namespace walvault::agent {
+namespace {
+
+// What /etc/localtime points to, or nothing.
+std::string linked_zone() {
+    const std::string directory = "zoneinfo/";
+    std::error_code none;
+    const std::string target = std::filesystem::read_symlink("/etc/localtime", none).string();
+    const auto at = target.rfind(directory);
+    return none || at == std::string::npos ? std::string() : target.substr(at + directory.size());
+}
+
+}  // namespace
+
+const date::time_zone* find_zone(const std::string& name) {
+    if (name.empty()) return nullptr;
+    try {
+        return date::locate_zone(name);
+    } catch (const std::exception&) {
+        return nullptr;
+    }
+}
+
+bool is_utc(const std::string& name) { return name == "Etc/UTC" || name == "UTC"; }
+
+std::string system_zone() {
+    if (std::string linked = linked_zone(); is_utc(linked)) return linked;
+    try {
+        return date::current_zone()->name();
+    } catch (const std::exception&) {
+        return "Etc/UTC";
+    }
+}
+
+}  // namespace walvault::agent
