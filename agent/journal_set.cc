@@ -209,7 +209,9 @@ Result<std::vector<TablePlace>> find_table(JournalSet& set, const std::string& t
     return places;
 }
 
-Result<pb::JournalRelation> latest_relation(OpenedJournal& journal, std::uint32_t oid) {
+namespace {
+
+Result<pb::JournalRelation> find_latest_relation(OpenedJournal& journal, std::uint32_t oid) {
     std::optional<pb::JournalRelation> found;
     JournalQuery query{.from = Lsn{},
                        .order = storage::JournalOrder::backward,
@@ -238,6 +240,17 @@ Result<pb::JournalRelation> latest_relation(OpenedJournal& journal, std::uint32_
     if (found) return *found;
     return fail(Errc::not_found,
                 "the journal has neither a row nor a change of table " + std::to_string(oid));
+}
+
+}  // namespace
+
+Result<pb::JournalRelation> latest_relation(OpenedJournal& journal, std::uint32_t oid) {
+    auto known = journal.latest.find(oid);
+    if (known == journal.latest.end()) {
+        WV_TRY(pb::JournalRelation found, find_latest_relation(journal, oid));
+        known = journal.latest.emplace(oid, std::move(found)).first;
+    }
+    return known->second;
 }
 
 JournalQuery JournalRange::query() const {

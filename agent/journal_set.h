@@ -2,6 +2,7 @@
 // them.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -20,6 +21,7 @@ struct OpenedJournal {
     std::unique_ptr<storage::JournalReader> reader;
     std::vector<storage::JournalTableRecord> tables = {};
     std::vector<pb::JournalGap> gaps = {};
+    std::map<std::uint32_t, pb::JournalRelation> latest = {};  // as latest_relation() found them
 };
 
 struct JournalSet {

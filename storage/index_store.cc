@@ -76,6 +76,8 @@ rocksdb::Options database_options(const std::string& directory, bool read_only, 
     options.max_total_wal_size = 32 << 20;
     // A reader keeps every table open, so that the writer's compaction cannot take one away.
     options.max_open_files = read_only ? -1 : 256;
+    // Statistics are what compaction decides by: a reader has none.
+    options.skip_stats_update_on_db_open = read_only;
     options.max_background_jobs = 2;
     options.keep_log_file_num = 2;
     options.max_log_file_size = 1 << 20;

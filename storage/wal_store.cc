@@ -318,6 +318,17 @@ Result<> WalStore::decode(const Id16& history, const FileHeader& header, Lsn fro
 
 Result<WalStore::Findings> WalStore::transactions_in(const Id16& history, const WalSource& source,
                                                      int frame) {
+    const std::string& path = source.reader->path();
+    if (decoded_.history != history || decoded_.path != path || decoded_.frame != frame ||
+        decoded_.end_lsn != source.end_lsn) {
+        WV_TRY(Findings found, decode_transactions_in(history, source, frame));
+        decoded_ = {history, path, frame, source.end_lsn, std::move(found)};
+    }
+    return decoded_.found;
+}
+
+Result<WalStore::Findings> WalStore::decode_transactions_in(const Id16& history,
+                                                            const WalSource& source, int frame) {
     const pb::FrameEntry& entry = source.reader->footer().frames(frame);
     Lsn start{entry.start_lsn()};
     Lsn end = std::min(start + entry.plain_bytes(), source.end_lsn);

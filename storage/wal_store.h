@@ -101,10 +101,21 @@ private:
     Result<Lsn> frame_of_record_before(const Id16& history, Lsn at, Lsn lsn);
     // Transactions whose records end in one frame of `source`, before its end.
     Result<Findings> transactions_in(const Id16& history, const WalSource& source, int frame);
+    Result<Findings> decode_transactions_in(const Id16& history, const WalSource& source,
+                                            int frame);
     Result<> decode(const Id16& history, const FileHeader& header, Lsn from, Lsn to,
                     const std::function<bool(const WalFinding&)>& sink);
     Result<> replace_closed_tail(const std::string& path);
     const std::vector<WalSource>& tails_of(const Id16& history) const;
+
+    // What was found last: a command asks for the same end of WAL more than once.
+    struct Decoded {
+        Id16 history = {};
+        std::string path = {};
+        int frame = -1;
+        Lsn end_lsn = {};
+        Findings found = {};
+    };
 
     ObjectStore& store_;
     const Keyring& keyring_;
@@ -115,6 +126,7 @@ private:
     std::map<Id16, std::vector<Stretch>> lineages_;  // an opened history never changes its own
     std::map<Id16, std::int64_t> inherited_at_us_;   // of the ancestors' stretches
     std::list<WalSource> recent_;                    // opened packs, the last used first
+    Decoded decoded_;
 };
 
 std::uint64_t transaction_count(const pb::WalSummary& summary);
