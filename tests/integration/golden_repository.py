@@ -1,6 +1,7 @@
 """What a repository answers, in the form in which tests/golden keeps it."""
 
 import hashlib
+import json
 import shutil
 
 from harness import lsn_number
@@ -8,6 +9,8 @@ from trees import tree_digest
 
 # Of the moment, the machine or the way of a restore, not of what is stored.
 CHANGING = {"repository", "now", "estimate", "estimated_seconds"}
+# A command that names the configuration of who asked.
+COMMANDS = {"restore"}
 LOG_KINDS = "drop,truncate,point,bulk,commit,abort,checkpoint,prepared"
 
 
@@ -21,6 +24,58 @@ def answers_of(agent, targets):
             "verify": {level: without_changing(agent.json("verify", "--level", level))
                        for level in ("wal", "chunks")},
             "wal": wal_digests(agent, info)}
+
+
+JOURNAL_TABLES = ("orders", "lines", "notes", '"Odd ""name"""', "people", "bulk", "parts_1", "parts_2")
+JOURNAL_KEYS = (("orders", "id=7"), ("orders", "id=4711"), ("orders", "id=4712"), ("lines", "order_id=1,number=2"),
+                ("people", "id=2"), ("bulk", "id=-1"), ("bulk", "id=5950"))
+
+
+def journal_answers(agent, transactions, kinds=None):
+    """What the row journal can be asked (of `kinds`; None: all), of [[xid, LSN behind it]]. Long text as its digest."""
+    def lines(*arguments):
+        done = agent.cli("-o", "jsonl", *arguments, expect=None)
+        found = [without_changing(json.loads(line)) for line in done.stdout.splitlines()]
+        short = [shortened({key: value for key, value in each.items() if key not in COMMANDS}) for each in found]
+        return short if len(short) <= 40 else short[:20] + [{"lines": len(short)}] + short[-10:]
+
+    def rows(table, lsn):
+        done = agent.cli("-o", "jsonl", "rows", table, "--at", f"lsn:{lsn}", "-L", "100000", expect=None)
+        if done.returncode != 0:
+            return json.loads(done.stderr)["error"]["code"]
+        values = [each["values"] for each in map(json.loads, done.stdout.splitlines()) if "values" in each]
+        return {"count": len(values), "digest": digest(json.dumps(values, sort_keys=True))}
+
+    def extract(table):
+        return shortened(agent.cli("extract", table, "--at", "latest", "--header", expect=None).stdout)
+
+    def undo(xid):
+        return shortened(agent.cli("undo", f"xid:{xid}", expect=None).stdout)
+
+    xids = [xid for xid, _ in transactions]
+    ask = {"log": lambda: {table: lines("log", "--table", table) for table in JOURNAL_TABLES},
+           "history": lambda: {f"{table} {key}": lines("history", table, "--key", key) for table, key in JOURNAL_KEYS},
+           "changes": lambda: {table: lines("changes", table, "-L", "300") for table in JOURNAL_TABLES},
+           "show": lambda: {str(xid): lines("show", f"xid:{xid}") for xid in xids},
+           "undo": lambda: {str(xid): undo(xid) for xid in xids},
+           "rows": lambda: {f"{table} {lsn}": rows(table, lsn)
+                            for table in JOURNAL_TABLES for _, lsn in transactions[::4]},
+           "extract": lambda: {table: extract(table) for table in JOURNAL_TABLES},
+           "follow": lambda: digest(agent.cli("follow", "--from-lsn", "0/0", "--until-idle").stdout)}
+    return {kind: question() for kind, question in ask.items() if kinds is None or kind in kinds}
+
+
+def digest(text):
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def shortened(value):
+    """Texts of more than 2,000 characters as their digests."""
+    if isinstance(value, dict):
+        return {key: shortened(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [shortened(each) for each in value]
+    return digest(value) if isinstance(value, str) and len(value) > 2000 else value
 
 
 def without_changing(answer):

@@ -4,7 +4,7 @@ import collections
 
 from agent_process import Agent
 from cluster import Postgres
-from harness import StageCase, lsn_number, lsn_text, seeded_random, wait_until
+from harness import PATIENCE_SECONDS, StageCase, lsn_number, lsn_text, seeded_random, wait_until
 
 JOURNAL = """
 [server.main.journal]
@@ -51,11 +51,11 @@ class JournalCase(StageCase):
         journal = self.journal(database)
         return journal.get("connected") and lsn_number(journal["stored_lsn"]) >= lsn
 
-    def wait_until_journaled(self, lsn=None, database="postgres"):
+    def wait_until_journaled(self, lsn=None, database="postgres", timeout=PATIENCE_SECONDS):
         """Until all that is committed by now (or `lsn`) is in the journal."""
         wanted = self.primary.current_lsn() if lsn is None else lsn
         # A message moves the slot of an idle database at once.
-        wait_until(lambda: self.is_whole(wanted, database), f"the journal to reach {lsn_text(wanted)}", every=0.1)
+        wait_until(lambda: self.is_whole(wanted, database), f"the journal to reach {lsn_text(wanted)}", timeout, every=0.1)
         return wanted
 
     def wait_until_read(self, database="postgres"):

@@ -9,7 +9,7 @@ import threading
 import unittest
 
 from cluster import Postgres
-from harness import PG_BIN, lsn_number, wait_until
+from harness import PATIENCE_SECONDS, PG_BIN, lsn_number, wait_until
 from journal_case import JournalCase
 
 SLOT = "walvault_journal_postgres"
@@ -30,13 +30,13 @@ class JournalFaultCase(JournalCase):
         self.primary.sql(f"create table items (id int primary key, v text); "
                          f"insert into items select g, 'first' from generate_series(1, {rows}) g")
 
-    def at_now(self):
+    def at_now(self, timeout=PATIENCE_SECONDS):
         """Where the server is, once the journal is there too."""
         lsn = self.primary.sql("select pg_current_wal_lsn()")
         # A target lies before the end of what is stored: a commit behind it is flushed by the server at once.
         self.primary.sql("select pg_create_restore_point('behind'), pg_current_xact_id()")
-        self.agent.wait_until_flushed()
-        return lsn, self.wait_until_journaled(lsn_number(lsn))
+        self.agent.wait_until_flushed(timeout=timeout)
+        return lsn, self.wait_until_journaled(lsn_number(lsn), timeout=timeout)
 
     def check_now(self, table):
         lsn, _ = self.at_now()
@@ -370,6 +370,18 @@ class LargeTest(JournalFaultCase):
         if "asan" not in str(os.environ.get("WALVAULT_BUILD", "asan")):
             self.assertLess(self.peak_kib(), MEMORY_KIB)
 
+    def check_copied(self, table, lsn):
+        """The server itself compares: the rows out of the journal may be more than fit into memory here."""
+        out = self.stage.directory / "extracted"
+        self.stage.run(["sh", "-c", 'out=$1; shift; exec "$@" >"$out"', "sh", out, self.stage.walvault,
+                        "-c", self.agent.config, "extract", table, "--at", f"lsn:{lsn}"], timeout=3600)
+        self.primary.psql("-c", f"create unlogged table copied (like {table})", "-c",
+                          f"\\copy copied from '{out}'", timeout=3600)
+        out.unlink()
+        for one, other in ((table, "copied"), ("copied", table)):
+            self.assertEqual(self.primary.sql(f"select count(*) from (table {one} except all table {other}) rows",
+                                              timeout=3600), "0")
+
     def test_G05_a_huge_transaction(self):
         self.primary.sql("create table large (id int primary key, v text)")
         self.protect()
@@ -387,7 +399,9 @@ class LargeTest(JournalFaultCase):
         self.check_memory()
         self.agent.kill9()
         self.agent.start()
-        self.check_now("large")
+        lsn, _ = self.at_now(timeout=90 + HUGE_MB)
+        self.check_memory()
+        self.check_copied("large", lsn)
 
     def test_many_small_transactions(self):
         self.primary.sql("create table small (id int primary key, v int); insert into small select g, 0 from "

@@ -40,12 +40,12 @@ def name_the_host():
     socket.sethostname("golden")
 
 
-def make_server(stage):
+def make_server(stage, **settings):
     """A small cluster on timeline 2, so that a timeline's history belongs to what is stored."""
     server = Postgres(stage, "primary", stage.make_directory("pg") / "primary")
     stage.run([PG_BIN / "initdb", "-k", "-N", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C",
                "--wal-segsize=1", "-D", server.data])
-    server.configure({**SETTINGS, **SMALL, "port": server.port,
+    server.configure({**SETTINGS, **SMALL, **settings, "port": server.port,
                       "unix_socket_directories": f"'{server.socket_directory}'"})
     stage.write(server.data / "standby.signal", "")
     server.start()
@@ -150,6 +150,26 @@ def check_against_the_server(server, agent, answers):
         restored.discard()
 
 
+def keep(agent, out, name, answers):
+    """The repository, its key and what it answered, each by `name`; what readers make anew is left out."""
+    for path in sorted(agent.repo.rglob("*")):
+        inside = path.relative_to(agent.repo)
+        if path.is_file() and inside.parts[0] not in ("index", "lock"):
+            (out / name / inside).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, out / name / inside)
+    shutil.copyfile(agent.key, out / f"{name}.key")
+    (out / f"{name}.json").write_text(json.dumps(answers, indent=1) + "\n")
+    os.chmod(out / f"{name}.key", 0o644)
+
+
+def asked_copy(stage, agent):
+    """Reading verbs enter that they were there: they are asked of a copy."""
+    asked = Agent(stage, None, name="asked", repo=stage.directory / "asked-repo", key=agent.key)
+    stage.copy_tree(agent.repo, asked.repo)
+    shutil.rmtree(asked.repo / "index", ignore_errors=True)
+    return asked
+
+
 def main():
     out = pathlib.Path(sys.argv[1]).resolve()
     name_the_host()
@@ -159,10 +179,7 @@ def main():
     agent.write_config(agent.config.read_text().replace(
         'reserve = "0%"', 'reserve = "0%"\nwal_level = 19\nbase_level = 19'))
     tell_the_story(stage, server, agent)
-    # verify and restore enter that they were there: they are asked of a copy.
-    asked = Agent(stage, None, name="asked", repo=stage.directory / "asked-repo", key=agent.key)
-    stage.copy_tree(agent.repo, asked.repo)
-    shutil.rmtree(asked.repo / "index", ignore_errors=True)
+    asked = asked_copy(stage, agent)
     targets = targets_of(server, stage, asked)
     backups = [f"backup:{backup['backup_id']}" for backup in asked.backups()]
     answers = answers_of(asked, targets)
@@ -170,15 +187,7 @@ def main():
                            for target in [*backups, "name:between the bases", "latest"]}
     check_against_the_server(server, asked, answers)
     server.stop("immediate")
-    (out / "repository").mkdir(parents=True)
-    for path in sorted(agent.repo.rglob("*")):
-        name = path.relative_to(agent.repo)
-        if path.is_file() and name.parts[0] not in ("index", "lock"):
-            (out / "repository" / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, out / "repository" / name)
-    shutil.copyfile(agent.key, out / "repository.key")
-    (out / "repository.json").write_text(json.dumps(answers, indent=1) + "\n")
-    os.chmod(out / "repository.key", 0o644)
+    keep(agent, out, "repository", answers)
     stage.close()
 
 
