@@ -55,7 +55,8 @@ class JournalCase(StageCase):
         """Until all that is committed by now (or `lsn`) is in the journal."""
         wanted = self.primary.current_lsn() if lsn is None else lsn
         # A message moves the slot of an idle database at once.
-        wait_until(lambda: self.is_whole(wanted, database), f"the journal to reach {lsn_text(wanted)}", timeout, every=0.1)
+        wait_until(lambda: self.is_whole(wanted, database), f"the journal to reach {lsn_text(wanted)}", timeout,
+                   every=0.1)
         return wanted
 
     def wait_until_read(self, database="postgres"):

@@ -8,9 +8,9 @@ import unittest
 from journal_case import JournalCase
 from journal_workload import SCHEMA, WHOLE, Workload
 
-# So long the workload runs; the ten minutes of a full proof by WALVAULT_JOURNAL_SECONDS=600.
+# So long the workload runs; the ten minutes and thirty moments of a full proof by WALVAULT_JOURNAL_SECONDS=600.
 SECONDS = float(os.environ.get("WALVAULT_JOURNAL_SECONDS", "20"))
-MOMENTS = 30
+MOMENTS = 30 if SECONDS >= 60 else 10
 RESTORES = 2
 
 
@@ -28,7 +28,7 @@ class WholeTest(JournalCase):
         lsn = self.primary.sql("select pg_current_wal_lsn()")
         return lsn, {table: self.live(self.primary, table) for table in WHOLE}
 
-    def test_rows_at_thirty_moments(self):
+    def test_rows_at_many_moments(self):
         self.primary.sql(SCHEMA)
         self.protect()
         workload = Workload(self.primary, self.random)

@@ -9,7 +9,7 @@ from journal_case import JournalCase
 from journal_workload import SCHEMA, WHOLE, Workload
 
 # Fifty by WALVAULT_JOURNAL_UNDONE=50.
-UNDONE = int(os.environ.get("WALVAULT_JOURNAL_UNDONE", "10"))
+UNDONE = int(os.environ.get("WALVAULT_JOURNAL_UNDONE", "6"))
 
 
 class QuestionCase(JournalCase):
