@@ -1,6 +1,7 @@
 #include "storage/batches_ahead.h"
 
 #include <algorithm>
+#include <system_error>
 #include <utility>
 
 namespace walvault::storage {
@@ -31,9 +32,7 @@ BatchesAhead::~BatchesAhead() {
 
 void BatchesAhead::begin(std::shared_ptr<const PackReader> pack) {
     pack_ = std::move(pack);
-    ahead_.clear();
-    std::lock_guard lock(mutex_);
-    waiting_.clear();
+    forget(ahead_.size());
 }
 
 Result<> BatchesAhead::take(int index, ByteBuffer& batch) {
@@ -47,33 +46,56 @@ Result<> BatchesAhead::take(int index, ByteBuffer& batch) {
     read_ahead(index);
     std::unique_lock lock(mutex_);
     ended_.wait(lock, [&reading] { return reading->is_done; });
+    if (reading->thrown) std::rethrow_exception(reading->thrown);
     batch = std::move(reading->batch);
     return std::move(reading->read);
 }
 
-// Takes it out, and those before it, which are not asked for any more.
+// Takes it out; those before it, or all where it is not among them, are not asked for any more.
 std::shared_ptr<BatchesAhead::Reading> BatchesAhead::find(int index) {
     const auto found =
         std::ranges::find(ahead_, index, [](const auto& each) { return each->index; });
-    if (found == ahead_.end()) return nullptr;
-    const std::shared_ptr<Reading> reading = *found;
-    ahead_.erase(ahead_.begin(), std::next(found));
+    forget(static_cast<std::size_t>(found - ahead_.begin()));
+    if (ahead_.empty()) return nullptr;
+    const std::shared_ptr<Reading> reading = std::move(ahead_.front());
+    ahead_.pop_front();
     return reading;
 }
 
+// The first `count` of those that are read ahead, whether a thread has begun with them or not.
+void BatchesAhead::forget(std::size_t count) {
+    std::lock_guard lock(mutex_);
+    for (; count > 0; --count) {
+        std::erase(waiting_, ahead_.front());
+        ahead_.pop_front();
+    }
+}
+
 void BatchesAhead::read_ahead(int index) {
-    const std::size_t wanted = std::min(taken_, kBatchesAheadMax);
-    while (ahead_.size() < wanted) {
+    const std::size_t wanted = std::min(taken_ - 1, kBatchesAheadMax);
+    while (!is_alone_ && ahead_.size() < wanted) {
         const auto next = next_(ahead_.empty() ? index : ahead_.back()->index);
         if (!next) return;
         auto reading = std::make_shared<Reading>(Reading{.pack = pack_, .index = *next});
-        ahead_.push_back(reading);
-        std::lock_guard lock(mutex_);
-        waiting_.push_back(std::move(reading));
-        if (threads_.size() < std::min(ahead_.size(), thread_count()))
-            threads_.emplace_back([this] { serve(); });
-        asked_.notify_one();
+        if (!start(reading)) return;
+        ahead_.push_back(std::move(reading));
     }
+}
+
+// False where there is no thread that could read it.
+bool BatchesAhead::start(std::shared_ptr<Reading> reading) {
+    std::lock_guard lock(mutex_);
+    if (threads_.size() < std::min(ahead_.size() + 1, thread_count())) {
+        try {
+            threads_.emplace_back([this] { serve(); });
+        } catch (const std::system_error&) {
+            is_alone_ = threads_.empty();
+            if (is_alone_) return false;
+        }
+    }
+    waiting_.push_back(std::move(reading));
+    asked_.notify_one();
+    return true;
 }
 
 void BatchesAhead::serve() {
@@ -84,11 +106,14 @@ void BatchesAhead::serve() {
         const std::shared_ptr<Reading> reading = std::move(waiting_.front());
         waiting_.pop_front();
         lock.unlock();
-        ByteBuffer batch;
-        Result<> read = reading->pack->read_batch(store_, reading->index, batch, sought_);
+        // Nobody but this thread looks at it before it is done.
+        try {
+            reading->read =
+                reading->pack->read_batch(store_, reading->index, reading->batch, sought_);
+        } catch (...) {
+            reading->thrown = std::current_exception();
+        }
         lock.lock();
-        reading->batch = std::move(batch);
-        reading->read = std::move(read);
         reading->is_done = true;
         ended_.notify_one();
     }

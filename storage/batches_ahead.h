@@ -4,6 +4,7 @@
 
 #include <condition_variable>
 #include <deque>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -15,8 +16,10 @@
 
 namespace walvault::storage {
 
-// Used by one thread. The first batch is read without others: many a walk ends with it. With each
-// further one more are read ahead, up to kBatchesAheadMax. Memory: one batch more than those.
+// Used by one thread. Behind the first batch none is read: many a walk ends with it. With each
+// further one more are read ahead, up to kBatchesAheadMax. Where no thread can be started, none is.
+// Memory: the batches read ahead, and what each thread needs to read one: some 20 MiB where they
+// have 256 KiB to 1 MiB, ten times that where they are as large as a frame can be.
 class BatchesAhead {
 public:
     static constexpr std::size_t kBatchesAheadMax = 4;
@@ -33,7 +36,8 @@ public:
 
     // From here on batches are those of `pack`; what was read ahead is forgotten.
     void begin(std::shared_ptr<const PackReader> pack);
-    // The batch at `index`, whether it was read ahead or not. Blocks while it is read. Errors are
+    // The batch at `index`, whether it was read ahead or not; one that was not shows that what was
+    // is not wanted, and it is forgotten. Blocks while it is read. Errors, and exceptions, are
     // those of its own reading, as PackReader::read_batch() has them.
     Result<> take(int index, ByteBuffer& batch);
 
@@ -43,11 +47,14 @@ private:
         int index = 0;
         bool is_done = false;
         Result<> read = {};
+        std::exception_ptr thrown = {};
         ByteBuffer batch = {};
     };
 
     std::shared_ptr<Reading> find(int index);
+    void forget(std::size_t count);
     void read_ahead(int index);
+    bool start(std::shared_ptr<Reading> reading);
     void serve();
 
     ObjectStore& store_;
@@ -56,6 +63,7 @@ private:
     std::shared_ptr<const PackReader> pack_;
     std::deque<std::shared_ptr<Reading>> ahead_;  // in the order in which they are asked for
     std::size_t taken_ = 0;
+    bool is_alone_ = false;  // no thread could be started
 
     std::mutex mutex_;  // of what follows, and of what is read
     std::condition_variable asked_;

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <fstream>
+#include <new>
 
 #include "storage/repository_files.h"
 #include "tests/support/stored_journal.h"
@@ -25,6 +26,10 @@ public:
         is_shut_ = false;
         changed_.notify_all();
     }
+    void throw_at(std::size_t count) {
+        std::lock_guard lock(mutex_);
+        throws_at_ = count;
+    }
     std::size_t begun() {
         std::lock_guard lock(mutex_);
         return begun_;
@@ -40,6 +45,7 @@ public:
             std::unique_lock lock(mutex_);
             ++begun_;
             changed_.notify_all();
+            if (begun_ == throws_at_) throw std::bad_alloc();
             changed_.wait(lock, [this] { return !is_shut_; });
         }
         return objects_.get(name, offset, length);
@@ -63,6 +69,7 @@ private:
     std::mutex mutex_;
     std::condition_variable changed_;
     std::size_t begun_ = 0;
+    std::size_t throws_at_ = 0;
     bool is_shut_ = false;
 };
 
@@ -127,33 +134,56 @@ TEST_CASE("batches are the same, whether they are read ahead, skipped or asked f
 
 TEST_CASE("the first batch is read alone, and behind each further one more are under way") {
     TwelveBatches twelve;
-    BatchesAhead batches(twelve.store, nullptr, TwelveBatches::next);
-    batches.begin(twelve.pack);
     ByteBuffer read;
-    std::vector<int> looked_behind;
     {
-        BatchesAhead ended_at_once(twelve.store, nullptr, [&](int index) {
-            looked_behind.push_back(index);
-            return TwelveBatches::next(index);
+        BatchesAhead ended_at_once(twelve.store, nullptr, [](int) -> std::optional<int> {
+            FAIL("nothing is looked for behind the first");
+            return std::nullopt;
         });
         ended_at_once.begin(twelve.pack);
         must(ended_at_once.take(0, read));
     }
-    CHECK(looked_behind == std::vector<int>{0});
-    CHECK(twelve.store.begun() <= 2);
+    CHECK(twelve.store.begun() == 1);
 
-    const std::size_t before = twelve.store.begun();
+    BatchesAhead batches(twelve.store, nullptr, TwelveBatches::next);
+    batches.begin(twelve.pack);
     must(batches.take(0, read));
-    REQUIRE(twelve.store.wait_for_begun(before + 2));
     must(batches.take(1, read));
+    REQUIRE(twelve.store.wait_for_begun(1 + 3));
     must(batches.take(2, read));
-    REQUIRE(twelve.store.wait_for_begun(before + 6));
+    must(batches.take(3, read));
+    REQUIRE(twelve.store.wait_for_begun(1 + 7));
     // Nobody asks for the next one, and yet those behind it come.
     twelve.store.shut();
-    must(batches.take(3, read));
-    CHECK(twelve.store.wait_for_begun(before + 8));
-    CHECK(twelve.store.begun() == before + 8);
+    must(batches.take(4, read));
+    CHECK(twelve.store.wait_for_begun(1 + 9));
+    CHECK(twelve.store.begun() == 1 + 9);
     twelve.store.let_through();
+}
+
+TEST_CASE("a guess that was wrong is given up, and what follows is read ahead again") {
+    TwelveBatches twelve;
+    std::vector<int> guessed;
+    BatchesAhead batches(twelve.store, nullptr, [&](int index) -> std::optional<int> {
+        const auto next = TwelveBatches::next(index);
+        if (next) guessed.push_back(*next);
+        return next;
+    });
+    batches.begin(twelve.pack);
+    ByteBuffer read;
+    for (int index = 0; index < 3; ++index)
+        must(batches.take(index, read));
+    CHECK(guessed == std::vector<int>{2, 3, 4});
+    // Neither 3 nor 4, but one that nobody has named.
+    must(batches.take(7, read));
+    CHECK(read == twelve.batch(7));
+    CHECK(guessed == std::vector<int>{2, 3, 4, 8, 9, 10});
+    for (int index = 8; index < TwelveBatches::kBatches; ++index) {
+        must(batches.take(index, read));
+        CHECK(read == twelve.batch(index));
+    }
+    // 0 to 2, 3 and 4 for nothing if a thread had begun with them, 7 to 11: each once.
+    CHECK(twelve.store.begun() <= 10);
 }
 
 TEST_CASE("what cannot be read is told when it is its turn, and not where it was not asked for") {
@@ -174,6 +204,19 @@ TEST_CASE("what cannot be read is told when it is its turn, and not where it was
     must(batches.take(3, read));
     must(batches.take(6, read));  // over the damaged one, which was read ahead
     CHECK(read == twelve.batch(6));
+}
+
+TEST_CASE("memory that a thread did not get is the answer of its batch, and not the end of all") {
+    TwelveBatches twelve;
+    twelve.store.throw_at(3);
+    BatchesAhead batches(twelve.store, nullptr, TwelveBatches::next);
+    batches.begin(twelve.pack);
+    ByteBuffer read;
+    must(batches.take(0, read));
+    must(batches.take(1, read));
+    CHECK_THROWS_AS(static_cast<void>(batches.take(2, read)), std::bad_alloc);
+    must(batches.take(3, read));
+    CHECK(read == twelve.batch(3));
 }
 
 TEST_CASE("another pack may be begun, and all be left, while batches are being read") {
