@@ -183,6 +183,7 @@ WallTime at_offset(LocalMicros local, std::chrono::seconds offset) {
 
 Result<WallTime> local_to_instant(std::string_view whole, LocalMicros local,
                                   const std::string& zone_name) {
+    if (is_utc(zone_name)) return at_offset(local, std::chrono::seconds(0));
     const date::time_zone* zone = find_zone(zone_name);
     if (zone == nullptr)
         return not_a_time(whole,
@@ -236,6 +237,10 @@ Result<WallTime> parse_zone(Scanner& scan, LocalMicros local, const std::string&
 // The day it is (or was, `days_ago`) in the zone of the context.
 Result<date::local_days> day_in_zone(std::string_view whole, const TimeContext& context,
                                      int days_ago) {
+    if (is_utc(context.zone)) {
+        const auto today = date::floor<date::days>(context.now);
+        return date::local_days(today.time_since_epoch()) - date::days(days_ago);
+    }
     const date::time_zone* zone = find_zone(context.zone);
     if (zone == nullptr)
         return not_a_time(whole, "'" + context.zone + "' is not a time zone this system knows");

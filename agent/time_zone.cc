@@ -30,11 +30,12 @@ const date::time_zone* find_zone(const std::string& name) {
 bool is_utc(const std::string& name) { return name == "Etc/UTC" || name == "UTC"; }
 
 std::string system_zone() {
-    if (std::string linked = linked_zone(); is_utc(linked)) return linked;
+    const std::string utc = "Etc/UTC";
+    if (is_utc(linked_zone())) return utc;
     try {
         return date::current_zone()->name();
     } catch (const std::exception&) {
-        return "Etc/UTC";
+        return utc;
     }
 }
 
