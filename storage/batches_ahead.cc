@@ -1,7 +1,7 @@
 #include "storage/batches_ahead.h"
 
 #include <algorithm>
-#include <system_error>
+#include <thread>
 #include <utility>
 
 namespace walvault::storage {
@@ -17,18 +17,7 @@ std::size_t thread_count() {
 }  // namespace
 
 BatchesAhead::BatchesAhead(ObjectStore& store, const RowSought* sought, Next next)
-    : store_(store), sought_(sought), next_(std::move(next)) {}
-
-BatchesAhead::~BatchesAhead() {
-    {
-        std::lock_guard lock(mutex_);
-        ending_ = true;
-        waiting_.clear();
-    }
-    asked_.notify_all();
-    for (std::thread& thread : threads_)
-        thread.join();
-}
+    : store_(store), sought_(sought), next_(std::move(next)), workers_(thread_count()) {}
 
 void BatchesAhead::begin(std::shared_ptr<const PackReader> pack) {
     pack_ = std::move(pack);
@@ -62,61 +51,40 @@ std::shared_ptr<BatchesAhead::Reading> BatchesAhead::find(int index) {
     return reading;
 }
 
-// The first `count` of those that are read ahead, whether a thread has begun with them or not.
+// The first `count` of those that are read ahead; what no thread has begun with is not read.
 void BatchesAhead::forget(std::size_t count) {
     std::lock_guard lock(mutex_);
     for (; count > 0; --count) {
-        std::erase(waiting_, ahead_.front());
+        ahead_.front()->is_forgotten = true;
         ahead_.pop_front();
     }
 }
 
 void BatchesAhead::read_ahead(int index) {
     const std::size_t wanted = std::min(taken_ - 1, kBatchesAheadMax);
-    while (!is_alone_ && ahead_.size() < wanted) {
+    while (ahead_.size() < wanted) {
         const auto next = next_(ahead_.empty() ? index : ahead_.back()->index);
         if (!next) return;
         auto reading = std::make_shared<Reading>(Reading{.pack = pack_, .index = *next});
-        if (!start(reading)) return;
+        if (!workers_.start([this, reading] { read(*reading); })) return;
         ahead_.push_back(std::move(reading));
     }
 }
 
-// False where there is no thread that could read it.
-bool BatchesAhead::start(std::shared_ptr<Reading> reading) {
+// On a thread. What is read is nobody else's before it is done.
+void BatchesAhead::read(Reading& reading) {
+    {
+        std::lock_guard lock(mutex_);
+        if (reading.is_forgotten) return;
+    }
+    try {
+        reading.read = reading.pack->read_batch(store_, reading.index, reading.batch, sought_);
+    } catch (...) {
+        reading.thrown = std::current_exception();
+    }
     std::lock_guard lock(mutex_);
-    if (threads_.size() < std::min(ahead_.size() + 1, thread_count())) {
-        try {
-            threads_.emplace_back([this] { serve(); });
-        } catch (const std::system_error&) {
-            is_alone_ = threads_.empty();
-            if (is_alone_) return false;
-        }
-    }
-    waiting_.push_back(std::move(reading));
-    asked_.notify_one();
-    return true;
-}
-
-void BatchesAhead::serve() {
-    std::unique_lock lock(mutex_);
-    for (;;) {
-        asked_.wait(lock, [this] { return ending_ || !waiting_.empty(); });
-        if (ending_) return;
-        const std::shared_ptr<Reading> reading = std::move(waiting_.front());
-        waiting_.pop_front();
-        lock.unlock();
-        // Nobody but this thread looks at it before it is done.
-        try {
-            reading->read =
-                reading->pack->read_batch(store_, reading->index, reading->batch, sought_);
-        } catch (...) {
-            reading->thrown = std::current_exception();
-        }
-        lock.lock();
-        reading->is_done = true;
-        ended_.notify_one();
-    }
+    reading.is_done = true;
+    ended_.notify_one();
 }
 
 }  // namespace walvault::storage

@@ -9,9 +9,8 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <thread>
-#include <vector>
 
+#include "base/workers.h"
 #include "storage/pack_reader.h"
 
 namespace walvault::storage {
@@ -30,7 +29,7 @@ public:
     // `store` and `sought` outlive it; null: whole batches.
     BatchesAhead(ObjectStore& store, const RowSought* sought, Next next);
     // Waits for those that are being read.
-    ~BatchesAhead();
+    ~BatchesAhead() = default;
     BatchesAhead(const BatchesAhead&) = delete;
     BatchesAhead& operator=(const BatchesAhead&) = delete;
 
@@ -45,6 +44,7 @@ private:
     struct Reading {
         std::shared_ptr<const PackReader> pack;
         int index = 0;
+        bool is_forgotten = false;
         bool is_done = false;
         Result<> read = {};
         std::exception_ptr thrown = {};
@@ -54,8 +54,7 @@ private:
     std::shared_ptr<Reading> find(int index);
     void forget(std::size_t count);
     void read_ahead(int index);
-    bool start(std::shared_ptr<Reading> reading);
-    void serve();
+    void read(Reading& reading);
 
     ObjectStore& store_;
     const RowSought* sought_;
@@ -63,14 +62,9 @@ private:
     std::shared_ptr<const PackReader> pack_;
     std::deque<std::shared_ptr<Reading>> ahead_;  // in the order in which they are asked for
     std::size_t taken_ = 0;
-    bool is_alone_ = false;  // no thread could be started
-
-    std::mutex mutex_;  // of what follows, and of what is read
-    std::condition_variable asked_;
+    std::mutex mutex_;  // of what becomes of a reading
     std::condition_variable ended_;
-    std::deque<std::shared_ptr<Reading>> waiting_;
-    bool ending_ = false;
-    std::vector<std::thread> threads_;
+    Workers workers_;  // the first to end: they use what is above
 };
 
 }  // namespace walvault::storage

@@ -2,12 +2,11 @@
 
 #include <algorithm>
 #include <condition_variable>
-#include <deque>
 #include <mutex>
-#include <thread>
 #include <utility>
 
 #include "base/invariant.h"
+#include "base/workers.h"
 
 namespace walvault::storage {
 namespace {
@@ -32,18 +31,8 @@ private:
 
 class ThreadLanes final : public ObjectLanes {
 public:
-    ThreadLanes(Put put, unsigned count) : put_(std::move(put)), count_(std::max(count, 1U)) {}
-
-    ~ThreadLanes() override {
-        {
-            std::lock_guard lock(mutex_);
-            ending_ = true;
-            waiting_.clear();
-        }
-        asked_.notify_all();
-        for (std::thread& thread : threads_)
-            thread.join();
-    }
+    ThreadLanes(Put put, unsigned count)
+        : put_(std::move(put)), count_(std::max(count, 1U)), workers_(count_) {}
 
     bool has_room() const override {
         std::lock_guard lock(mutex_);
@@ -51,12 +40,13 @@ public:
     }
 
     void start(Object object) override {
-        std::lock_guard lock(mutex_);
-        WV_ASSERT(under_way_ < count_);
-        ++under_way_;
-        waiting_.push_back(std::move(object));
-        if (threads_.size() < under_way_) threads_.emplace_back([this] { put_them(); });
-        asked_.notify_one();
+        {
+            std::lock_guard lock(mutex_);
+            WV_ASSERT(under_way_ < count_);
+            ++under_way_;
+        }
+        // Without threads it goes all the same, one after the other.
+        if (!workers_.start([this, object] { put_one(object); })) put_one(object);
     }
 
     std::vector<Done> take_done(std::chrono::milliseconds patience) override {
@@ -66,32 +56,21 @@ public:
     }
 
 private:
-    void put_them() {
-        std::unique_lock lock(mutex_);
-        for (;;) {
-            asked_.wait(lock, [this] { return ending_ || !waiting_.empty(); });
-            if (ending_) return;
-            const Object object = std::move(waiting_.front());
-            waiting_.pop_front();
-            lock.unlock();
-            Done done{object.name, put_(object)};
-            lock.lock();
-            --under_way_;
-            done_.push_back(std::move(done));
-            ended_.notify_one();
-        }
+    void put_one(const Object& object) {
+        Done done{object.name, put_(object)};
+        std::lock_guard lock(mutex_);
+        --under_way_;
+        done_.push_back(std::move(done));
+        ended_.notify_one();
     }
 
     Put put_;
     std::size_t count_;
     mutable std::mutex mutex_;  // of what follows
-    std::condition_variable asked_;
     std::condition_variable ended_;
-    std::deque<Object> waiting_;
     std::vector<Done> done_;
     std::size_t under_way_ = 0;  // waiting, or being put
-    bool ending_ = false;
-    std::vector<std::thread> threads_;
+    Workers workers_;            // the first to end: they use what is above
 };
 
 }  // namespace
