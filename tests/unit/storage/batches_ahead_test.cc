@@ -6,6 +6,7 @@
 #include <new>
 
 #include "storage/repository_files.h"
+#include "tests/support/forwarding_store.h"
 #include "tests/support/stored_journal.h"
 #include "tests/unit/storage/stage.h"
 
@@ -13,9 +14,9 @@ namespace walvault::storage {
 namespace {
 
 // A store whose reads are counted and, once it is shut, wait until they are let through.
-class GatedStore final : public ObjectStore {
+class GatedStore final : public ForwardingStore {
 public:
-    explicit GatedStore(ObjectStore& objects) : objects_(objects) {}
+    using ForwardingStore::ForwardingStore;
 
     void shut() {
         std::lock_guard lock(mutex_);
@@ -50,22 +51,8 @@ public:
         }
         return objects_.get(name, offset, length);
     }
-    Result<> put(const std::string& name, ByteSpan bytes) override {
-        return objects_.put(name, bytes);
-    }
-    Result<> put_from(const std::string& name, std::uint64_t size_bytes,
-                      const ObjectSource& source) override {
-        return objects_.put_from(name, size_bytes, source);
-    }
-    Result<ObjectInfo> info(const std::string& name) override { return objects_.info(name); }
-    Result<std::vector<ObjectInfo>> list(const std::string& prefix) override {
-        return objects_.list(prefix);
-    }
-    Result<> remove(const std::string& name) override { return objects_.remove(name); }
-    std::string url() const override { return objects_.url(); }
 
 private:
-    ObjectStore& objects_;
     std::mutex mutex_;
     std::condition_variable changed_;
     std::size_t begun_ = 0;

@@ -4,6 +4,7 @@
 #include <rocksdb/iterator.h>
 
 #include "storage/index_catch_up.h"
+#include "tests/support/forwarding_store.h"
 #include "tests/unit/storage/stage.h"
 
 namespace walvault::storage {
@@ -104,26 +105,17 @@ TEST_CASE("an entry counts as entered when the index has it: who reads the ledge
 }
 
 // A directory in which the sectors of one pack cannot be read.
-class BadSectors final : public ObjectStore {
+class BadSectors final : public ForwardingStore {
 public:
-    BadSectors(ObjectStore& whole, std::string bad) : whole_(whole), bad_(std::move(bad)) {}
-    Result<> put(const std::string& name, ByteSpan bytes) override {
-        return whole_.put(name, bytes);
-    }
+    BadSectors(ObjectStore& whole, std::string bad)
+        : ForwardingStore(whole), bad_(std::move(bad)) {}
     Result<ByteBuffer> get(const std::string& name, std::uint64_t offset,
                            std::uint64_t length) override {
         if (name == bad_) return fail(Errc::io, "read " + name + ": Input/output error");
-        return whole_.get(name, offset, length);
+        return ForwardingStore::get(name, offset, length);
     }
-    Result<ObjectInfo> info(const std::string& name) override { return whole_.info(name); }
-    Result<std::vector<ObjectInfo>> list(const std::string& prefix) override {
-        return whole_.list(prefix);
-    }
-    Result<> remove(const std::string& name) override { return whole_.remove(name); }
-    std::string url() const override { return whole_.url(); }
 
 private:
-    ObjectStore& whole_;
     std::string bad_;
 };
 

@@ -5,6 +5,7 @@
 #include <mutex>
 
 #include "tests/support/cut_store.h"
+#include "tests/support/forwarding_store.h"
 #include "tests/unit/storage/tier_pair.h"
 
 namespace walvault::storage {
@@ -49,13 +50,10 @@ private:
 };
 
 // Refuses or holds up packs as a test says, and counts what is sent.
-class GuardedStore final : public ObjectStore {
+class GuardedStore final : public ForwardingStore {
 public:
-    explicit GuardedStore(ObjectStore& objects) : objects_(objects) {}
+    using ForwardingStore::ForwardingStore;
 
-    Result<> put(const std::string& name, ByteSpan bytes) override {
-        return objects_.put(name, bytes);
-    }
     Result<> put_from(const std::string& name, std::uint64_t size_bytes,
                       const ObjectSource& source) override {
         {
@@ -70,16 +68,6 @@ public:
         if (!done && done.error().code == Errc::refused) ++sent_for_nothing;
         return done;
     }
-    Result<ByteBuffer> get(const std::string& name, std::uint64_t offset,
-                           std::uint64_t length) override {
-        return objects_.get(name, offset, length);
-    }
-    Result<ObjectInfo> info(const std::string& name) override { return objects_.info(name); }
-    Result<std::vector<ObjectInfo>> list(const std::string& prefix) override {
-        return objects_.list(prefix);
-    }
-    Result<> remove(const std::string& name) override { return objects_.remove(name); }
-    std::string url() const override { return objects_.url(); }
 
     void hold(bool holds) {
         std::lock_guard lock(mutex_);
@@ -94,7 +82,6 @@ public:
     std::size_t sent_for_nothing = 0;
 
 private:
-    ObjectStore& objects_;
     std::mutex mutex_;
     std::condition_variable changed_;
     bool holds_ = false;
