@@ -35,6 +35,8 @@ def journal_answers(agent, transactions, kinds=None):
     """What the row journal can be asked (of `kinds`; None: all), of [[xid, LSN behind it]]. Long text as its digest."""
     def lines(*arguments):
         done = agent.cli("-o", "jsonl", *arguments, expect=None)
+        if done.returncode != 0:
+            return refusal(done)
         found = [without_changing(json.loads(line)) for line in done.stdout.splitlines()]
         short = [shortened({key: value for key, value in each.items() if key not in COMMANDS}) for each in found]
         return short if len(short) <= 40 else short[:20] + [{"lines": len(short)}] + short[-10:]
@@ -42,27 +44,30 @@ def journal_answers(agent, transactions, kinds=None):
     def rows(table, lsn):
         done = agent.cli("-o", "jsonl", "rows", table, "--at", f"lsn:{lsn}", "-L", "100000", expect=None)
         if done.returncode != 0:
-            return json.loads(done.stderr)["error"]["code"]
+            return refusal(done)
         values = [each["values"] for each in map(json.loads, done.stdout.splitlines()) if "values" in each]
         return {"count": len(values), "digest": digest(json.dumps(values, sort_keys=True))}
 
-    def extract(table):
-        return shortened(agent.cli("extract", table, "--at", "latest", "--header", expect=None).stdout)
-
-    def undo(xid):
-        return shortened(agent.cli("undo", f"xid:{xid}", expect=None).stdout)
+    def text(*arguments):
+        done = agent.cli(*arguments, expect=None)
+        return shortened(done.stdout) if done.returncode == 0 else {"exit": done.returncode}
 
     xids = [xid for xid, _ in transactions]
     ask = {"log": lambda: {table: lines("log", "--table", table) for table in JOURNAL_TABLES},
            "history": lambda: {f"{table} {key}": lines("history", table, "--key", key) for table, key in JOURNAL_KEYS},
            "changes": lambda: {table: lines("changes", table, "-L", "300") for table in JOURNAL_TABLES},
            "show": lambda: {str(xid): lines("show", f"xid:{xid}") for xid in xids},
-           "undo": lambda: {str(xid): undo(xid) for xid in xids},
+           "undo": lambda: {str(xid): text("undo", f"xid:{xid}") for xid in xids},
            "rows": lambda: {f"{table} {lsn}": rows(table, lsn)
                             for table in JOURNAL_TABLES for _, lsn in transactions[::4]},
-           "extract": lambda: {table: extract(table) for table in JOURNAL_TABLES},
+           "extract": lambda: {table: text("extract", table, "--at", "latest", "--header") for table in JOURNAL_TABLES},
            "follow": lambda: digest(agent.cli("follow", "--from-lsn", "0/0", "--until-idle").stdout)}
     return {kind: question() for kind, question in ask.items() if kinds is None or kind in kinds}
+
+
+def refusal(done):
+    """Of a command that was asked for JSON, with a documented exit code and an error by name."""
+    return {"exit": done.returncode, "code": json.loads(done.stderr)["error"]["code"]}
 
 
 def digest(text):
