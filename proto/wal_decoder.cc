@@ -29,6 +29,10 @@ std::string hex16(std::uint16_t value) {
     return to_hex(bytes);
 }
 
+bool is_empty(ByteSpan bytes) {
+    return std::ranges::all_of(bytes, [](std::byte each) { return each == std::byte{0}; });
+}
+
 }  // namespace
 
 std::string to_string(const RelationFile& file) {
@@ -68,7 +72,7 @@ struct WalDecoder::State {
     Result<> finish_record(const WalRecordHeader& header, const std::byte* header_bytes,
                            std::uint32_t body_crc, ByteSpan body,
                            std::vector<WalFinding>& findings);
-    std::size_t pass_over_switch_rest(std::size_t bytes);
+    std::size_t pass_over_switch_rest(ByteSpan bytes, Result<>& result);
 
     tl::unexpected<Error> corrupt(Lsn at, const std::string& what) const {
         return fail(Errc::corrupt, "the WAL at " + to_string(at) + " is damaged: " + what);
@@ -87,6 +91,7 @@ struct WalDecoder::State {
     bool synced;  // it is known where the next record starts
     bool failed = false;
     bool in_switch_rest = false;
+    bool is_rest_known = true;  // by the record of the switch; otherwise by an empty page
 
     std::array<std::byte, kLongPageHeaderBytes> page_header{};
     std::size_t page_header_have = 0;
@@ -110,14 +115,12 @@ struct WalDecoder::State {
 Result<> WalDecoder::State::feed(ByteSpan bytes, std::vector<WalFinding>& findings) {
     WV_ASSERT(!failed);
     while (!bytes.empty()) {
-        if (in_switch_rest) {
-            bytes = bytes.subspan(pass_over_switch_rest(bytes.size()));
-            continue;
-        }
         const std::uint64_t offset = position % kWalPageBytes;
         Result<> result;
         std::size_t used = 0;
-        if (offset < page_header_bytes() && (offset == 0 || page_header_have > 0)) {
+        if (in_switch_rest) {
+            used = pass_over_switch_rest(bytes, result);
+        } else if (offset < page_header_bytes() && (offset == 0 || page_header_have > 0)) {
             used = feed_page_header(bytes, result);
         } else {
             used = std::min<std::size_t>(bytes.size(), kWalPageBytes - offset);
@@ -132,9 +135,11 @@ Result<> WalDecoder::State::feed(ByteSpan bytes, std::vector<WalFinding>& findin
     return {};
 }
 
-std::size_t WalDecoder::State::pass_over_switch_rest(std::size_t bytes) {
+std::size_t WalDecoder::State::pass_over_switch_rest(ByteSpan bytes, Result<>& result) {
     const std::uint64_t segment_end = segment_start() + options.segment_bytes;
-    const std::size_t used = std::min<std::uint64_t>(bytes, segment_end - position);
+    const std::size_t used = std::min<std::uint64_t>(bytes.size(), segment_end - position);
+    if (!is_rest_known && !is_empty(bytes.first(used)))
+        result = corrupt(Lsn{position}, "an empty page is followed by one that is not");
     position += used;
     if (position == segment_end) {
         in_switch_rest = false;
@@ -167,6 +172,14 @@ Result<> WalDecoder::State::check_page_header(const std::byte* page, Lsn page_ls
     const auto timeline = load_le<std::uint32_t>(page + 4);
     const Lsn address{load_le<std::uint64_t>(page + 8)};
     const auto rest_bytes = load_le<std::uint32_t>(page + 16);
+    const bool is_segment_start = page_lsn.value % options.segment_bytes == 0;
+    // The switch was before `start`: XLogSwitch leaves the pages behind it empty, headers too
+    // (CopyXLogRecordToWAL).
+    if (!synced && !is_segment_start && is_empty(ByteSpan(page, kShortPageHeaderBytes))) {
+        in_switch_rest = true;
+        is_rest_known = false;
+        return {};
+    }
     if (found_magic != version.wal_page_magic)
         return corrupt(page_lsn, "the page has the magic " + hex16(found_magic) + " instead of " +
                                      hex16(version.wal_page_magic));
@@ -182,7 +195,6 @@ Result<> WalDecoder::State::check_page_header(const std::byte* page, Lsn page_ls
     if (timeline < page_timeline)
         return corrupt(page_lsn, "the page is of timeline " + std::to_string(timeline) +
                                      " after a page of timeline " + std::to_string(page_timeline));
-    const bool is_segment_start = page_lsn.value % options.segment_bytes == 0;
     if (((flags & kLongHeader) != 0) != is_segment_start)
         return corrupt(page_lsn, is_segment_start
                                      ? "the segment begins without a long page header"
@@ -250,7 +262,8 @@ Result<> WalDecoder::State::feed_records(ByteSpan span, std::vector<WalFinding>&
     while (!span.empty()) {
         std::size_t used = 0;
         if (in_switch_rest) {
-            used = pass_over_switch_rest(span.size());
+            Result<> result;
+            used = pass_over_switch_rest(span, result);
         } else if (skip_left > 0) {
             used = std::min<std::uint64_t>(span.size(), skip_left);
             skip_left -= used;
@@ -387,6 +400,7 @@ Result<> WalDecoder::State::finish_record(const WalRecordHeader& found,
     if (found.is_switch()) {
         // A switch that ends its segment exactly leaves nothing to pass over.
         in_switch_rest = position % options.segment_bytes != 0;
+        is_rest_known = true;
     }
     return {};
 }
@@ -419,7 +433,7 @@ Lsn WalDecoder::end_lsn() const { return Lsn{state_->position}; }
 
 Lsn WalDecoder::record_start_lsn() const {
     const State& state = *state_;
-    if (state.in_switch_rest) return Lsn{state.last_record};
+    if (state.in_switch_rest && state.is_rest_known) return Lsn{state.last_record};
     if (state.record_have > 0) return Lsn{state.record_start};
     if (state.skip_left > 0 || !state.synced) return Lsn{state.start};
     if (state.page_header_have > 0) return Lsn{state.position}.round_down(kWalPageBytes);

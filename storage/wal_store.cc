@@ -279,18 +279,12 @@ Result<Lsn> WalStore::decode_start(const Id16& history, Lsn lsn) {
     return first_page_from(at);
 }
 
-// The record that a source begins within is not whole where what was before it is not there. Behind
-// what expired, records are found again from the next segment on: what is needed begins with one,
-// and a page before it may be empty, behind a switch.
+// The record that a source begins within is not whole where what was before it is not there.
 Result<Lsn> WalStore::stored_record_start(const Id16& history, const WalSource& source,
                                           Lsn record) {
     if (record >= source.start_lsn) return record;
     WV_TRY(auto before, source_at(history, record));
-    if (before) return record;
-    const FileHeader& header = source.reader->cipher().header();
-    WV_TRY(Lsn expired, index_.retention().expired_until(header.history_id));
-    if (source.start_lsn > expired) return first_page_from(source.start_lsn);
-    return (source.start_lsn + (header.segment_bytes - 1)).round_down(header.segment_bytes);
+    return before ? record : first_page_from(source.start_lsn);
 }
 
 Result<> WalStore::decode(const Id16& history, const FileHeader& header, Lsn from, Lsn to,

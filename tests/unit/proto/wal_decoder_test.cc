@@ -145,6 +145,30 @@ TEST_CASE("a decoder that starts at a page inside a record begins with the next 
     CHECK(decode(half, kStart + kWalPageBytes).record_start_lsn == kStart + kWalPageBytes);
 }
 
+TEST_CASE("a decoder that starts behind a segment switch begins with the next segment") {
+    WalBuilder wal = mixed_wal();
+    const Lsn start = kStart + (WalBuilder::kSegmentBytes - 3 * kWalPageBytes);
+    const ByteBuffer bytes(wal.bytes().begin() + static_cast<std::ptrdiff_t>(start - kStart),
+                           wal.bytes().end());
+    for (std::size_t piece : {std::size_t{1}, std::size_t{23}, std::size_t{kWalPageBytes}, bytes.size()}) {
+        Decoded decoded = decode(bytes, start, piece);
+        CHECK(decoded.error == "");
+        REQUIRE(decoded.findings.size() == 1);
+        CHECK(decoded.findings[0].xid == 702);
+        CHECK(decoded.checked_lsn == wal.end());
+    }
+    CHECK(decode(ByteSpan(bytes).first(9000), start).record_start_lsn == start);
+    ByteBuffer damaged = bytes;
+    damaged[2 * kWalPageBytes + 100] = std::byte{1};
+    CHECK(mentions(decode(damaged, start), "an empty page is followed by one that is not"));
+    // A page of a stream that is being followed is never empty, the first of a segment neither.
+    auto first = ByteSpan(wal.bytes()).first(kWalPageBytes);
+    ByteBuffer hole(first.begin(), first.end());
+    hole.resize(3 * kWalPageBytes);
+    CHECK(mentions(decode(hole, kStart), "the page has the magic 0000"));
+    CHECK(mentions(decode(ByteBuffer(kWalPageBytes), kStart), "the page has the magic 0000"));
+}
+
 TEST_CASE("a record that a crash cut off is dropped when the next page overwrites it") {
     WalBuilder wal(kStart);
     wal.add(WalBuilder::commit(1, 5));
