@@ -77,8 +77,9 @@ public:
     // `start` is the start of a page, or the start or end of a record, as record_start_lsn() and
     // checked_lsn() of another decoder give it. If a page starts in mid-record, decoding begins at
     // the first record after that one; if it is empty, XLOG_SWITCH was before it, the rest of the
-    // segment must be zero, and decoding begins with the next one. Errors: unsupported for a major this build does not know;
-    // invalid_argument for a segment size that is none or a start inside a page header.
+    // segment must be zero, and decoding begins with the next one. Errors: unsupported for a major
+    // this build does not know; invalid_argument for a segment size that is none or a start inside
+    // a page header.
     static Result<WalDecoder> open(const WalDecoderOptions& options, Lsn start);
 
     // Appends bytes that continue exactly at end_lsn(); findings are added to `findings` in WAL

@@ -150,7 +150,8 @@ TEST_CASE("a decoder that starts behind a segment switch begins with the next se
     const Lsn start = kStart + (WalBuilder::kSegmentBytes - 3 * kWalPageBytes);
     const ByteBuffer bytes(wal.bytes().begin() + static_cast<std::ptrdiff_t>(start - kStart),
                            wal.bytes().end());
-    for (std::size_t piece : {std::size_t{1}, std::size_t{23}, std::size_t{kWalPageBytes}, bytes.size()}) {
+    for (std::size_t piece :
+         {std::size_t{1}, std::size_t{23}, std::size_t{kWalPageBytes}, bytes.size()}) {
         Decoded decoded = decode(bytes, start, piece);
         CHECK(decoded.error == "");
         REQUIRE(decoded.findings.size() == 1);
