@@ -23,7 +23,9 @@ def arguments():
     parser.add_argument("--cluster-gib", type=float, default=4.0, help="data files of the cluster")
     parser.add_argument("--replay-gib", type=float, default=1.0, help="WAL after the base backup")
     parser.add_argument("--index-tb", type=float, default=10.0, help="WAL in the generated index")
-    parser.add_argument("--live-seconds", type=int, default=30, help="of pgbench for each tool and round")
+    parser.add_argument("--turns", type=int, default=8, help="of each tool beside pgbench; many short ones, for the "
+                        "machine's speed changes within minutes; medians of the ratios within turns")
+    parser.add_argument("--live-seconds", type=int, default=15, help="of pgbench for each tool and turn")
     parser.add_argument("--scale", type=int, default=50, help="of pgbench")
     parser.add_argument("--only", action="append", choices=sorted(cases.CASES), help="may be repeated")
     parser.add_argument("--quick", action="store_true", help="0.5 GiB and one round: does it work at all")
@@ -35,13 +37,13 @@ def arguments():
     parser.add_argument("--walvault", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--make-large-index", required=True, help=argparse.SUPPRESS)
     if "--quick" in sys.argv:
-        parser.set_defaults(rounds=1, wal_gib=0.5, cluster_gib=1.0, replay_gib=0.25, index_tb=0.1,
+        parser.set_defaults(rounds=1, turns=2, wal_gib=0.5, cluster_gib=1.0, replay_gib=0.25, index_tb=0.1,
                             live_seconds=8)
     options = parser.parse_args()
     options.walvault = os.path.abspath(options.walvault)
     options.make_large_index = os.path.abspath(options.make_large_index)
     partial = options.only or options.quick or options.peers_only
-    if options.record and (partial or options.rounds < 3 or options.wal_gib < 4 or options.cluster_gib < 4):
+    if options.record and (partial or options.rounds < 3 or options.turns < 8 or options.wal_gib < 4 or options.cluster_gib < 4):
         parser.error("--record needs every case at full size and at least 3 rounds")
     if partial and options.json == f"{HERE}/last_run.json":
         options.json = None
@@ -83,7 +85,7 @@ def main():
         shutil.rmtree(scratch, ignore_errors=True)
     rows = report.rows_of(results)
     when = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    shape = (f"{when}, {options.rounds} rounds, {options.wal_gib:g} GiB of WAL, a cluster of "
+    shape = (f"{when}, {options.rounds} rounds, {options.turns} turns beside pgbench, {options.wal_gib:g} GiB of WAL, a cluster of "
              f"{options.cluster_gib:g} GiB. {report.machine_line(facts)}")
     text = f"\n{shape}\n\n{report.table(rows)}\n"
     print(text)

@@ -93,7 +93,7 @@ def live(context):
               "runs": {name: [] for name in ["nothing", "lz4", "pgbackrest", "walvault"]
                        if name == "nothing" or name in context.tools()}}
     names = list(result["runs"])
-    for number in range(context.options.rounds):
+    for number in range(context.options.turns):
         for name in names[number % len(names):] + names[:number % len(names)]:
             run = live_run(context, name, seconds)
             result["runs"][name].append(run)
@@ -149,7 +149,7 @@ def synchronous(context):
     seconds = max(5, context.options.live_seconds // 2)
     result = {"seconds": seconds, "runs": {name: [] for name in tools}}
     names = list(tools)
-    for number in range(context.options.rounds):
+    for number in range(context.options.turns):
         for name in names[number % len(names):] + names[:number % len(names)]:
             run = synchronous_run(context, tools[name], seconds)
             result["runs"][name].append(run)
