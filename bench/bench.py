@@ -43,8 +43,9 @@ def arguments():
     options.walvault = os.path.abspath(options.walvault)
     options.make_large_index = os.path.abspath(options.make_large_index)
     partial = options.only or options.quick or options.peers_only
-    if options.record and (partial or options.rounds < 3 or options.turns < 8 or options.wal_gib < 4 or options.cluster_gib < 4):
-        parser.error("--record needs every case at full size and at least 3 rounds")
+    is_small = options.rounds < 3 or options.turns < 8 or options.wal_gib < 4 or options.cluster_gib < 4
+    if options.record and (partial or is_small):
+        parser.error("--record needs every case at full size, at least 3 rounds and 8 turns")
     if partial and options.json == f"{HERE}/last_run.json":
         options.json = None
     return options
@@ -85,8 +86,8 @@ def main():
         shutil.rmtree(scratch, ignore_errors=True)
     rows = report.rows_of(results)
     when = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    shape = (f"{when}, {options.rounds} rounds, {options.turns} turns beside pgbench, {options.wal_gib:g} GiB of WAL, a cluster of "
-             f"{options.cluster_gib:g} GiB. {report.machine_line(facts)}")
+    shape = (f"{when}, {options.rounds} rounds, {options.turns} turns beside pgbench, {options.wal_gib:g} GiB of WAL, "
+             f"a cluster of {options.cluster_gib:g} GiB. {report.machine_line(facts)}")
     text = f"\n{shape}\n\n{report.table(rows)}\n"
     print(text)
     if options.json:
