@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <deque>
 #include <iterator>
+#include <utility>
 
 #include "agent/journal_answer.h"
 #include "agent/journal_set.h"
@@ -41,20 +42,10 @@ struct Found {
     AnswerTail tail;
 };
 
-// What the row was at the begin of a stretch, where a snapshot tells.
+// What the row was before its first change in a stretch, where a snapshot tells.
 Result<> begin_with_snapshot(OpenedJournal& journal, const storage::JournalKey& key,
-                             const JournalStretch& stretch, RowVersions& versions) {
-    std::optional<Lsn> first;
-    storage::JournalQuery query{.from = stretch.from, .to = stretch.to};
-    storage::JournalSink sink;
-    sink.on_change = [&](const JournalTransaction& transaction, const JournalChange& change) {
-        if (change.kind != JournalRecordKind::inserted) first = transaction.end_lsn;
-        return Result<bool>(false);
-    };
-    WV_CHECK(journal.reader->read_key(key, query, sink));
-    // An insert tells by itself that there was no row.
-    if (!first) return {};
-    WV_TRY(auto snapshot, journal.reader->snapshot_at(key.table_oid, Lsn{first->value - 1}));
+                             const JournalStretch& stretch, Lsn first, RowVersions& versions) {
+    WV_TRY(auto snapshot, journal.reader->snapshot_at(key.table_oid, Lsn{first.value - 1}));
     if (!snapshot || Lsn{snapshot->taken().lsn()} < stretch.from) return {};
     return journal.reader->read_rows_of_key(
         *snapshot, key, [&](const pb::JournalRelation& relation, ByteSpan tuple) -> Result<bool> {
@@ -76,12 +67,9 @@ Result<std::optional<OtherKey>> first_other_key(OpenedJournal& journal, std::uin
     std::optional<OtherKey> other;
     WV_TRY(const auto snapshots, journal.reader->snapshots(oid));
     if (snapshots.empty()) return other;
-    const auto look = [&](const pb::JournalRelation& relation, ByteSpan) {
-        if (key_names(relation) != key.names)
-            other = OtherKey{relation, Lsn{snapshots.front().taken().lsn()}};
-        return Result<bool>(false);
-    };
-    WV_CHECK(journal.reader->read_rows(snapshots.front(), look));
+    WV_TRY(const auto relation, journal.reader->relation_of(snapshots.front()));
+    if (relation && key_names(*relation) != key.names)
+        other = OtherKey{*relation, Lsn{snapshots.front().taken().lsn()}};
     return other;
 }
 
@@ -103,10 +91,13 @@ Result<> find_by_key(OpenedJournal& journal, std::uint32_t oid, const NamedKey& 
     // From the first on: what is not told in one change is looked up in those before it.
     for (const auto& stretch : cut_at(stretches_between(journal.gaps, Lsn{}, to), doubts)) {
         versions.forget();
-        WV_CHECK(begin_with_snapshot(journal, key, stretch, versions));
+        bool is_first = true;
         storage::JournalSink sink;
         sink.on_change = [&](const JournalTransaction& transaction,
                              const JournalChange& change) -> Result<bool> {
+            // An insert tells by itself that there was no row.
+            if (std::exchange(is_first, false) && change.kind != JournalRecordKind::inserted)
+                WV_CHECK(begin_with_snapshot(journal, key, stretch, transaction.end_lsn, versions));
             WV_TRY(auto version, versions.add(transaction, change));
             if (version) newest.add(std::move(*version));
             return true;

@@ -98,16 +98,11 @@ public:
 
     Result<> read(ByteSpan plain, ByteBuffer& out) {
         WV_CHECK(open(plain));
-        if (sought_ != nullptr && !find_sought()) return bad_columns("have too few keys");
+        if (sought_ != nullptr) return read_sought(out);
         out.resize(batch_bytes_);
         Writer writer(out);
-        if (!writer.put(relations_)) return bad_columns("are more than was announced");
-        for (std::byte code : kinds_)
-            if (!put_record(static_cast<char>(code), writer))
-                return bad_columns("do not give what their records say");
-        if (sought_ != nullptr)
-            out.resize(out.size() - writer.room().size());
-        else if (!writer.room().empty() || !is_used_up())
+        WV_CHECK(put_all(writer));
+        if (!writer.room().empty() || !is_used_up())
             return bad_columns("have more or less than was announced");
         return {};
     }
@@ -139,6 +134,26 @@ private:
         if (!reader.ok()) return bad_columns("end inside of their relation versions");
         relations_ = plain.subspan(first, reader.position() - first);
         return open_streams(plain.subspan(reader.position()));
+    }
+
+    // As a rule next to nothing of what there is room for: it is not filled with zeros before.
+    Result<> read_sought(ByteBuffer& out) {
+        if (!find_sought()) return bad_columns("have too few keys");
+        const auto room = std::make_unique_for_overwrite<std::byte[]>(batch_bytes_);
+        const MutableByteSpan whole(room.get(), batch_bytes_);
+        Writer writer(whole);
+        WV_CHECK(put_all(writer));
+        const ByteSpan found = whole.first(whole.size() - writer.room().size());
+        out.assign(found.begin(), found.end());
+        return {};
+    }
+
+    Result<> put_all(Writer& writer) {
+        if (!writer.put(relations_)) return bad_columns("are more than was announced");
+        for (std::byte code : kinds_)
+            if (!put_record(static_cast<char>(code), writer))
+                return bad_columns("do not give what their records say");
+        return {};
     }
 
     // The directory, and behind it the streams that it tells of.

@@ -192,6 +192,15 @@ Result<std::optional<pb::StoredSnapshot>> JournalReader::snapshot_at(std::uint32
 
 namespace {
 
+Result<pb::JournalRelation> relation_in(const PackReader& pack, int index, ByteSpan batch) {
+    const std::string name = pack.path() + ", frame " + std::to_string(index);
+    auto reader = BatchReader::open(batch);
+    if (!reader) return fail_while(name, reader.error());
+    if (reader->relations().empty())
+        return fail(Errc::corrupt, name + " does not say of which table its rows are");
+    return reader->relations().front();
+}
+
 // The rows of one batch of a snapshot; `joiner` holds what was begun in those before.
 Result<bool> read_rows_of(
     ByteSpan batch, PartJoiner& joiner,
@@ -217,6 +226,19 @@ Result<bool> read_rows_of(
 
 }  // namespace
 
+Result<std::optional<pb::JournalRelation>> JournalReader::relation_of(
+    const pb::StoredSnapshot& snapshot) {
+    std::optional<pb::JournalRelation> relation;
+    if (snapshot.packs().empty()) return relation;
+    WV_TRY(auto pack, state_->source->open({snapshot.packs(0), nullptr}));
+    if (pack->frame_count() == 0) return relation;
+    const RowSought none{0, SoughtValue("")};
+    ByteBuffer plain;
+    WV_CHECK(pack->read_batch(state_->source->store(), 0, plain, &none));
+    WV_TRY(relation, relation_in(*pack, 0, plain));
+    return relation;
+}
+
 Result<> JournalReader::read_rows(
     const pb::StoredSnapshot& snapshot,
     const std::function<Result<bool>(const pb::JournalRelation&, ByteSpan)>& sink) {
@@ -227,13 +249,9 @@ Result<> JournalReader::read_rows(
         PartJoiner joiner;
         for (int i = 0; i < pack->frame_count(); ++i) {
             WV_CHECK(pack->read_batch(state_->source->store(), i, plain));
-            const std::string name = pack->path() + ", frame " + std::to_string(i);
             if (is_first) {
-                auto reader = BatchReader::open(plain);
-                if (!reader) return fail_while(name, reader.error());
-                if (reader->relations().empty())
-                    return fail(Errc::corrupt, name + " does not say of which table its rows are");
-                WV_TRY(bool more, sink(reader->relations().front(), {}));
+                WV_TRY(const auto relation, relation_in(*pack, i, plain));
+                WV_TRY(bool more, sink(relation, {}));
                 if (!more) return {};
             }
             is_first = false;

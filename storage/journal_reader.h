@@ -136,6 +136,9 @@ public:
     Result<std::optional<pb::StoredSnapshot>> snapshot_at(std::uint32_t table_oid, Lsn lsn);
     // All of them, oldest first.
     Result<std::vector<pb::StoredSnapshot>> snapshots(std::uint32_t table_oid);
+    // The table as it was when it was read; nothing where the snapshot has no rows' pack. Errors:
+    // corrupt, io.
+    Result<std::optional<pb::JournalRelation>> relation_of(const pb::StoredSnapshot& snapshot);
     // Its rows, in the order in which they were read. `sink` is first called for the relation
     // alone, with an empty span; it returns false to stop. Errors: corrupt, io, what the sink
     // returned.
