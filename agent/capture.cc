@@ -319,23 +319,28 @@ Task<Result<>> Capture::stream() {
     Result<> ended;
     receiving_ = true;
     while (ended && !stopping_) {
-        auto event = co_await receiver_->next();
+        auto here = receiver_->poll();
+        // The next commits are waited for with all else on the loop: to look for them at once found
+        // few, and each sync would be for fewer.
+        if (here && !*here && !pipeline_.flush_here()) co_await pipeline_.end_flush_here();
+        auto event = Result<wal::StreamEvent>(wal::ServerPosition());
+        if (!here)
+            event = fail(here.error());
+        else if (*here)
+            event = std::move(**here);
+        else
+            event = co_await receiver_->next();
         if (!event) {
             ended = fail(event.error());
         } else if (auto* slice = std::get_if<wal::WalSlice>(&*event)) {
-            ended = co_await take_slice(*slice);
+            if (comparison_->is_complete() && pipeline_.has_room())
+                ended = take_slice_here(*slice);
+            else
+                ended = co_await take_slice(*slice);
         } else if (auto* position = std::get_if<wal::ServerPosition>(&*event)) {
             ended = take_position(*position);
         } else {
-            const auto& next = std::get<wal::StreamEnded>(*event).next;
-            timeline_ended_ = next.has_value();
-            server_ended_ = !timeline_ended_;
-            std::string message = next ? "timeline " + std::to_string(start_->timeline) +
-                                             " ended at " + to_string(next->next_start_lsn) +
-                                             "; timeline " + std::to_string(next->next_timeline) +
-                                             " continues it"
-                                       : "the server shut down cleanly";
-            ended = fail(Error{Errc::unavailable, std::move(message), "", Origin::server});
+            ended = take_end(std::get<wal::StreamEnded>(*event));
         }
         if (until_caught_up_ && goal_ && progress_.received_lsn() >= *goal_) break;
     }
@@ -361,6 +366,16 @@ Task<Result<>> Capture::stream() {
     co_return ended;
 }
 
+Result<> Capture::take_end(const wal::StreamEnded& end) {
+    timeline_ended_ = end.next.has_value();
+    server_ended_ = !timeline_ended_;
+    std::string message = end.next ? "timeline " + std::to_string(start_->timeline) + " ended at " +
+                                         to_string(end.next->next_start_lsn) + "; timeline " +
+                                         std::to_string(end.next->next_timeline) + " continues it"
+                                   : "the server shut down cleanly";
+    return fail(Error{Errc::unavailable, std::move(message), "", Origin::server});
+}
+
 // Where nothing could be compared, the first record tells: it names the position of the one before
 // it. Once may be an accident of the way here.
 bool Capture::nothing_continues(const Error& error) {
@@ -371,11 +386,27 @@ bool Capture::nothing_continues(const Error& error) {
     return ++broken_starts_ % 2 == 0;
 }
 
-Task<Result<>> Capture::take_slice(const wal::WalSlice& slice) {
+void Capture::note_received(const wal::WalSlice& slice) {
     last_position_.reset();
     progress_.set_upstream(slice.server_end_lsn, clock_.steady_now());
     metrics_.stream_received_bytes_total.add(static_cast<double>(slice.wal.size()));
     metrics_.stream_last_message_timestamp_seconds.set(to_seconds(clock_.now()));
+}
+
+// What is stored was only compared.
+ByteSpan Capture::not_stored(const wal::WalSlice& slice) const {
+    const Lsn have = progress_.received_lsn();
+    const Lsn end = slice.start_lsn + slice.wal.size();
+    return end <= have ? ByteSpan() : slice.wal.subspan(have - slice.start_lsn);
+}
+
+Result<> Capture::take_slice_here(const wal::WalSlice& slice) {
+    note_received(slice);
+    return pipeline_.append_here(not_stored(slice));
+}
+
+Task<Result<>> Capture::take_slice(const wal::WalSlice& slice) {
+    note_received(slice);
     if (!comparison_->is_complete()) {
         WV_CO_TRY(auto differs, co_await comparison_->take(slice.wal));
         if (differs) {
@@ -385,11 +416,9 @@ Task<Result<>> Capture::take_slice(const wal::WalSlice& slice) {
         }
         if (comparison_->is_complete()) note_same_history();
     }
-    // What is stored was only compared.
-    const Lsn have = progress_.received_lsn();
-    const Lsn end = slice.start_lsn + slice.wal.size();
-    if (end <= have) co_return Result<>();
-    co_return co_await pipeline_.append(slice.wal.subspan(have - slice.start_lsn));
+    const ByteSpan wal = not_stored(slice);
+    if (wal.empty()) co_return Result<>();
+    co_return co_await pipeline_.append(wal);
 }
 
 Result<> Capture::take_position(const wal::ServerPosition& position) {

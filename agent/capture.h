@@ -70,7 +70,11 @@ private:
     Task<Result<>> fetch_from_elsewhere();
     Task<Result<>> begin(const StreamStart& start);
     Task<Result<>> stream();
+    void note_received(const wal::WalSlice& slice);
+    ByteSpan not_stored(const wal::WalSlice& slice) const;
+    Result<> take_slice_here(const wal::WalSlice& slice);
     Task<Result<>> take_slice(const wal::WalSlice& slice);
+    Result<> take_end(const wal::StreamEnded& end);
     Result<> take_position(const wal::ServerPosition& position);
     void note_same_history();
     bool nothing_continues(const Error& error);

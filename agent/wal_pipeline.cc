@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "agent/wal_pipeline_parts.h"
 #include "base/blocking.h"
 #include "base/log.h"
 #include "storage/repository_files.h"
@@ -10,8 +11,6 @@ namespace walvault::agent {
 namespace {
 
 constexpr std::size_t kBatchFramesMax = 16;
-// So little is sealed where it is written: a way to another thread and back takes longer.
-constexpr std::size_t kSmallFrameBytes = 64_KiB;
 // Smaller than what the disk writes at least: zstd would take as long as the rest and save nothing
 // until the tail is closed, when all is compressed together.
 constexpr std::size_t kUncompressedFrameBytes = 4_KiB;
@@ -22,7 +21,6 @@ constexpr std::size_t kWriteAheadBytesMax = 512_KiB;
 // After WAL stops, one proof of quiet soon, then few: an idle server costs less than 1 kB a minute.
 constexpr std::chrono::seconds kQuietAfter{1};
 constexpr std::chrono::seconds kQuietEvery{15};
-constexpr std::chrono::seconds kWitnessEvery{1};
 constexpr std::uint32_t kTailFramesMax = storage::kPackFramesMax;
 constexpr std::size_t kFrameEntryBytes = 128;  // of a footer, at most
 
@@ -45,33 +43,6 @@ void keep_spare(std::vector<ByteBuffer>& spare, ByteBuffer buffer) {
 }
 
 }  // namespace
-
-struct WalPipeline::Tail {
-    std::shared_ptr<const storage::TailPlan> plan;
-    std::unique_ptr<storage::TailWriter> writer;  // null until its first frame is written
-    pb::PackFooter footer;
-    pb::WalSummary summary;
-    std::uint32_t cut_frames = 0;
-    std::uint32_t synced_frames = 0;
-    std::uint64_t cut_bytes = 0;
-    std::size_t footer_bytes = 0;  // about, with the frames that are not written yet
-    Lsn end_lsn;
-    std::uint64_t end_offset = kFileHeaderBytes;
-    SteadyTime begun_at{};
-    bool complete = false;  // no further frame is cut for it
-    bool closing = false;
-};
-
-struct WalPipeline::Frame {
-    std::shared_ptr<Tail> tail;
-    FramePlace place;
-    ByteBuffer plain;
-    ByteBuffer sealed;
-    storage::FrameNotes notes;
-    WallTime quiet_until{};
-    bool is_sealed = false;  // or small, and sealed by whoever writes it
-    SteadyTime cut_at{};
-};
 
 WalPipeline::WalPipeline(asio::any_io_executor executor, Pools& pools,
                          storage::Repository& repository, Progress& progress, AgentMetrics& metrics,
@@ -120,6 +91,11 @@ Task<Result<>> WalPipeline::append(ByteSpan wal) {
     auto fed = feed(wal);
     if (flush_at_once_) work_.notify();
     co_return fed;
+}
+
+Result<> WalPipeline::append_here(ByteSpan wal) {
+    if (error_) return fail(*error_);
+    return feed(wal);
 }
 
 void WalPipeline::set_flush_at_once(bool at_once) {
@@ -182,8 +158,15 @@ Result<> WalPipeline::plan_next_tail() {
 }
 
 void WalPipeline::cut_frame() {
-    if (open_.empty() || error_) return;
-    if (auto planned = plan_next_tail(); !planned) return break_with(planned.error());
+    if (auto frame = take_open_frame()) enqueue(std::move(frame));
+}
+
+std::shared_ptr<WalPipeline::Frame> WalPipeline::take_open_frame() {
+    if (open_.empty() || error_) return nullptr;
+    if (auto planned = plan_next_tail(); !planned) {
+        break_with(planned.error());
+        return nullptr;
+    }
     auto frame = std::make_shared<Frame>();
     frame->notes = tracker_->take_frame();
     frame->place.start = open_start_.value;
@@ -195,7 +178,8 @@ void WalPipeline::cut_frame() {
     cutting_->footer_bytes += kFrameEntryBytes;
     for (const pb::MarkEntry& mark : frame->notes.marks)
         cutting_->footer_bytes += mark.ByteSizeLong() + 4;
-    enqueue(std::move(frame));
+    place_in_tail(*frame);
+    return frame;
 }
 
 void WalPipeline::cut_quiet_frame(WallTime at) {
@@ -205,15 +189,19 @@ void WalPipeline::cut_quiet_frame(WallTime at) {
     frame->place.start = frame->place.end = open_start_.value;
     frame->quiet_until = at;
     append_le<std::int64_t>(frame->plain, at.time_since_epoch().count());
+    place_in_tail(*frame);
     enqueue(std::move(frame));
 }
 
+void WalPipeline::place_in_tail(Frame& frame) {
+    frame.tail = cutting_;
+    frame.place.frame_number = cutting_->cut_frames++;
+    frame.place.synced_frames = cutting_->synced_frames;
+    frame.cut_at = clock_.steady_now();
+    in_flight_bytes_ += frame.plain.size();
+}
+
 void WalPipeline::enqueue(std::shared_ptr<Frame> frame) {
-    frame->tail = cutting_;
-    frame->place.frame_number = cutting_->cut_frames++;
-    frame->place.synced_frames = cutting_->synced_frames;
-    frame->cut_at = clock_.steady_now();
-    in_flight_bytes_ += frame->plain.size();
     queue_.push_back(frame);
     if (flush_at_once_ && frame->plain.size() <= kSmallFrameBytes) {
         frame->is_sealed = true;
@@ -272,6 +260,10 @@ std::vector<std::shared_ptr<WalPipeline::Frame>> WalPipeline::next_batch() {
 
 Task<> WalPipeline::write_loop() {
     while (!error_) {
+        if (writing_) {  // by flush_here()
+            co_await work_.wait();
+            continue;
+        }
         // Here, and not as it comes: one sync is for all that the socket had and for what came
         // during the sync before.
         if (flush_at_once_ && queue_.empty()) cut_frame();
@@ -379,21 +371,23 @@ Result<> WalPipeline::append_frames(const std::vector<std::shared_ptr<Frame>>& b
     return {};
 }
 
-Task<Result<>> WalPipeline::sync_frames(const std::vector<std::shared_ptr<Frame>>& batch) {
-    SteadyTime start = clock_.steady_now();
-    auto append = [&batch, level = options_.level, waited_for = flush_at_once_]() -> Result<> {
-        return append_frames(batch, level, waited_for);
-    };
-    auto sync = [&batch] { return batch.front()->tail->writer->sync(); };
+Result<> WalPipeline::write_and_sync(const std::vector<std::shared_ptr<Frame>>& batch, int level) {
+    WV_CHECK(append_frames(batch, level, true));
+    WV_CHECK(batch.front()->tail->writer->sync());
     // A later writer has read what was synced before it began; what comes after it must not be
     // acknowledged.
-    auto still_writer = [this] { return repository_.require_writer(); };
+    return repository_.require_writer();
+}
+
+void WalPipeline::note_sync(const Result<>& done, SteadyTime start) {
+    if (!done) metrics_.store_errors_total.at(StoreOperation::flush).add();
+    metrics_.flush_duration_seconds.observe(seconds_since(start, clock_.steady_now()));
+}
+
+Task<Result<>> WalPipeline::sync_frames(const std::vector<std::shared_ptr<Frame>>& batch) {
+    SteadyTime start = clock_.steady_now();
     if (flush_at_once_) {
-        auto all = [append, sync, still_writer]() -> Result<> {
-            WV_CHECK(append());
-            WV_CHECK(sync());
-            return still_writer();
-        };
+        auto all = [this, &batch, level = options_.level] { return write_and_sync(batch, level); };
         std::size_t bytes = 0;
         for (const auto& frame : batch)
             bytes += frame->plain.size();
@@ -402,22 +396,21 @@ Task<Result<>> WalPipeline::sync_frames(const std::vector<std::shared_ptr<Frame>
             done = co_await run_here_or_on(pools_.waited_for, all);
         else
             done = co_await run_on(pools_.tail, all);
-        if (!done) metrics_.store_errors_total.at(StoreOperation::flush).add();
         if (done) progress_.set_written(Lsn{batch.back()->place.end});
-        metrics_.flush_duration_seconds.observe(seconds_since(start, clock_.steady_now()));
+        note_sync(done, start);
         co_return done;
     }
+    auto append = [&batch, level = options_.level] { return append_frames(batch, level, false); };
     auto written = co_await run_on(pools_.tail, append);
     if (!written) metrics_.store_errors_total.at(StoreOperation::append).add();
     if (!written) co_return written;
     progress_.set_written(Lsn{batch.back()->place.end});
-    auto sync_and_look = [sync, still_writer]() -> Result<> {
-        WV_CHECK(sync());
-        return still_writer();
+    auto sync_and_look = [this, &batch]() -> Result<> {
+        WV_CHECK(batch.front()->tail->writer->sync());
+        return repository_.require_writer();
     };
     auto synced = co_await run_on(pools_.tail, sync_and_look);
-    if (!synced) metrics_.store_errors_total.at(StoreOperation::flush).add();
-    metrics_.flush_duration_seconds.observe(seconds_since(start, clock_.steady_now()));
+    note_sync(synced, start);
     co_return synced;
 }
 

@@ -44,6 +44,15 @@ public:
     // Checks and takes WAL that continues the stream; waits while too much is in flight. Errors:
     // corrupt (nothing of `wal` that fails its check is ever flushed); what broke the pipeline.
     Task<Result<>> append(ByteSpan wal);
+    // The same without a wait, where has_room(); whoever calls it calls flush_here() when nothing
+    // more is at hand.
+    bool has_room() const { return in_flight_bytes_ < kInFlightBytes; }
+    Result<> append_here(ByteSpan wal);
+    // Where synchronous commits wait, a small flush is done in the handler that is running, without
+    // a way through the writer's coroutine; a larger one is left to the writer. False: the disk
+    // took long, and another thread leads the loop; the caller awaits end_flush_here() at once.
+    bool flush_here();
+    Task<> end_flush_here();
     // A synchronous commit waits for what is appended: it is flushed at once, with all that came
     // while the flush before it ran. Never more than one sync in flight.
     void set_flush_at_once(bool at_once);
@@ -69,8 +78,13 @@ private:
 
     Result<> feed(ByteSpan wal);
     void cut_frame();
+    // Of what is open; null where nothing is, or no tail can be planned.
+    std::shared_ptr<Frame> take_open_frame();
     void cut_quiet_frame(WallTime at);
+    void place_in_tail(Frame& frame);
     void enqueue(std::shared_ptr<Frame> frame);
+    bool may_flush_here() const;
+    void note_flush_here();
     Result<> plan_next_tail();
     Task<> seal_frame(std::shared_ptr<Frame> frame);
     Task<> flush_timer();
@@ -81,6 +95,9 @@ private:
     static Result<> append_frames(const std::vector<std::shared_ptr<Frame>>& batch, int level,
                                   bool waited_for);
     Task<Result<>> sync_frames(const std::vector<std::shared_ptr<Frame>>& batch);
+    // On a thread that may block.
+    Result<> write_and_sync(const std::vector<std::shared_ptr<Frame>>& batch, int level);
+    void note_sync(const Result<>& done, SteadyTime start);
     void close_if_whole(const std::shared_ptr<Tail>& tail);
     Task<> close_tail(std::shared_ptr<Tail> tail);
     Task<> drop_tails();
@@ -110,6 +127,8 @@ private:
     bool flush_at_once_ = false;
     bool writing_ = false;  // a batch is on its way to the disk
     SteadyTime writing_since_{};
+    std::vector<std::shared_ptr<Frame>> batch_here_;  // by flush_here()
+    Result<> done_here_;
     bool finishing_ = false;
     bool running_ = false;
     std::optional<Error> error_;

@@ -18,7 +18,8 @@ constexpr std::chrono::seconds kStopTimeout{1};
 constexpr std::uint64_t kBacklogBytes = 64_KiB;
 
 // A walsender of 14 cannot read a slot and takes no SQL: a second connection does.
-Task<Result<std::optional<SlotPosition>>> find_slot(Connection& connection, Receiver::Options options) {
+Task<Result<std::optional<SlotPosition>>> find_slot(Connection& connection,
+                                                    Receiver::Options options) {
     WV_CO_TRY(const ServerVersion* version, server_version_of(connection));
     if (version->has_read_slot_command) co_return co_await read_slot(connection, options.slot);
     Connection::Options wanted;
@@ -47,6 +48,7 @@ public:
     }
     Task<Result<>> start(Lsn start, TimelineId timeline) override;
     Task<Result<StreamEvent>> next() override;
+    Result<std::optional<StreamEvent>> poll() override;
     Task<Result<>> acknowledge(Lsn flushed_lsn, bool urgent) override;
     bool acknowledge_at_once(Lsn flushed_lsn) override;
     Task<> stop() override;
@@ -57,9 +59,10 @@ public:
 
 private:
     Task<Result<>> refuse_rewound_server(Lsn start);
-    Task<Result<StreamEvent>> take(CopyMessage message);
+    Result<StreamEvent> take(CopyMessage message);
     Task<Result<>> send_what_is_due();
     Task<Result<>> send_status(bool reply_requested);
+    void send_status_at_once(SteadyTime now);
     Task<Result<StreamEvent>> end_of_stream();
 
     Options options_;
@@ -98,9 +101,10 @@ Task<Result<>> PhysicalReceiver::refuse_rewound_server(Lsn start) {
     // It may have written more since it was asked.
     WV_CO_TRY(identity_.system, co_await identify_system(*connection_));
     if (start <= identity_.system.flushed_lsn) co_return Result<>();
-    co_return fail(Errc::unavailable,
-                   fmt::format("the server has flushed WAL up to {}, behind {} where the stream begins",
-                               to_string(identity_.system.flushed_lsn), to_string(start)));
+    co_return fail(
+        Errc::unavailable,
+        fmt::format("the server has flushed WAL up to {}, behind {} where the stream begins",
+                    to_string(identity_.system.flushed_lsn), to_string(start)));
 }
 
 Task<Result<>> PhysicalReceiver::start(Lsn start, TimelineId timeline) {
@@ -125,42 +129,51 @@ Task<Result<StreamEvent>> PhysicalReceiver::next() {
         co_return ended;
     }
     for (;;) {
-        if (!state_) co_return fail(Errc::invalid_argument, "no stream was started, or it has ended");
+        if (!state_)
+            co_return fail(Errc::invalid_argument, "no stream was started, or it has ended");
         WV_CO_TRY(auto message, connection_->poll_copy_data());
-        if (message) co_return co_await take(std::move(*message));
+        if (message) co_return take(std::move(*message));
         WV_CO_CHECK(co_await send_what_is_due());
         auto timeout = state_->next_due_at() - clock_.steady_now();
         const bool backlog = std::exchange(gathered_bytes_, 0) >= kBacklogBytes;
         WV_CO_TRY(auto woken, co_await connection_->wait_copy_data(timeout));
         if (woken == Connection::CopyWait::ended) co_return co_await end_of_stream();
-        if (woken == Connection::CopyWait::readable && !backlog && options_.gather_interval.count() > 0)
+        if (woken == Connection::CopyWait::readable && !backlog &&
+            options_.gather_interval.count() > 0)
             co_await connection_->gather(options_.gather_interval);
     }
 }
 
-Task<Result<StreamEvent>> PhysicalReceiver::take(CopyMessage message) {
+Result<std::optional<StreamEvent>> PhysicalReceiver::poll() {
+    if (ended_before_ || !state_) return std::nullopt;
+    WV_TRY(auto message, connection_->poll_copy_data());
+    if (!message) return std::nullopt;
+    return take(std::move(*message));
+}
+
+Result<StreamEvent> PhysicalReceiver::take(CopyMessage message) {
     auto owner = std::make_shared<CopyMessage>(std::move(message));
-    WV_CO_TRY(auto decoded, decode_server_message(owner->bytes()));
+    WV_TRY(auto decoded, decode_server_message(owner->bytes()));
     SteadyTime now = clock_.steady_now();
     if (auto* data = std::get_if<XLogData>(&decoded)) {
-        WV_CO_CHECK(state_->on_wal(*data, now));
+        WV_CHECK(state_->on_wal(*data, now));
         gathered_bytes_ += data->wal.size();
-        if (state_->status_due(now)) WV_CO_CHECK(co_await send_status(false));
+        if (state_->status_due(now)) send_status_at_once(now);
         WalSlice slice;
         slice.start_lsn = data->start_lsn;
         slice.wal = data->wal;
         slice.server_end_lsn = data->server_end_lsn;
         slice.sent_at = data->sent_at;
         slice.message = std::move(owner);
-        co_return slice;
+        return slice;
     }
     const auto& keepalive = std::get<Keepalive>(decoded);
     state_->on_keepalive(keepalive, now);
-    if (state_->status_due(now)) WV_CO_CHECK(co_await send_status(false));
+    if (state_->status_due(now)) send_status_at_once(now);
     ServerPosition position;
     position.server_end_lsn = keepalive.server_end_lsn;
     position.sent_at = keepalive.sent_at;
-    co_return position;
+    return position;
 }
 
 Task<Result<>> PhysicalReceiver::send_what_is_due() {
@@ -170,11 +183,12 @@ Task<Result<>> PhysicalReceiver::send_what_is_due() {
                                 fmt::format("the server was asked and sent nothing for {} ms",
                                             2 * identity_.wal_sender_timeout.count()));
     if (state_->ask_due(now)) co_return co_await send_status(true);
-    if (state_->status_due(now)) co_return co_await send_status(false);
+    if (unsent_ || state_->status_due(now)) co_return co_await send_status(false);
     co_return Result<>();
 }
 
 Task<Result<>> PhysicalReceiver::send_status(bool reply_requested) {
+    unsent_ = false;
     StandbyStatus status = state_->take_status(reply_requested, clock_.steady_now(), clock_.now());
     ByteBuffer bytes = encode_standby_status(status);
     co_return co_await connection_->put_copy_data(bytes);
@@ -184,7 +198,6 @@ Task<Result<>> PhysicalReceiver::acknowledge(Lsn flushed_lsn, bool urgent) {
     if (!state_) co_return Result<>();
     state_->acknowledge(flushed_lsn, urgent);
     if (!unsent_ && !state_->status_due(clock_.steady_now())) co_return Result<>();
-    unsent_ = false;
     co_return co_await send_status(false);
 }
 
@@ -193,10 +206,15 @@ bool PhysicalReceiver::acknowledge_at_once(Lsn flushed_lsn) {
     state_->acknowledge(flushed_lsn, true);
     SteadyTime now = clock_.steady_now();
     if (!state_->status_due(now)) return true;
+    send_status_at_once(now);
+    return !unsent_;
+}
+
+// Where the socket does not take it, the next wait for the server sends it first.
+void PhysicalReceiver::send_status_at_once(SteadyTime now) {
     ByteBuffer bytes = encode_standby_status(state_->take_status(false, now, clock_.now()));
     auto sent = connection_->try_put_copy_data(bytes);
     unsent_ = !sent || !*sent;
-    return !unsent_;
 }
 
 Task<Result<StreamEvent>> PhysicalReceiver::end_of_stream() {

@@ -75,6 +75,9 @@ public:
     // caller waits here. Errors: corrupt (not contiguous, unknown message), unavailable (connection
     // lost, nothing for 2 × wal_sender_timeout), gap (58P01: the server has removed that WAL).
     virtual Task<Result<StreamEvent>> next() = 0;
+    // The next event where it is already here; nothing where next() would wait. What is due is sent as far
+    // as the socket takes it now. Does not block. Errors as next().
+    virtual Result<std::optional<StreamEvent>> poll() = 0;
     // What may be told to the server as written and flushed. Sends a status update at once if it moved
     // and `urgent`, else with the next one due. Never moves back.
     virtual Task<Result<>> acknowledge(Lsn flushed_lsn, bool urgent) = 0;

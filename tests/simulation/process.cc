@@ -33,6 +33,8 @@ Process::Process(std::unique_ptr<storage::Repository> repository, const VirtualT
       repository_(std::move(repository)),
       metrics_(registry_, options.server, "primary"),
       progress_(std::make_unique<agent::Progress>(loop_.get_executor())) {
+    // No draw: the seeds of seeds.txt stay what they were.
+    pools_.flushes_here = time.now().time_since_epoch().count() % 2 == 0;
     for (JobQueue* queue : {&cpu_, &tail_, &store_})
         queue->set_slowest(options.slowest_job);
     auto attach = [this, &network](wal::Receiver::Options wanted, const Clock&) {
@@ -43,7 +45,7 @@ Process::Process(std::unique_ptr<storage::Repository> repository, const VirtualT
                                          metrics_, time, options.server, options.repo, attach);
     capture_->set_synchronous(options.is_synchronous);
     asio::co_spawn(loop_, capture_->run(false), [this](std::exception_ptr failed, Result<> result) {
-        if (failed) std::terminate();
+        if (failed) std::rethrow_exception(failed);  // a crash where a job ran on the loop
         ended_ = std::move(result);
     });
 }

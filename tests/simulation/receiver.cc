@@ -26,6 +26,7 @@ public:
     Task<Result<std::string>> timeline_history(TimelineId timeline) override;
     Task<Result<>> start(Lsn start, TimelineId timeline) override;
     Task<Result<wal::StreamEvent>> next() override;
+    Result<std::optional<wal::StreamEvent>> poll() override { return std::nullopt; }
     Task<Result<>> acknowledge(Lsn flushed_lsn, bool urgent) override;
     bool acknowledge_at_once(Lsn flushed_lsn) override;
     void set_gather_interval(std::chrono::milliseconds interval) override {
