@@ -26,9 +26,17 @@ class Row:
             return None
         return self.value >= self.bar if self.at_least else self.value <= self.bar
 
+    def rounded(self):
+        """With as many digits, two at least, as it takes to see on which side of the bar it is."""
+        for digits in range(2, 6):
+            text = f"{self.value:.{digits}f}"
+            if self.value == self.bar or float(text) != self.bar:
+                break
+        return text
+
     def cells(self):
         sign = "≥" if self.at_least else "≤"
-        shown = "–" if self.value is None else f"{self.value:.2f} {self.unit}".strip()
+        shown = "–" if self.value is None else f"{self.rounded()} {self.unit}".strip()
         verdict = {True: "pass", False: "**FAIL**", None: "not run"}[self.passed]
         return [self.what, self.peer, self.ours, f"{sign} {self.bar:g} {self.unit}".strip(), shown, verdict]
 

@@ -110,6 +110,7 @@ Task<Result<>> PhysicalReceiver::refuse_rewound_server(Lsn start) {
 Task<Result<>> PhysicalReceiver::start(Lsn start, TimelineId timeline) {
     state_.reset();
     ended_before_.reset();
+    unsent_ = false;
     // The new primary after a failover may be behind: its history tells, by timeline and position.
     if (timeline == identity_.system.timeline) WV_CO_CHECK(co_await refuse_rewound_server(start));
     WV_CO_TRY(ended_before_,
