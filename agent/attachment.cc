@@ -48,11 +48,17 @@ private:
         for (const HistoryRecord& record : histories_) {
             const auto limit = end_on_path(record.timeline);
             if (!limit || *limit < record.start_lsn || difference_of(record.id)) continue;
+            if (was_left_empty(record)) continue;
             if (!best || record.timeline > best->timeline ||
                 (record.timeline == best->timeline && !is_current(*best)))
                 best = &record;
         }
         return best;
+    }
+    // Of one that holds nothing, no byte can be the server's again; one with a parent tells where
+    // it came from.
+    bool was_left_empty(const HistoryRecord& record) const {
+        return record.end_lsn == record.start_lsn && !record.parent && !is_current(record);
     }
     // Where `timeline` begins on the server's path.
     Lsn start_on_path(TimelineId timeline) const {

@@ -189,6 +189,24 @@ TEST_CASE("a server that comes back is followed where it was left") {
     CHECK(again.resumed);
 }
 
+TEST_CASE("a history that was left before it got a byte is not followed again") {
+    auto empty = history(1, 1, segment(1), segment(1));
+    auto known = history(2, 1, segment(2), segment(5) + 9_MiB);
+    Difference differs{known.id, segment(5), segment(5) + 3_MiB};
+    auto branch =
+        only<Branch>(choose_attachment(server(1, segment(8)), {empty, known}, known.id, {differs}));
+    CHECK(branch.parent == known.id);
+    CHECK(branch.fork_lsn == segment(5) + 3_MiB);
+    // The one that is followed now is, empty or not.
+    auto follow = only<Follow>(choose_attachment(server(1, segment(3)), {empty}, empty.id, {}));
+    CHECK(follow.history == empty.id);
+    // And one that a promotion began.
+    empty.parent = known.id;
+    auto child =
+        only<Follow>(choose_attachment(server(1, segment(8)), {empty, known}, known.id, {differs}));
+    CHECK(child.history == empty.id);
+}
+
 TEST_CASE("of two clones that took the same timeline, the one whose bytes agree is followed") {
     auto old = history(1, 1, segment(2), segment(6) + 2_MiB);
     auto first = history(2, 2, segment(6), segment(8) + 1_MiB);
