@@ -104,6 +104,24 @@ Result<pb::LedgerEntry> entry_of(const HttpRequest& request) {
     }
 }
 
+Task<HttpResponse> answer_hold(AgentState& state, HttpRequest request) {
+    const json body = json::parse(request.body, nullptr, false);
+    Result<std::string> done;
+    if (request.path == "/v1/hold") {
+        auto wanted = hold_wanted_of(body);
+        if (!wanted) co_return respond_error(wanted.error());
+        done = co_await place_hold(state, std::move(*wanted));
+    } else {
+        const auto text = [&](const char* key) {
+            const bool there = body.is_object() && body.contains(key) && body[key].is_string();
+            return there ? body[key].get<std::string>() : std::string();
+        };
+        done = co_await release_hold(state, text("hold_id"), text("reason"), text("actor"));
+    }
+    if (!done) co_return respond_error(done.error());
+    co_return respond({{"hold_id", *done}});
+}
+
 Task<HttpResponse> answer_post(AgentState& state, HttpRequest request) {
     if (request.path == "/v1/backup") {
         json body = json::parse(request.body.empty() ? "{}" : request.body, nullptr, false);
@@ -120,6 +138,8 @@ Task<HttpResponse> answer_post(AgentState& state, HttpRequest request) {
         if (!started) co_return respond_error(started.error());
         co_return respond(retention_json(state), 202);
     }
+    if (request.path == "/v1/hold" || request.path == "/v1/release")
+        co_return co_await answer_hold(state, std::move(request));
     if (request.path == "/v1/restore-done" || request.path == "/v1/verify-done") {
         auto entry = entry_of(request);
         if (!entry) co_return respond_error(entry.error());

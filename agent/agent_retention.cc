@@ -134,6 +134,52 @@ Result<> start_retention(AgentState& state) {
     return {};
 }
 
+namespace {
+
+// Retention and orders to keep something never work at the same time: what the one has looked at,
+// the other does not change.
+template <class Work>
+Task<Result<std::string>> without_retention(AgentState& state, Work work) {
+    if (state.stopping) co_return fail(Errc::unavailable, "the agent is ending");
+    if (state.retention.running) co_return fail(Errc::busy, "retention is at work");
+    state.retention.running = true;
+    auto done = co_await work();
+    state.retention.running = false;
+    state.changed.notify();
+    co_return done;
+}
+
+}  // namespace
+
+Task<Result<std::string>> place_hold(AgentState& state, HoldWanted wanted) {
+    WV_CO_CHECK(check_hold(wanted, state.clock.now()));
+    auto work = [&state, &wanted]() -> Task<Result<std::string>> {
+        auto look = [config = state.config, cluster = state.server.name, &wanted] {
+            return require_holdable(config, cluster, wanted);
+        };
+        WV_CO_CHECK(co_await run_on(state.pools.expire, std::move(look)));
+        auto enter = [&state, &wanted] {
+            return state.repository->place_hold(placed_of(state.server.name, wanted), wanted.actor);
+        };
+        co_return co_await run_on(state.pools.store, std::move(enter));
+    };
+    co_return co_await without_retention(state, std::move(work));
+}
+
+Task<Result<std::string>> release_hold(AgentState& state, std::string id, std::string reason,
+                                       std::string actor) {
+    pb::HoldReleased released;
+    released.set_cluster(state.server.name);
+    released.set_hold_id(id);
+    released.set_reason(reason);
+    auto work = [&]() -> Task<Result<std::string>> {
+        auto enter = [&] { return state.repository->release_hold(released, actor); };
+        WV_CO_CHECK(co_await run_on(state.pools.store, std::move(enter)));
+        co_return id;
+    };
+    co_return co_await without_retention(state, std::move(work));
+}
+
 Task<> keep_retention(AgentState& state) {
     SteadyTime next = state.clock.steady_now() + kFirstPass;
     std::string newest;

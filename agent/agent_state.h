@@ -10,6 +10,7 @@
 #include "agent/capture.h"
 #include "agent/control.h"
 #include "agent/expire.h"
+#include "agent/hold.h"
 #include "agent/journal_capture.h"
 #include "agent/slot_governor.h"
 #include "base/secret.h"
@@ -140,6 +141,11 @@ Result<> start_backup(AgentState& state, BackupRequest request);
 Task<> keep_backups(AgentState& state);
 // Begins a pass of retention unless one runs. Errors: busy; refused where no window is set.
 Result<> start_retention(AgentState& state);
+// Not while retention is at work. The id of the hold is returned. Errors: busy while retention is
+// at work; as check_hold(), require_holdable() and Repository::place_hold().
+Task<Result<std::string>> place_hold(AgentState& state, HoldWanted wanted);
+Task<Result<std::string>> release_hold(AgentState& state, std::string id, std::string reason,
+                                       std::string actor);
 // A pass every hour and after each base backup while a window is set, until stopping.
 Task<> keep_retention(AgentState& state);
 // Says that the loop turns, to systemd's watchdog and /livez, until stopping. Waits for nothing

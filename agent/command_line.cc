@@ -28,6 +28,8 @@ struct Parsed {
     RestoreArguments restore;
     WalGetArguments wal_get;
     VerifyArguments verify;
+    HoldArguments hold;
+    ReleaseArguments release;
     PointArguments point;
     KeyArguments key;
     ConfigArguments config;
@@ -83,7 +85,7 @@ void add_globals(CLI::App& app, Globals& globals) {
     add_choice(app, "--progress", globals.progress, kProgressModes, "How progress is shown");
     app.add_flag("-n,--dry-run", globals.dry_run, "Say what would be done, change nothing");
     app.add_flag("-y,--yes", globals.yes,
-                 "Do not ask before something is destroyed or costs (detach, restore)");
+                 "Do not ask before something is destroyed or costs (detach, release, restore)");
     app.add_option("--log-level", globals.log_level, "Over the configuration's [log] level")
         ->type_name("LEVEL");
 }
@@ -204,15 +206,6 @@ void add_history_verbs(CLI::App& app, Parsed& parsed) {
     verb->add_flag("--before", parsed.resolve.before, "Just before it instead of including it");
     add_history_options(verb, parsed.resolve.history);
 
-    verb = add_verb(app, "verify", "Read back what is stored and check it",
-                    "walvault verify --level wal");
-    verb->add_option("--level", parsed.verify.level, "chunks or wal")
-        ->type_name("LEVEL")
-        ->check(CLI::IsMember({"chunks", "wal"}));
-
-    add_verb(app, "expire", "Let go what the window and its rules do not keep",
-             "walvault expire --dry-run");
-
     add_verb(app, "check", "Whether the server is as the configuration needs it", "walvault check");
 
     verb = add_verb(app, "point", "A named restore point", "walvault point before_release_42");
@@ -228,6 +221,40 @@ void add_history_verbs(CLI::App& app, Parsed& parsed) {
                      "A second copy, [repo.NAME]; for copy: the URL of what is copied")
         ->type_name("NAME");
     verb->add_option("to", parsed.repo.to, "For copy: the URL of an empty place")->type_name("URL");
+}
+
+void add_keeping_verbs(CLI::App& app, Parsed& parsed) {
+    CLI::App* verb = add_verb(app, "verify", "Read back what is stored and check it",
+                              "walvault verify --level wal");
+    verb->add_option("--level", parsed.verify.level, "chunks or wal")
+        ->type_name("LEVEL")
+        ->check(CLI::IsMember({"chunks", "wal"}));
+
+    add_verb(app, "expire", "Let go what the window and its rules do not keep",
+             "walvault expire --dry-run");
+
+    HoldArguments& hold = parsed.hold;
+    verb = add_verb(app, "hold", "Keep what it names from expiry; alone, list what is held",
+                    "walvault hold --from 2026-03-01 --to 2026-03-31 --reason 'case 4711'");
+    CLI::Option* base =
+        verb->add_option("--backup", hold.backup, "This base backup")->type_name("ID");
+    verb->add_option("--from", hold.from, "Each moment from here on")
+        ->type_name("TIME")
+        ->excludes(base);
+    verb->add_option("--to", hold.to, "The last of these moments")->type_name("TIME");
+    CLI::Option* until =
+        verb->add_option("--until", hold.until, "When the hold is over")->type_name("TIME");
+    verb->add_option("--for", hold.lasting, "How long it lasts, as 90d")
+        ->type_name("DURATION")
+        ->excludes(until);
+    verb->add_option("--reason", hold.reason, "Why, for who finds it later")->type_name("TEXT");
+
+    verb = add_verb(app, "release", "Let what a hold keeps expire again",
+                    "walvault release H123 --reason 'case closed' --yes");
+    verb->add_option("id", parsed.release.id, "The hold")->required()->type_name("HOLD");
+    verb->add_option("--reason", parsed.release.reason, "Why, for the ledger")
+        ->required()
+        ->type_name("TEXT");
 }
 
 void add_restore_verbs(CLI::App& app, Parsed& parsed) {
@@ -321,6 +348,7 @@ void build(CLI::App& app, Parsed& parsed) {
     add_globals(app, parsed.globals);
     add_agent_verbs(app, parsed);
     add_history_verbs(app, parsed);
+    add_keeping_verbs(app, parsed);
     add_journal_verbs(app, parsed.journal);
     add_restore_verbs(app, parsed);
     add_setting_verbs(app, parsed);
@@ -381,6 +409,8 @@ Result<VerbArguments> arguments_of(const std::string& verb, const Parsed& parsed
     if (verb == "wal-get") return parsed.wal_get;
     if (verb == "verify") return parsed.verify;
     if (verb == "expire") return ExpireArguments{};
+    if (verb == "hold") return parsed.hold;
+    if (verb == "release") return parsed.release;
     if (verb == "check") return CheckArguments{};
     if (verb == "point") return parsed.point;
     if (verb == "key") return parsed.key;

@@ -19,10 +19,10 @@ struct HelpText {
 using VerbArguments =
     std::variant<RunArguments, InitArguments, BackupArguments, StatusArguments, InfoArguments,
                  LogArguments, ResolveArguments, RestoreArguments, WalGetArguments, VerifyArguments,
-                 ExpireArguments, PointArguments, KeyArguments, ConfigArguments, RepoArguments,
-                 CheckArguments, DetachArguments, DemoArguments, RowHistoryArguments,
-                 ChangesArguments, ShowArguments, RowsArguments, ExtractArguments, UndoArguments,
-                 FollowArguments, VersionArguments, HelpText>;
+                 ExpireArguments, HoldArguments, ReleaseArguments, PointArguments, KeyArguments,
+                 ConfigArguments, RepoArguments, CheckArguments, DetachArguments, DemoArguments,
+                 RowHistoryArguments, ChangesArguments, ShowArguments, RowsArguments,
+                 ExtractArguments, UndoArguments, FollowArguments, VersionArguments, HelpText>;
 
 struct CommandLine {
     Globals globals;

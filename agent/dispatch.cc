@@ -59,6 +59,8 @@ struct RunVerb {
     int operator()(const WalGetArguments& a) const { return verb_wal_get(globals, a); }
     int operator()(const VerifyArguments& a) const { return verb_verify(globals, a); }
     int operator()(const ExpireArguments& a) const { return verb_expire(globals, a); }
+    int operator()(const HoldArguments& a) const { return verb_hold(globals, a); }
+    int operator()(const ReleaseArguments& a) const { return verb_release(globals, a); }
     int operator()(const PointArguments& a) const { return verb_point(globals, a); }
     int operator()(const KeyArguments& a) const { return verb_key(globals, a); }
     int operator()(const ConfigArguments& a) const { return verb_config(globals, a); }

@@ -353,7 +353,7 @@ std::optional<std::string> RestoreHints::before(
     for (const Window& window : windows_)
         if (!window.bases.empty() &&
             transaction.commit_lsn >= Lsn{window.bases.front().stop_lsn()} &&
-            transaction.commit_lsn < window.history.end_lsn)
+            transaction.commit_lsn < window.end_lsn)
             return "walvault restore --before xid:" + std::to_string(transaction.xid) +
                    " --pgdata DIR" + source_;
     return std::nullopt;

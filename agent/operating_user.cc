@@ -64,6 +64,15 @@ Result<> become_repository_owner(const std::string& config_path,
     return {};
 }
 
+std::string asking_user() {
+    const char* behind_sudo = std::getenv("SUDO_USER");
+    const passwd* self = ::getpwuid(::getuid());
+    const std::string user = behind_sudo != nullptr ? behind_sudo
+                             : self != nullptr      ? self->pw_name
+                                                    : std::to_string(::getuid());
+    return user.substr(0, 64);
+}
+
 EffectiveUser::EffectiveUser(const std::optional<FileOwner>& owner)
     : changed_(owner && ::geteuid() == 0) {
     if (!changed_) return;

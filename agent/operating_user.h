@@ -31,6 +31,10 @@ std::optional<FileOwner> repository_owner(const std::string& root);
 Result<> become_repository_owner(const std::string& config_path,
                                  const std::map<std::string, std::string>& environment);
 
+// Who asks, for the ledger: the user behind sudo where there is one, else this process' own; 64
+// bytes at most.
+std::string asking_user();
+
 // The effective user of this process while it lives: `owner` if this process is root.
 class EffectiveUser {
 public:

@@ -1,26 +1,15 @@
 #include "agent/restore_ledger.h"
 
-#include <pwd.h>
-#include <unistd.h>
-
-#include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "agent/control.h"
+#include "agent/operating_user.h"
 #include "storage/repository.h"
 
 namespace walvault::agent {
 namespace {
 
-// Who asked: the user behind sudo where there is one.
-std::string actor() {
-    const char* behind_sudo = std::getenv("SUDO_USER");
-    const passwd* self = ::getpwuid(::getuid());
-    const std::string user = behind_sudo != nullptr ? behind_sudo
-                             : self != nullptr      ? self->pw_name
-                                                    : std::to_string(::getuid());
-    return "restore by " + user.substr(0, 64);
-}
+std::string actor() { return "restore by " + asking_user(); }
 
 std::string target_text(const Target& target) {
     return (target.before ? "before " : "to ") + target.text;

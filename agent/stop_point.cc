@@ -26,25 +26,6 @@ WallTime time_of(std::int64_t micros) { return WallTime(Micros(micros)); }
 Lsn stop_of(const pb::BackupInfo& base) { return Lsn{base.stop_lsn()}; }
 Lsn start_of(const pb::BackupInfo& base) { return Lsn{base.start_lsn()}; }
 
-// The oldest moment whose state a base proves. A transaction before its stop whose WAL is stored
-// without a hole up to the base shows the state from its own time on; else nothing earlier than the
-// base's start.
-Result<WallTime> window_start(RepositoryView& view, const HistoryRecord& history,
-                              const pb::BackupInfo& oldest) {
-    const WallTime started = time_of(oldest.started_at_us());
-    auto looked = view.last_commit_before(history.id, stop_of(oldest));
-    // What a base shows of the time before it is not worth a thaw.
-    if (!looked && looked.error().code == Errc::archived) return started;
-    WV_TRY(auto last, std::move(looked));
-    if (!last) return started;
-    if (last->start_lsn < start_of(oldest)) {
-        auto covered = view.require_coverage(history.id, last->start_lsn, start_of(oldest));
-        if (!covered && covered.error().code != Errc::gap) return fail(covered.error());
-        if (!covered) return started;
-    }
-    return last->at;
-}
-
 // What a target means in one history, before a base is looked for.
 struct Cut {
     Lsn lsn;                         // records that start before it are kept
@@ -100,7 +81,8 @@ private:
     Result<StopPoint> resolve_time() {
         const WallTime moment = target_.before ? target_.at - kOneMicrosecond : target_.at;
         for (auto window = windows_.rbegin(); window != windows_.rend(); ++window)
-            if (moment >= window->from) return cut_by_time(*window, moment);
+            if (moment >= window->from && !(is_held(*window) && moment > window->until))
+                return cut_by_time(*window, moment);
         return say_.before_window();
     }
 
@@ -159,6 +141,7 @@ private:
         const Lsn cut = target_.before ? target_.lsn : target_.lsn + 1;
         for (auto window = windows_.rbegin(); window != windows_.rend(); ++window) {
             if (cut < stop_of(window->bases.front())) continue;
+            if (is_held(*window) && cut > window->end_lsn) continue;
             if (cut > window->history.end_lsn) return say_.after_history_end(*window, cut);
             return finish(*window, Cut{.lsn = cut, .keep = {}, .moment = {}});
         }
@@ -188,8 +171,9 @@ private:
 
     // What is older than a window's first base has no meaning any more, and so is no second one.
     static bool is_in(const Window& window, Lsn lsn) {
-        return lsn >= stop_of(window.bases.front());
+        return lsn >= stop_of(window.bases.front()) && (!is_held(window) || lsn < window.end_lsn);
     }
+    static bool is_held(const Window& window) { return !window.hold_id.empty(); }
 
     Cut cut_at(const WalFinding& record) const {
         if (target_.before) return Cut{.lsn = record.start_lsn, .keep = {}, .moment = {}};
@@ -431,60 +415,12 @@ private:
     StopPointErrors say_;
 };
 
-}  // namespace
-
-namespace {
-
-// What retention left of a lineage may have holes: a base before the last of them leads no further
-// than to itself.
-Result<> part_single_bases(RepositoryView& view, Window& window) {
-    Lsn expired;
-    WV_TRY(auto stretches, view.lineage(window.history.id));
-    for (const storage::Stretch& stretch : stretches) {
-        WV_TRY(Lsn until, view.expired_until(stretch.history));
-        expired = std::max(expired, std::min(until, stretch.to));
-    }
-    auto whole = window.bases.begin();
-    for (; whole != window.bases.end() && start_of(*whole) < expired; ++whole) {
-        auto covered = view.require_coverage(window.history.id, start_of(*whole), expired);
-        if (covered) break;
-        if (covered.error().code != Errc::gap) return covered;
-    }
-    window.single_bases.assign(window.bases.begin(), whole);
-    window.bases.erase(window.bases.begin(), whole);
-    return {};
-}
-
 bool is_chosen(const ResolveContext& context, const HistoryRecord& history) {
     if (context.timeline && history.timeline != *context.timeline) return false;
     return to_hex(history.id).starts_with(context.history);
 }
 
 }  // namespace
-
-Result<std::vector<Window>> restore_windows(RepositoryView& view, const std::string& cluster,
-                                            bool with_single_bases) {
-    WV_TRY(auto histories, view.histories(cluster));
-    WV_TRY(auto backups, view.backups(cluster));
-    WV_TRY(auto current, view.current_history(cluster));
-    if (current)
-        std::stable_partition(histories.begin(), histories.end(),
-                              [&](const HistoryRecord& history) { return history.id != *current; });
-    std::vector<Window> windows;
-    for (const auto& history : histories) {
-        Window window;
-        window.history = history;
-        window.bases = storage::bases_on_path(history, histories, backups);
-        WV_CHECK(part_single_bases(view, window));
-        if (window.bases.empty() && (window.single_bases.empty() || !with_single_bases)) continue;
-        if (!window.bases.empty()) {
-            WV_TRY(window.from, window_start(view, history, window.bases.front()));
-        }
-        window.until = std::max({history.covered_until, history.last_commit_at, window.from});
-        windows.push_back(std::move(window));
-    }
-    return windows;
-}
 
 Result<StopPoint> resolve_target(RepositoryView& view, const Target& target,
                                  const ResolveContext& context) {

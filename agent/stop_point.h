@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "agent/restore_window.h"
 #include "agent/target.h"
 #include "storage/repository_view.h"
 
@@ -31,23 +32,6 @@ struct StopPoint {
 
     TimelineId timeline() const { return history.timeline; }
 };
-
-// The stretch of time that can be restored in one history, from its ancestors' bases on.
-struct Window {
-    storage::HistoryRecord history;
-    std::vector<pb::BackupInfo> bases;  // complete ones of the lineage, oldest first; never empty
-    // Older ones that retention kept alone: each can be restored as it is, and nothing behind it.
-    std::vector<pb::BackupInfo> single_bases = {};
-    WallTime from{};   // the state at the oldest base's consistency point
-    WallTime until{};  // every commit at or before it is stored
-};
-
-// In the order in which the histories were opened, but the one being followed last; histories
-// without a complete base are left out, and so, unless asked for, are those with single ones only,
-// whose `bases` are empty.
-Result<std::vector<Window>> restore_windows(storage::RepositoryView& view,
-                                            const std::string& cluster,
-                                            bool with_single_bases = false);
 
 struct ResolveContext {
     std::string cluster;

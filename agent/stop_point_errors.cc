@@ -40,7 +40,19 @@ std::string StopPointErrors::what() const {
     }
 }
 
+bool StopPointErrors::is_before_all() const {
+    if (target.kind == Target::Kind::time) return target.at < windows.front().from;
+    if (target.kind != Target::Kind::lsn) return false;
+    return target.lsn < Lsn{windows.front().bases.front().stop_lsn()};
+}
+
 tl::unexpected<Error> StopPointErrors::before_window() const {
+    const auto whole = std::ranges::find(windows, "", &Window::hold_id);
+    if (whole != windows.end() && whole != windows.begin() && !is_before_all())
+        return fail(Errc::outside_window,
+                    what() + " has expired: of what is older than the window, which begins at " +
+                        when(whole->from) + ", there is only what holds keep",
+                    "walvault info lists what can be restored");
     const Window& oldest = windows.front();
     return fail(Errc::outside_window,
                 what() + " is before the earliest restorable point: " + context.cluster +
@@ -70,8 +82,11 @@ tl::unexpected<Error> StopPointErrors::latest_has_no_base(const Window& window) 
 
 tl::unexpected<Error> StopPointErrors::after_window(const Window& window) const {
     if (window.history.damage) return fail(*window.history.damage);
-    if (&window != &windows.back()) {
-        const Window& next = *(&window + 1);
+    const Window* behind = &window + 1;
+    while (behind != &windows.back() + 1 && !behind->hold_id.empty())
+        ++behind;
+    if (behind != &windows.back() + 1) {
+        const Window& next = *behind;
         return fail(Errc::gap,
                     what() + " is between two histories: one ends at " + when(window.until) +
                         ", the next can be restored from " + when(next.from),

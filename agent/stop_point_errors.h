@@ -29,6 +29,8 @@ struct StopPointErrors {
     tl::unexpected<Error> no_such_name(const std::vector<storage::MarkRecord>& points) const;
     tl::unexpected<Error> no_such_backup() const;
 
+    // Whether the target is older than anything that can be restored; false if it does not say.
+    bool is_before_all() const;
     std::string what() const;  // the target, with its local time where it has one
     std::string when(WallTime at) const;
 };

@@ -2,6 +2,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "agent/hold.h"
 #include "agent/open_view.h"
 #include "agent/render.h"
 #include "agent/stop_point.h"
@@ -23,6 +24,7 @@ struct Facts {
     std::vector<pb::BackupInfo> backups;
     std::vector<storage::GapRecord> gaps;
     std::vector<storage::MarkRecord> points;
+    std::vector<storage::HoldRecord> holds;
     std::vector<storage::JournalRecord> journals;
     storage::RepositoryView::Totals totals;
 };
@@ -45,6 +47,7 @@ Result<Facts> read_facts(OpenedView& opened) {
     WV_TRY(facts.backups, view.backups(name));
     WV_TRY(facts.gaps, view.gaps(name));
     WV_TRY(facts.points, view.marks(name, WallTime{}, WallTime{}, {pb::MarkEntry::RESTORE_POINT}));
+    WV_TRY(facts.holds, view.holds(name));
     WV_TRY(facts.journals, view.journals(name));
     WV_TRY(facts.totals, view.totals(name));
     return facts;
@@ -90,8 +93,12 @@ std::string summary_text(const OpenedView& opened, const Facts& facts) {
         text += "  restorable  " + format_local(window.from, opened.zone, 6) + " to " +
                 format_local(window.until, opened.zone, 6) + "  (" +
                 format_duration(window.until - window.from) + ", timeline " +
-                std::to_string(window.history.timeline) + ", WAL to " +
-                to_string(window.history.end_lsn) + ")\n";
+                std::to_string(window.history.timeline) + ", WAL to " + to_string(window.end_lsn) +
+                (window.hold_id.empty() ? "" : ", held by " + window.hold_id) + ")\n";
+    for (const storage::HoldRecord& hold : facts.holds)
+        text += "  hold        " + hold.id + " keeps " + covered_text(hold, opened.zone) +
+                (hold.until ? " until " + format_local(*hold.until, opened.zone, 0) : "") + ": " +
+                printable(hold.reason) + "\n";
     if (const auto promised = opened.config.repo.retention.window; promised.count() > 0)
         text += "  window      the last " + format_duration(promised) +
                 " stay restorable; what is older expires\n";
@@ -202,13 +209,22 @@ Json backups_json(const Facts& facts) {
 
 Json windows_json(const Facts& facts) {
     Json list = Json::array();
-    for (const auto& window : facts.windows)
+    for (const auto& window : facts.windows) {
         list.push_back({{"history_id", to_hex(window.history.id)},
                         {"timeline", window.history.timeline},
                         {"from", format_utc(window.from, 6)},
                         {"until", format_utc(window.until, 6)},
                         {"start_lsn", to_string(window.history.start_lsn)},
-                        {"end_lsn", to_string(window.history.end_lsn)}});
+                        {"end_lsn", to_string(window.end_lsn)}});
+        if (!window.hold_id.empty()) list.back()["hold_id"] = window.hold_id;
+    }
+    return list;
+}
+
+Json holds_json(const Facts& facts) {
+    Json list = Json::array();
+    for (const storage::HoldRecord& hold : facts.holds)
+        list.push_back(json_of(hold, system_clock().now()));
     return list;
 }
 
@@ -278,6 +294,7 @@ Json info_json(const OpenedView& opened, const Facts& facts) {
               {"gaps", gaps_json(facts)},
               {"backups", backups_json(facts)},
               {"points", points},
+              {"holds", holds_json(facts)},
               {"journals", journals_json(facts)},
               {"totals",
                {{"wal_bytes", totals.wal_plain_bytes},

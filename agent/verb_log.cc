@@ -192,15 +192,16 @@ std::optional<Event> event_of(const JournalMark& mark, const Wanted& wanted,
 
 // Whether a base is there from which a restore can stop just before it.
 bool is_in_window(const std::vector<Window>& windows, const Id16& history, Lsn lsn) {
-    for (const Window& window : windows)
-        if (window.history.id == history) return lsn >= Lsn{window.bases.front().stop_lsn()};
-    return false;
+    return std::ranges::any_of(windows, [&](const Window& window) {
+        return window.history.id == history && lsn >= Lsn{window.bases.front().stop_lsn()} &&
+               lsn < window.end_lsn;
+    });
 }
 
 bool is_in_window(const std::vector<Window>& windows, Lsn lsn) {
     return std::any_of(windows.begin(), windows.end(), [&](const Window& window) {
         return !window.bases.empty() && lsn >= Lsn{window.bases.front().stop_lsn()} &&
-               lsn < window.history.end_lsn;
+               lsn < window.end_lsn;
     });
 }
 

@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "agent/hold.h"
 #include "agent/open_view.h"
 #include "agent/render.h"
 #include "agent/repo_contents.h"
@@ -284,6 +285,7 @@ Result<> remove_tier(const Globals& globals, const Config& config, const std::st
         return fail(Errc::invalid_argument, "the ledger knows no copy \"" + printable(name) + "\"",
                     known.empty() ? "it knows of none" : "it knows of " + known);
     }
+    if (!globals.yes) WV_CHECK(require_held_without(config, name, system_clock().now()));
     if (globals.dry_run) return {};
     WV_CHECK((*repository)->remove_place(name));
     return (*repository)->sync();

@@ -7,6 +7,7 @@
 
 #include "agent/control.h"
 #include "agent/expire.h"
+#include "agent/hold.h"
 #include "agent/open_view.h"
 #include "agent/progress_line.h"
 #include "agent/render.h"
@@ -30,6 +31,18 @@ void note(Outcome& outcome, const Error& error) {
     std::fprintf(stderr, "damaged: %s\n", printable(error.message).c_str());
 }
 
+// Where what retention keeps of a history ends, a record may go on in what it let go.
+Result<std::uint64_t> verify_pack(storage::RepositoryView& view, const pb::PackInfo& pack,
+                                  bool decode_wal) {
+    auto checked = view.verify_pack(pack, decode_wal);
+    if (checked || checked.error().code != Errc::gap) return checked;
+    const Id16 history = storage::id_from<16>(pack.history_id());
+    WV_TRY(const Lsn expired, view.expired_until(history));
+    auto own = view.require_coverage(history, Lsn{pack.start_lsn()}, Lsn{pack.end_lsn()});
+    if (!own || pack.end_lsn() >= expired.value) return checked;
+    return view.verify_pack(pack, false);
+}
+
 // Every frame of every pack and tail: authenticated, chunks named rightly; WAL decoded if asked
 // for.
 Result<> check_packs(OpenedView& opened, bool wal_only, const Globals& globals, Outcome& outcome) {
@@ -43,7 +56,7 @@ Result<> check_packs(OpenedView& opened, bool wal_only, const Globals& globals, 
     for (const pb::PackInfo& pack : packs) {
         passed += pack.stored_bytes();
         if (wal_only && pack.kind() != pb::PACK_KIND_WAL) continue;
-        auto checked = opened.view->verify_pack(pack, wal_only);
+        auto checked = verify_pack(*opened.view, pack, wal_only);
         const bool archived = !checked && checked.error().code == Errc::archived;
         if (checked)
             outcome.checked_bytes += *checked;
@@ -53,6 +66,20 @@ Result<> check_packs(OpenedView& opened, bool wal_only, const Globals& globals, 
         progress.update(passed);
     }
     progress.finish();
+    return {};
+}
+
+// What is held is there; a copy alone need not have it.
+Result<> check_holds(OpenedView& opened, Outcome& outcome) {
+    if (opened.is_tier) return {};
+    WV_TRY(auto holds, opened.view->holds(opened.cluster.name));
+    for (const storage::HoldRecord& hold : holds) {
+        if (hold.is_over(system_clock().now())) continue;
+        const HoldWanted wanted{.backup_id = hold.backup_id, .from = hold.from, .to = hold.to};
+        auto there = require_holdable(*opened.view, opened.cluster.name, wanted, opened.zone);
+        if (!there)
+            note(outcome, {Errc::corrupt, "hold " + hold.id + ": " + there.error().message});
+    }
     return {};
 }
 
@@ -67,6 +94,7 @@ Result<> check_promises(OpenedView& opened, bool wal_only, Outcome& outcome) {
         auto whole = opened.view->require_coverage(history.id, from, history.end_lsn);
         if (!whole) note(outcome, whole.error());
     }
+    WV_CHECK(check_holds(opened, outcome));
     WV_TRY(auto backups, opened.view->backups(opened.cluster.name));
     for (const pb::BackupInfo& backup : backups) {
         Id16 history = storage::id_from<16>(backup.history_id());

@@ -139,6 +139,20 @@ struct VerifyArguments {
     std::string level = "chunks";
 };
 struct ExpireArguments {};
+struct HoldArguments {
+    std::string backup;
+    std::string from, to;        // times
+    std::string until, lasting;  // when it is over: a time, or a duration
+    std::string reason;
+    // Then the holds there are are listed.
+    bool is_empty() const {
+        return backup.empty() && from.empty() && to.empty() && until.empty() && lasting.empty() &&
+               reason.empty();
+    }
+};
+struct ReleaseArguments {
+    std::string id, reason;
+};
 struct PointArguments {
     std::string name;
     bool list = false;
@@ -185,6 +199,8 @@ int verb_restore(const Globals&, const RestoreArguments&);
 int verb_wal_get(const Globals&, const WalGetArguments&);
 int verb_verify(const Globals&, const VerifyArguments&);
 int verb_expire(const Globals&, const ExpireArguments&);
+int verb_hold(const Globals&, const HoldArguments&);
+int verb_release(const Globals&, const ReleaseArguments&);
 int verb_point(const Globals&, const PointArguments&);
 int verb_key(const Globals&, const KeyArguments&);
 int verb_config(const Globals&, const ConfigArguments&);

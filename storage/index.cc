@@ -6,6 +6,7 @@
 #include <map>
 
 #include "storage/index_chunks.h"
+#include "storage/index_holds.h"
 #include "storage/index_journal.h"
 #include "storage/index_keys.h"
 #include "storage/index_retention.h"
@@ -46,7 +47,10 @@ constexpr const char* kFormatValue = "walvault index 7";
 class RocksIndex final : public Index {
 public:
     explicit RocksIndex(std::unique_ptr<IndexStore> store)
-        : store_(std::move(store)), retention_(*store_), journals_(*store_, retention_) {}
+        : store_(std::move(store)),
+          retention_(*store_),
+          holds_(*store_),
+          journals_(*store_, retention_) {}
 
     Result<> require_format(bool create) {
         WV_TRY(auto format, store_->get(Family::state, kFormat));
@@ -286,6 +290,7 @@ public:
     }
     IndexJournal& journals() override { return journals_; }
     IndexRetention& retention() override { return retention_; }
+    const IndexHolds& holds() override { return holds_; }
     void freeze_retention() override { retention_frozen_ = true; }
     Result<Troubles> troubles(const std::string& cluster) override {
         Troubles troubles;
@@ -378,6 +383,7 @@ private:
 
     std::unique_ptr<IndexStore> store_;
     IndexRetention retention_;
+    IndexHolds holds_;
     IndexJournal journals_;
     bool retention_frozen_ = false;
 };
@@ -385,6 +391,7 @@ private:
 Result<> RocksIndex::apply_event(const pb::LedgerEntry& entry, const Footers& footers) {
     using Event = pb::LedgerEntry;
     if (is_of_retention(entry)) return apply_retention(entry, footers);
+    if (holds_.apply(entry)) return {};
     switch (entry.event_case()) {
         case Event::kWriterClaimed:
             store_->put(Family::state, kGeneration,

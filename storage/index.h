@@ -35,6 +35,7 @@ struct Troubles {
 };
 
 using Footers = std::vector<const pb::PackFooter*>;
+class IndexHolds;
 class IndexRetention;
 class IndexJournal;
 
@@ -111,6 +112,7 @@ public:
     // What retention has condemned and deleted. Packs that it condemned are left out by all of the
     // above but pack() and chunk(), which marks them.
     virtual IndexRetention& retention() = 0;
+    virtual const IndexHolds& holds() = 0;
     // Entries of retention change nothing from now on: for who works by what there was.
     virtual void freeze_retention() = 0;
 };

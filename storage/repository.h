@@ -234,6 +234,13 @@ public:
                             const std::function<bool(CondemnedThere&)>& sink);
     Result<std::vector<CondemnedThere>> condemned(const std::string& place);
 
+    // Durable when it returns: from then on condemn() takes no survey that did not know of it.
+    // Nothing says here that what it covers is still there. Returns its id; of the hold given the
+    // id is ignored. Errors: as append_to_ledger().
+    Result<std::string> place_hold(pb::HoldPlaced hold, const std::string& actor);
+    // Errors: not_found.
+    Result<> release_hold(pb::HoldReleased released, const std::string& actor);
+
     // Retention, first step: what expires by the survey is entered as condemned at its place, and
     // from then on neither listed nor chosen there, nor shared. Errors: busy if the repository is
     // not as it was surveyed any more.

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "storage/index_holds.h"
 #include "storage/index_retention.h"
 #include "storage/lease.h"
 #include "storage/pack_reader.h"
@@ -72,8 +73,10 @@ Result<> Repository::State::require_as_surveyed(const RetentionSurvey& survey) {
     WV_TRY(auto current, index->current_history(survey.cluster));
     WV_TRY(auto histories, index->histories(survey.cluster));
     WV_TRY(auto backups, backups_at(*index, survey.cluster, survey.place));
+    WV_TRY(auto holds, index->holds().all(survey.cluster));
     if (current != survey.current || histories.size() != survey.history_count ||
-        backups.size() != survey.backups.size())
+        backups.size() != survey.backups.size() ||
+        !std::ranges::equal(holds, survey.holds, {}, &HoldRecord::id))
         return changed();
     for (std::size_t i = 0; i < backups.size(); ++i)
         if (backups[i].backup_id() != survey.backups[i].backup_id()) return changed();
@@ -97,6 +100,29 @@ Result<> Repository::condemn(const RetentionSurvey& survey) {
         WV_CHECK(state_->enter(std::move(entry)));
     }
     return {};
+}
+
+Result<std::string> Repository::place_hold(pb::HoldPlaced hold, const std::string& actor) {
+    WV_CHECK(state_->catch_index_up());
+    const std::string id = "H" + std::to_string(state_->ledger->head().sequence + 1);
+    hold.set_hold_id(id);
+    pb::LedgerEntry entry;
+    entry.set_actor(actor);
+    *entry.mutable_hold_placed() = std::move(hold);
+    WV_CHECK(state_->enter(std::move(entry)));
+    return id;
+}
+
+Result<> Repository::release_hold(pb::HoldReleased released, const std::string& actor) {
+    WV_CHECK(state_->catch_index_up());
+    WV_TRY(auto holds, state_->index->holds().all(released.cluster()));
+    if (std::ranges::find(holds, released.hold_id(), &HoldRecord::id) == holds.end())
+        return fail(Errc::not_found, "there is no hold " + released.hold_id(),
+                    "walvault hold lists those there are");
+    pb::LedgerEntry entry;
+    entry.set_actor(actor);
+    *entry.mutable_hold_released() = std::move(released);
+    return state_->enter(std::move(entry));
 }
 
 Result<> Repository::add_place(const std::string& place, bool is_empty) {

@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "storage/index_catch_up.h"
+#include "storage/index_holds.h"
 #include "storage/index_retention.h"
 #include "storage/journal_source.h"
 #include "storage/lineage.h"
@@ -58,6 +59,9 @@ public:
         return index_->backups(cluster);
     }
     Result<std::vector<GapRecord>> gaps(const std::string& cluster) override;
+    Result<std::vector<HoldRecord>> holds(const std::string& cluster) override {
+        return index_->holds().all(cluster);
+    }
     Result<Lsn> expired_until(const Id16& history_id) override {
         return index_->retention().expired_until(history_id);
     }
@@ -68,7 +72,10 @@ public:
         return index_->unfinished_backups();
     }
     Result<ChunkPlace> place_of_chunk(const Id32& content_id) override;
-    Result<bool> keeps(const pb::PackInfo& pack, const std::string& place) override;
+    Result<bool> keeps(const pb::PackInfo& pack, const std::string& place) override {
+        WV_TRY(auto condemned, index_->retention().condemned_by(pack.path(), place));
+        return !condemned.has_value();
+    }
     Result<std::vector<MarkRecord>> marks(const std::string& cluster, WallTime since,
                                           WallTime until,
                                           const std::vector<pb::MarkEntry::Kind>& kinds) override;
@@ -494,7 +501,6 @@ Result<std::shared_ptr<const FileCipher>> View::base_cipher(const Id16& file_id,
     return shared;
 }
 
-// What the ledger names and is not there was deleted: damage, not absence.
 Error pack_missing(Error error, const std::string& path) {
     if (error.code != Errc::not_found) return error;
     return Error{
@@ -516,11 +522,6 @@ Result<ChunkPlace> View::place_of_chunk(const Id32& content_id) {
         return fail(Errc::not_found,
                     "chunk " + to_hex(content_id) + " is in no pack of this repository");
     return *place;
-}
-
-Result<bool> View::keeps(const pb::PackInfo& pack, const std::string& place) {
-    WV_TRY(auto condemned, index_->retention().condemned_by(pack.path(), place));
-    return !condemned.has_value();
 }
 
 Result<> View::read_chunk(const Id32& content_id, ByteBuffer& plain) {
@@ -572,8 +573,7 @@ Result<std::uint64_t> View::verify_pack(const pb::PackInfo& pack, bool decode_wa
         WV_CHECK(check_frames(store_, keyring_, *reader, checked));
     }
     if (!decode_wal || pack.kind() != pb::PACK_KIND_WAL) return checked;
-    Id16 history = id_from<16>(pack.history_id());
-    WV_CHECK(wal_->scan(history, Lsn{pack.start_lsn()}, Lsn{pack.end_lsn()},
+    WV_CHECK(wal_->scan(id_from<16>(pack.history_id()), Lsn{pack.start_lsn()}, Lsn{pack.end_lsn()},
                         [](const WalFinding&) { return true; }));
     return checked;
 }

@@ -94,6 +94,20 @@ struct Stretch {
 };
 inline constexpr Lsn kOpenEndLsn{~std::uint64_t{0}};
 
+// An order that nothing of what it covers expires at any place.
+struct HoldRecord {
+    std::string id;
+    std::string backup_id = {};  // this base, with the WAL that makes it consistent; empty: moments
+    // What restores the cluster to each moment of [from, to]; without `to` to each later one.
+    std::optional<WallTime> from = {}, to = {};
+    std::optional<WallTime> until = {};  // from then on it holds nothing
+    std::string reason = {};
+    WallTime placed_at = {};
+    std::string placed_by = {};
+
+    bool is_over(WallTime now) const { return until && *until <= now; }
+};
+
 // A pack that is condemned at a place, and not deleted there yet.
 struct CondemnedThere {
     pb::PackInfo pack;
@@ -155,6 +169,9 @@ public:
     // Complete ones, oldest first.
     virtual Result<std::vector<pb::BackupInfo>> backups(const std::string& cluster) = 0;
     virtual Result<std::vector<GapRecord>> gaps(const std::string& cluster) = 0;
+    // Those that were not released, in the order in which they were placed; also those that are
+    // over.
+    virtual Result<std::vector<HoldRecord>> holds(const std::string& cluster) = 0;
     // WAL of the history itself expired up to here, but for what single bases need; zero: none did.
     virtual Result<Lsn> expired_until(const Id16& history_id) = 0;
     // What retention has condemned at `place` and not yet deleted.

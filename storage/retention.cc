@@ -119,6 +119,10 @@ private:
         from = from.round_down(facts_.segment_bytes);
         if (to != kOpenEndLsn)
             to = (to + (facts_.segment_bytes - 1)).round_down(facts_.segment_bytes);
+        return need_bytes(history, from, to, reason);
+    }
+
+    Result<> need_bytes(const Id16& history, Lsn from, Lsn to, const std::string& reason) {
         WV_TRY(auto stretches, lineage(history));
         for (const Stretch& stretch : stretches)
             if (stretch.from < to && from < stretch.to)
@@ -155,15 +159,22 @@ private:
         return static_cast<std::size_t>(found - facts_.backups.begin());
     }
 
+    // The newest base that `moment`, and what follows, can be restored from.
+    Result<std::optional<std::size_t>> anchor_of(const HistoryRecord& history, WallTime moment) {
+        const auto& bases = bases_of(history);
+        WV_TRY(const Lsn cut, facts_.first_after(history.id, moment));
+        std::optional<std::size_t> anchor;
+        for (std::size_t i = 0; i < bases.size(); ++i)
+            if (stopped_at(bases[i]) <= moment && Lsn{bases[i].stop_lsn()} <= cut) anchor = i;
+        return anchor;
+    }
+
     Result<> keep_window(const HistoryRecord& history) {
         const bool followed = facts_.current && *facts_.current == history.id;
         if (!followed && until_of(history) < from_) return {};
         const WallTime begin = followed ? std::min(from_, until_of(history)) : from_;
         const auto& bases = bases_of(history);
-        WV_TRY(Lsn cut, facts_.first_after(history.id, begin));
-        std::optional<std::size_t> anchor;
-        for (std::size_t i = 0; i < bases.size(); ++i)
-            if (stopped_at(bases[i]) <= begin && Lsn{bases[i].stop_lsn()} <= cut) anchor = i;
+        WV_TRY(const auto anchor, anchor_of(history, begin));
         if (followed && !bases.empty()) restorable_from_ = stopped_at(bases[anchor.value_or(0)]);
         if (!anchor) return keep_whole(history, bases);
         Lsn from = kOpenEndLsn;
@@ -227,15 +238,64 @@ private:
     }
 
     Result<> keep_held() {
-        for (const RetentionHold& hold : facts_.holds) {
-            const std::string reason = "held for " + hold.who;
+        for (const HoldRecord& hold : facts_.holds) {
+            if (hold.is_over(facts_.now)) continue;
+            const std::string reason = "held by " + hold.id + ": " + hold.reason;
             for (std::size_t i = 0; i < facts_.backups.size(); ++i)
                 if (!hold.backup_id.empty() && facts_.backups[i].backup_id() == hold.backup_id)
                     WV_CHECK(keep_alone(i, reason));
-            if (hold.wal && find(hold.wal->history) != nullptr)
-                WV_CHECK(need(hold.wal->history, hold.wal->from, hold.wal->to, reason));
+            if (!hold.from) continue;
+            for (const HistoryRecord& history : facts_.histories)
+                WV_CHECK(keep_moments(history, hold, reason));
         }
         return {};
+    }
+
+    Result<> keep_moments(const HistoryRecord& history, const HoldRecord& hold,
+                          const std::string& reason) {
+        if (until_of(history) < *hold.from) return {};
+        const auto& bases = bases_of(history);
+        WV_TRY(const auto anchor, anchor_of(history, *hold.from));
+        Lsn end = kOpenEndLsn;
+        if (hold.to) {
+            WV_TRY(end, facts_.first_after(history.id, *hold.to));
+        }
+        Lsn from = kOpenEndLsn;
+        for (std::size_t i = 0; i < bases.size(); ++i) {
+            const WallTime at = stopped_at(bases[i]);
+            const bool ended = !hold.to || (at <= *hold.to && Lsn{bases[i].stop_lsn()} <= end);
+            const bool counts = ended && (!anchor || i >= *anchor || at > *hold.from);
+            if (!counts) continue;
+            if (i >= anchor.value_or(0)) from = std::min(from, Lsn{bases[i].start_lsn()});
+            WV_CHECK(keep_alone(number_of(bases[i]), reason));
+        }
+        if (from == kOpenEndLsn) return {};
+        // A segment more: that transaction's record is to be found, and may go on in the next.
+        WV_TRY(const auto hole, hole_before(history.id, from, end));
+        return hole ? need_bytes(history.id, from.round_down(facts_.segment_bytes), *hole, reason)
+                    : need(history.id, from, hold.to ? end + facts_.segment_bytes : end, reason);
+    }
+
+    // Where the pack that holds `lsn` starts, if what was before it is not here: then it may not be
+    // the first transaction behind a moment that lies in it.
+    Result<std::optional<Lsn>> hole_before(const Id16& history, Lsn from, Lsn lsn) const {
+        WV_TRY(auto stretches, lineage(history));
+        const pb::PackInfo* holder = nullptr;
+        const auto is_in = [&](const pb::PackInfo& pack, Lsn at) {
+            return std::ranges::any_of(stretches, [&](const Stretch& stretch) {
+                return pack.history_id() == text_of(stretch.history) && stretch.from <= at &&
+                       at < stretch.to;
+            });
+        };
+        for (const pb::PackInfo& pack : facts_.wal_packs)
+            if (pack.start_lsn() <= lsn.value && lsn.value < pack.end_lsn() && is_in(pack, lsn))
+                holder = &pack;
+        if (holder == nullptr || holder->start_lsn() <= from.value) return std::optional<Lsn>{};
+        const Lsn last{holder->start_lsn() - 1};
+        for (const pb::PackInfo& pack : facts_.wal_packs)
+            if (pack.start_lsn() <= last.value && last.value < pack.end_lsn() && is_in(pack, last))
+                return std::optional<Lsn>{};
+        return std::optional<Lsn>(Lsn{holder->start_lsn()});
     }
 
     RetentionPlan verdicts() const {

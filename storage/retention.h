@@ -5,6 +5,11 @@
 // it: the newest base that ended before the window begins (the anchor) stays, every later one, and
 // all WAL from the anchor on. Before the window, the newest base of each day, week or month stays
 // as the rules say, with the WAL that makes it consistent and no more.
+//
+// What is held stays whatever the rules say: of moments the newest base that ended before the
+// first, every later one up to the last, and the WAL from the first of these bases to behind the
+// last moment; where there is no such base, those that ended by then, and the WAL from the first
+// on.
 #pragma once
 
 #include <chrono>
@@ -31,13 +36,6 @@ struct RetentionRules {
     unsigned protect_min = 2;  // the newest complete bases, however old
 };
 
-// Something that must stay whatever the rules say.
-struct RetentionHold {
-    std::string who;        // for people
-    std::string backup_id;  // with the WAL that makes it consistent; empty: none
-    std::optional<Stretch> wal = {};
-};
-
 // Of one cluster.
 struct RetentionFacts {
     WallTime now;
@@ -46,7 +44,7 @@ struct RetentionFacts {
     std::optional<Id16> current;          // the one being followed
     std::vector<pb::BackupInfo> backups;  // complete ones
     std::vector<pb::PackInfo> wal_packs;
-    std::vector<RetentionHold> holds;
+    std::vector<HoldRecord> holds;
     // Where the first transaction of the lineage later than a moment starts; the history's end when
     // there is none. What a resolver cuts at.
     std::function<Result<Lsn>(const Id16& history, WallTime at)> first_after;

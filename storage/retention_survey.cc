@@ -214,6 +214,7 @@ Result<RetentionSurvey> survey_retention(RepositoryView& view, const std::string
     WV_TRY(facts.histories, view.histories(cluster));
     WV_TRY(facts.current, view.current_history(cluster));
     WV_TRY(facts.backups, view.backups(cluster));
+    WV_TRY(facts.holds, view.holds(cluster));
     WV_TRY(auto packs, view.packs(cluster));
     for (pb::PackInfo& pack : packs) {
         if (is_of_journal(pack.kind())) continue;
@@ -232,6 +233,8 @@ Result<RetentionSurvey> survey_retention(RepositoryView& view, const std::string
     WV_TRY(survey.plan, plan_retention(rules, facts));
     survey.current = facts.current;
     survey.history_count = facts.histories.size();
+    for (const HoldRecord& hold : facts.holds)
+        survey.holds.push_back(hold.id);
     survey.backups = std::move(facts.backups);
     survey.wal_packs = std::move(facts.wal_packs);
     WV_TRY(auto unfinished, view.unfinished_backups());

@@ -29,6 +29,7 @@ struct RetentionSurvey {
     // So that what has changed since is noticed before anything is condemned.
     std::optional<Id16> current;
     std::size_t history_count = 0;
+    std::vector<std::string> holds = {};  // ids of those there are
 
     // What expires, as ledger entries say it: first the bases, then packs, `packs_max` to each.
     std::vector<pb::Condemned> condemned(std::size_t packs_max = 1000) const;

@@ -154,6 +154,60 @@ class RetentionTest(StageCase):
         last_micros, last_rows = self.moments[-2]  # one behind it proves that nothing is missing
         self.assertEqual(self.rows_at(last_micros), last_rows)
 
+    def test_what_is_held_stays_until_it_is_released(self):
+        agent = self.agent
+        first = agent.backups()[0]["backup_id"]
+        anchor = self.live_through_a_window()
+        # A segment behind what is held stays as well.
+        held_from, held_to = self.moments[0][0], self.moments[0][0] + 1000
+        error = agent.error("hold", "--from", "2026-01-01", "--reason", "too old", expect=3)
+        self.assertTrue(error_is_helpful(error), error)
+        error = agent.error("hold", "--backup", "20200101T000000Z", "--reason", "none", expect=1)
+        self.assertTrue(error_is_helpful(error), error)
+        agent.error("hold", "--from", time_text(held_from), expect=2)  # no reason
+        wanted = ("hold", "--from", time_text(held_from), "--to", time_text(held_to), "--reason", "case 4711")
+        self.assertTrue(agent.json("--dry-run", *wanted)["dry_run"])
+        self.assertEqual(agent.json("hold")["holds"], [])
+        placed = agent.json(*wanted)
+        self.assertEqual([hold["hold_id"] for hold in agent.json("hold")["holds"]], [placed["hold_id"]])
+        self.assertIn("case 4711", agent.cli("hold").stdout)
+        self.set_rules(window=WINDOW_SECONDS, grace=0)
+        self.take_rules()
+        self.expire()
+        held = [base["backup_id"] for base in agent.backups()]
+        self.assertEqual(held, [first, anchor])
+        shown = agent.json("info")
+        self.assertEqual([window.get("hold_id") for window in shown["windows"]], [placed["hold_id"], None])
+        self.assertIn("case 4711", agent.cli("info").stdout)
+
+        # Each moment of it, exactly; behind it nothing until the window begins.
+        self.assertEqual(self.rows_at(held_from), 1)
+        self.assertEqual(self.rows_at(held_to), 1)
+        error = agent.error("resolve", time_text(self.moments[1][0]), expect=3)
+        self.assertTrue(error_is_helpful(error), error)
+        self.assertEqual(self.rows_at(self.moments[-2][0]), self.moments[-2][1])
+        self.assertTrue(agent.json("verify", "--level", "wal")["ok"])
+        agent.kill9()
+        agent.start()
+        self.assertEqual(self.expire()["condemned_packs"], 0)
+        self.assertEqual([base["backup_id"] for base in agent.backups()], held)
+
+        self.assertIn("--yes", agent.error("release", placed["hold_id"], "--reason", "x", expect=4)["hint"])
+        self.assertEqual(agent.error("release", "H1", "--reason", "x", "--yes", expect=1)["code"], "not_found")
+        agent.json("release", placed["hold_id"], "--reason", "case closed", "--yes")
+        self.assertEqual(agent.json("hold")["holds"], [])
+        self.expire()
+        self.assertEqual([base["backup_id"] for base in agent.backups()], [anchor])
+        agent.error("resolve", time_text(held_from), expect=3)
+
+        # Where no agent runs; and one that is over holds nothing.
+        self.assertEqual(agent.stop(), 0)
+        placed = agent.json("hold", "--backup", anchor, "--for", "1s", "--reason", "for a moment")
+        wait_until(lambda: agent.json("hold")["holds"][0]["over"], "the hold to be over")
+        self.assertEqual(agent.json("info")["holds"][0]["hold_id"], placed["hold_id"])
+        agent.json("release", placed["hold_id"], "--reason", "done", "--yes")
+        self.assertEqual(agent.json("hold")["holds"], [])
+
     def change(self):
         """Other 8 MB in the place of those that were there; nothing of them is shared."""
         self.primary.sql("truncate life")

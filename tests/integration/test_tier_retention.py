@@ -133,10 +133,14 @@ class TierRetentionTest(StageCase):
         # The copy is no more: what only it had does not count.
         error = agent.error("repo", "remove", "second", expect=4)
         self.assertTrue(error_is_helpful(error), error)
+        held = agent.json("hold", "--backup", agent.backups()[0]["backup_id"], "--reason", "case 4711")["hold_id"]
         agent.write_config(self.before_table + self.rules() + "\n[encryption]" + self.key_table)
         error = agent.error("repo", "remove", "third", expect=2)
         self.assertTrue(error_is_helpful(error), error)
-        agent.cli("repo", "remove", "second")
+        error = agent.error("repo", "remove", "second", expect=4)
+        self.assertIn(held, error["message"])
+        self.assertTrue(error_is_helpful(error), error)
+        agent.cli("repo", "remove", "second", "--yes")
         self.assertEqual(len(agent.backups()), 1)
         error = agent.error("resolve", time_text(self.moments[0][0]), expect=3)
         self.assertEqual(error["code"], "outside_window")

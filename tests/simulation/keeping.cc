@@ -13,6 +13,8 @@ using namespace storage;
 namespace {
 
 const std::string kRoot = "/srv/repository";
+// Older ones draw what they drew when they found something.
+constexpr std::uint64_t kFirstSeedWithHolds = 2'026'112'800'000;
 
 std::uint64_t hash_of(std::uint64_t hash, const std::string& text) {
     for (char c : text)
@@ -42,6 +44,8 @@ const std::vector<Keeping::Action>& Keeping::actions() {
         {"survey", 6, &Keeping::survey},
         {"condemn", 6, &Keeping::condemn},
         {"survey and condemn", 16, &Keeping::survey_and_condemn},
+        {"place a hold", 6, &Keeping::place_hold, true},
+        {"release a hold", 2, &Keeping::release_hold, true},
         {"copy live chunks", 10, &Keeping::copy_live_chunks},
         {"enter a copy", 10, &Keeping::enter_copy},
         {"let go", 16, &Keeping::let_go},
@@ -56,6 +60,10 @@ const std::vector<Keeping::Action>& Keeping::actions() {
         {"kill", 4, &Keeping::kill},
     };
     return all;
+}
+
+unsigned Keeping::weight_of(const Action& action) const {
+    return action.is_of_holds && seed_ < kFirstSeedWithHolds ? 0 : action.weight;
 }
 
 Keeping::Keeping(std::uint64_t seed, bool keeps_log)
@@ -115,12 +123,12 @@ void Keeping::set_up() {
 void Keeping::act() {
     std::uint64_t sum = 0;
     for (const Action& action : actions())
-        sum += action.weight;
+        sum += weight_of(action);
     for (bool done = false; !done;) {
         std::uint64_t drawn = random_.below(sum);
         const Action* action = actions().data();
-        for (; drawn >= action->weight; ++action)
-            drawn -= action->weight;
+        for (; drawn >= weight_of(*action); ++action)
+            drawn -= weight_of(*action);
         // A process ends anywhere.
         if (random_.one_in(16)) files_.crash_in = random_.between(1, 12);
         note(std::string(action->name) + (files_.crash_in > 0 ? ", and perhaps a crash" : ""));

@@ -82,6 +82,12 @@ private:
         unsigned packs = 0;
         bool is_entered = false;  // that it is complete may be in the ledger
     };
+    // That was placed for sure, of what lay at a place.
+    struct Hold {
+        std::string place;
+        std::string base_id;  // that is held, or that the moments begin with
+        std::optional<WallTime> from, to;
+    };
     struct Restore {
         std::string name;
         std::unique_ptr<storage::ObjectStore> lease_store;
@@ -97,8 +103,10 @@ private:
         const char* name;
         unsigned weight;
         bool (Keeping::*act)();  // false: there was nothing to do it to
+        bool is_of_holds = false;
     };
     static const std::vector<Action>& actions();
+    unsigned weight_of(const Action& action) const;
 
     // keeping.cc
     void note(const std::string& what);
@@ -131,6 +139,8 @@ private:
     bool survey_place(const std::string& place, const storage::RewriteRules& rewriting);
     bool condemn();
     bool survey_and_condemn();
+    bool place_hold();
+    bool release_hold();
     bool condemn_by(std::size_t number);
     bool copy_live_chunks();
     bool enter_copy();
@@ -159,6 +169,7 @@ private:
     void check_place(const std::string& place, bool reads);
     void check_tier_reader(const Tier& tier, bool is_settled);
     void check_promise(storage::RepositoryView& view, const std::string& place);
+    void check_holds(storage::RepositoryView& view, const std::string& place, bool reads);
     void check_objects();
     void check_totals();
     void check_wal(storage::RepositoryView& view, const Id16& history, Lsn from, Lsn to);
@@ -182,6 +193,7 @@ private:
     std::vector<std::unique_ptr<Restore>> restores_;
     std::map<std::string, Base> bases_;  // that were complete
     std::map<std::string, Promise> promises_;
+    std::map<std::string, Hold> holds_;  // by id
     unsigned next_content_ = 0;
     KeepingOutcome outcome_;
 };

@@ -129,12 +129,41 @@ void Keeping::check_promise(RepositoryView& view, const std::string& place) {
     }
 }
 
+// What is held is listed and whole where it was when the hold was placed.
+void Keeping::check_holds(RepositoryView& view, const std::string& place, bool reads) {
+    std::set<std::string> told;
+    for (const HoldRecord& each : must_hold(view.holds("main"), "holds"))
+        told.insert(each.id);
+    const auto listed = ids_of(must_hold(view.backups("main"), "backups"));
+    for (const auto& [id, placed] : holds_) {
+        hold(told.contains(id), "the hold " + id + " is forgotten");
+        if (placed.place != place) continue;
+        ++outcome_.counts["holds looked at"];
+        const Base& base = bases_.at(placed.base_id);
+        hold(listed.contains(placed.base_id),
+             "base " + placed.base_id + " is gone, which " + id + " keeps");
+        check_base(view, base, reads);
+        if (!placed.from) continue;
+        const Id16 history = id_from<16>(base.info.history_id());
+        Lsn end;
+        for (const HistoryRecord& each : must_hold(view.histories("main"), "histories"))
+            if (each.id == history) end = each.end_lsn;
+        if (placed.to)
+            if (auto behind =
+                    must_hold(view.first_transaction_after(history, *placed.to), "look behind"))
+                end = behind->start_lsn;
+        must_hold(view.require_coverage(history, Lsn{base.info.start_lsn()}, end),
+                  "WAL that " + id + " keeps at \"" + place + "\"");
+    }
+}
+
 void Keeping::check_place(const std::string& place, bool reads) {
     ++outcome_.counts["looks"];
     // The directory stands alone; what a tier has of itself, its own reader looks at.
     auto store = place.empty() ? directory_store() : layered_store();
     auto view = open_view(*store, place, true);
     check_promise(*view, place);
+    check_holds(*view, place, reads);
     for (const pb::BackupInfo& info : must_hold(view->backups("main"), "backups")) {
         auto known = bases_.find(info.backup_id());
         hold(known != bases_.end(), "a base that never was complete: " + info.backup_id());

@@ -229,6 +229,57 @@ bool Keeping::condemn_by(std::size_t number) {
     return true;
 }
 
+// Of what one place has whole. Surveys from before are not condemned by any more.
+bool Keeping::place_hold() {
+    const std::string place = some_place();
+    auto store = layered_store();
+    auto view = open_view(*store, place, true);
+    const auto bases = must_hold(view->backups("main"), "backups");
+    if (bases.empty()) return false;
+    const pb::BackupInfo* base = &bases[random_.below(bases.size())];
+    pb::HoldPlaced wanted;
+    wanted.set_cluster("main");
+    wanted.set_reason("test");
+    Hold placed{.place = place, .base_id = base->backup_id(), .from = {}, .to = {}};
+    if (random_.one_in(2)) {
+        wanted.set_backup_id(base->backup_id());
+    } else {
+        placed.from =
+            WallTime(Micros(base->stopped_at_us())) + std::chrono::minutes(random_.below(120));
+        for (const pb::BackupInfo& each : bases)
+            if (WallTime(Micros(each.stopped_at_us())) <= *placed.from) base = &each;
+        placed.base_id = base->backup_id();
+        wanted.set_from_at_us(placed.from->time_since_epoch().count());
+        if (!random_.one_in(4)) {
+            placed.to = *placed.from + std::chrono::minutes(random_.below(20 * 60));
+            wanted.set_to_at_us(placed.to->time_since_epoch().count());
+        }
+        const Id16 history = id_from<16>(base->history_id());
+        Lsn end;
+        for (const HistoryRecord& each : must_hold(view->histories("main"), "histories"))
+            if (each.id == history) end = each.end_lsn;
+        // As the verb: not where the window has moved on.
+        if (!view->require_coverage(history, Lsn{base->start_lsn()}, end)) return true;
+    }
+    const std::string id = must_hold(repository_->place_hold(wanted, "test"), "place a hold");
+    note("  " + id + " of " + placed.base_id + " at \"" + place + "\"");
+    holds_[id] = std::move(placed);
+    return true;
+}
+
+bool Keeping::release_hold() {
+    if (holds_.empty()) return false;
+    auto at = holds_.begin();
+    std::advance(at, random_.below(holds_.size()));
+    pb::HoldReleased released;
+    released.set_cluster("main");
+    released.set_hold_id(at->first);
+    holds_.erase(at);
+    note("  " + released.hold_id());
+    must_hold(repository_->release_hold(std::move(released), "test"), "release a hold");
+    return true;
+}
+
 // Of packs that are mostly dead by a survey that may be old by the time the copy is entered. That
 // somebody reads does not matter here: it is only waited for to spare the disk.
 bool Keeping::copy_live_chunks() {

@@ -68,6 +68,47 @@ std::set<std::string> RulesModel::staying(const Place& place, std::size_t& ancho
     return ids;
 }
 
+bool RulesModel::lacks_wal_before(const Place& place, Lsn lsn) const {
+    return std::ranges::none_of(place.packs, [&](const std::string& path) {
+        const DiaryPack& pack = packs_.at(path);
+        return pack.kind == DiaryPack::Kind::wal && pack.end == lsn;
+    });
+}
+
+RulesModel::Held RulesModel::held_at(const Place& place, const DiaryHold& hold) const {
+    Held held;
+    if (!hold.base_id.empty()) {
+        for (const DiaryBase& base : place.bases)
+            if (base.id == hold.base_id) held.bases.insert(base.id);
+        return held;
+    }
+    const DiaryBase* anchor = nullptr;
+    for (const DiaryBase& base : place.bases)
+        if (base.stopped_at <= hold.from) anchor = &base;
+    Lsn first;
+    for (const DiaryBase& base : place.bases) {
+        if (base.stopped_at > hold.to || (anchor != nullptr && base.start < anchor->start))
+            continue;
+        if (held.bases.empty()) first = base.start;
+        held.bases.insert(base.id);
+    }
+    held.wal_from = first.round_down(segment_bytes_);
+    held.wal_to = hold.end;
+    if (held.bases.empty() || hold.end == kNoEnd) return held;
+    held.wal_to = (hold.end + (2 * segment_bytes_ - 1)).round_down(segment_bytes_);
+    // Behind a hole the first transaction that is left says nothing about what was in it.
+    const DiaryPack* next = nullptr;
+    for (const std::string& path : place.packs) {
+        const DiaryPack& pack = packs_.at(path);
+        if (pack.kind == DiaryPack::Kind::wal && pack.end > hold.end &&
+            (next == nullptr || pack.start < next->start))
+            next = &pack;
+    }
+    if (next != nullptr && next->start > first && lacks_wal_before(place, next->start))
+        held.wal_to = next->start;
+    return held;
+}
+
 std::set<unsigned> RulesModel::contents_of(const Place& place) const {
     std::set<unsigned> all;
     for (const DiaryBase& base : place.bases)
@@ -79,6 +120,8 @@ bool RulesModel::is_needed(const Place& place, const DiaryPack& pack, std::size_
     if (pack.kind == DiaryPack::Kind::manifest)
         return std::ranges::any_of(place.bases,
                                    [&](const DiaryBase& base) { return base.id == pack.base_id; });
+    for (const auto& [from, to] : place.held_wal)
+        if (from < pack.end && pack.start < to) return true;
     const auto floor = [&](Lsn lsn) { return lsn.round_down(segment_bytes_); };
     for (std::size_t i = 0; i < place.bases.size(); ++i) {
         const DiaryBase& base = place.bases[i];
@@ -93,8 +136,14 @@ void RulesModel::expire(const std::string& name, WallTime now, WallTime seen) {
     Place& place = places_.at(name);
     place.window_from = std::min(now, seen) - place.rules.window;
     std::size_t anchor = 0;
-    const std::set<std::string> ids = staying(place, anchor);
+    std::set<std::string> ids = staying(place, anchor);
     const std::string anchor_id = place.bases.empty() ? "" : place.bases[anchor].id;
+    place.held_wal.clear();
+    for (const DiaryHold& hold : holds_) {
+        Held held = held_at(place, hold);
+        if (held.wal_from < held.wal_to) place.held_wal.emplace_back(held.wal_from, held.wal_to);
+        ids.merge(held.bases);
+    }
     std::erase_if(place.bases, [&](const DiaryBase& base) { return !ids.contains(base.id); });
     anchor = 0;
     for (std::size_t i = 0; i < place.bases.size(); ++i)

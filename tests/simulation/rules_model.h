@@ -30,6 +30,13 @@ struct DiaryPack {
     std::map<unsigned, std::uint64_t> chunks;  // sealed bytes, by content
 };
 
+struct DiaryHold {
+    std::string base_id;  // empty: moments
+    WallTime from{}, to{};
+    Lsn end;  // where the first transaction behind `to` starts
+};
+inline constexpr Lsn kNoEnd{~std::uint64_t{0}};
+
 struct DiaryRules {
     std::chrono::hours window{};
     unsigned days = 0, weeks = 0, months = 0;
@@ -46,6 +53,8 @@ public:
     void add_base(const DiaryBase& base);
     // Its chunks lie there from now on, also where they lay elsewhere before.
     void add_pack(const std::string& path, DiaryPack pack);
+    // Those there are from now on, at all places.
+    void set_holds(std::vector<DiaryHold> holds) { holds_ = std::move(holds); }
     // A pass at the place; `seen` is the latest moment that is stored.
     void expire(const std::string& place, WallTime now, WallTime seen);
     // Packs that stay there and of which less than half lives.
@@ -68,12 +77,21 @@ private:
         std::vector<DiaryBase> bases;  // in the order in which they were taken
         std::set<std::string> packs;
         WallTime window_from{};
+        std::vector<std::pair<Lsn, Lsn>> held_wal;
     };
     std::set<std::string> staying(const Place& place, std::size_t& anchor) const;
     bool is_needed(const Place& place, const DiaryPack& pack, std::size_t anchor) const;
+    // What a hold keeps there.
+    struct Held {
+        std::set<std::string> bases;
+        Lsn wal_from, wal_to;
+    };
+    Held held_at(const Place& place, const DiaryHold& hold) const;
+    bool lacks_wal_before(const Place& place, Lsn lsn) const;
     std::set<unsigned> contents_of(const Place& place) const;
 
     std::uint64_t segment_bytes_;
+    std::vector<DiaryHold> holds_;
     std::map<std::string, Place> places_;
     std::map<std::string, DiaryPack> packs_;
     std::map<unsigned, std::string> lies_in_;  // content -> the pack it was stored in last

@@ -82,6 +82,7 @@ std::string Year::run() {
 // The tier less often: its rules reach further, and it has more to look at.
 void Year::live_a_day() {
     const bool expires_there = hour_ % (24 * kDaysBetweenPasses) == 0;
+    place_or_release();
     offload();
     check("");
     pass("");
@@ -95,6 +96,10 @@ void Year::live_a_day() {
     offload();
     check_files("");
     if (expires_there) check_files(kTier);
+    // What was copied by the tier's pass lies in the copies now, here too: of what a hold keeps at
+    // both, packs may be mostly dead here until the next day.
+    const std::string last = expires_there ? kTier : "";
+    hold(model_.mostly_dead(last).empty(), "\"" + last + "\" has packs that are mostly dead");
 }
 
 void Year::set_up() {
@@ -272,6 +277,108 @@ RetentionRules Year::rules_of(const std::string& place) const {
     return chosen;
 }
 
+// --- holds
+// ------------------------------------------------------------------------------------------------
+
+namespace {
+
+constexpr std::size_t kHoldsMax = 5;
+
+WallTime time_of(std::int64_t micros) { return WallTime(Micros(micros)); }
+bool is_over(const pb::HoldPlaced& hold, WallTime now) {
+    return hold.until_at_us() != 0 && time_of(hold.until_at_us()) <= now;
+}
+
+}  // namespace
+
+void Year::place_or_release() {
+    if (!holds_.empty() && random_.one_in(6)) {
+        const std::size_t number = random_.below(holds_.size());
+        pb::HoldReleased released;
+        released.set_cluster("main");
+        released.set_hold_id(holds_[number].hold_id());
+        must_hold(repository_->release_hold(std::move(released), "test"), "release a hold");
+        holds_.erase(holds_.begin() + static_cast<std::ptrdiff_t>(number));
+    }
+    if (holds_.size() < kHoldsMax && random_.one_in(2)) place_hold();
+    std::set<std::string> told, placed;
+    auto store = layered_store();
+    for (const HoldRecord& each : must_hold(open_view(*store, "")->holds("main"), "holds"))
+        told.insert(each.id);
+    for (const pb::HoldPlaced& each : holds_)
+        placed.insert(each.hold_id());
+    hold(told == placed, "the holds are others than were placed");
+}
+
+// Of what the tier's window has, which goes back furthest; its end may be still to come.
+void Year::place_hold() {
+    pb::HoldPlaced wanted;
+    wanted.set_cluster("main");
+    wanted.set_reason("test");
+    const auto& bases = model_.bases(kTier);
+    if (random_.one_in(3)) {
+        wanted.set_backup_id(bases[random_.below(bases.size())].id);
+    } else {
+        const WallTime first = std::max(model_.window_from(kTier), bases.front().stopped_at);
+        if (first >= seen()) return;
+        const auto reach = std::chrono::duration_cast<std::chrono::minutes>(seen() - first).count();
+        const WallTime from =
+            first + std::chrono::minutes(random_.below(static_cast<std::uint64_t>(reach) + 1));
+        wanted.set_from_at_us(from.time_since_epoch().count());
+        const auto last = from + std::chrono::minutes(random_.between(1, 30 * 60));
+        if (!random_.one_in(6)) wanted.set_to_at_us(last.time_since_epoch().count());
+    }
+    // What has no end is over before it holds everything.
+    if (random_.one_in(3) || (wanted.backup_id().empty() && wanted.to_at_us() == 0))
+        wanted.set_until_at_us(
+            (clock_.at + std::chrono::hours(random_.between(10, 300))).time_since_epoch().count());
+    wanted.set_hold_id(must_hold(repository_->place_hold(wanted, "test"), "place a hold"));
+    holds_.push_back(wanted);
+    ++counts_.holds;
+}
+
+const MadeCommit* Year::first_behind(WallTime at) const {
+    const auto found = std::ranges::find_if(
+        wal_.commits, [&](const MadeCommit& commit) { return commit.at > at; });
+    return found == wal_.commits.end() ? nullptr : &*found;
+}
+
+std::vector<DiaryHold> Year::diary_of_holds() const {
+    std::vector<DiaryHold> diary;
+    for (const pb::HoldPlaced& each : holds_) {
+        if (is_over(each, clock_.at)) continue;
+        DiaryHold noted{.base_id = each.backup_id(),
+                        .from = time_of(each.from_at_us()),
+                        .to = each.to_at_us() == 0 ? WallTime::max() : time_of(each.to_at_us()),
+                        .end = kNoEnd};
+        if (const MadeCommit* behind = first_behind(noted.to)) noted.end = behind->start_lsn;
+        diary.push_back(std::move(noted));
+    }
+    return diary;
+}
+
+// Held moments that the tier's rules alone would have let go.
+void Year::check_holds(RepositoryView& view, const std::string& place) {
+    for (const pb::HoldPlaced& each : holds_) {
+        if (is_over(each, clock_.at)) continue;
+        if (!each.backup_id().empty()) {
+            check_base(view, bases_.at(each.backup_id()));
+            continue;
+        }
+        const WallTime from = time_of(each.from_at_us());
+        const WallTime to =
+            each.to_at_us() == 0 ? seen() : std::min(seen(), time_of(each.to_at_us()));
+        if (to <= from) continue;
+        const auto reach = std::chrono::duration_cast<std::chrono::seconds>(to - from).count();
+        for (WallTime at :
+             {from, to,
+              from + std::chrono::seconds(random_.below(static_cast<std::uint64_t>(reach) + 1))}) {
+            check_second(view, place, at);
+            if (at < model_.window_from(place)) ++counts_.held_restores;
+        }
+    }
+}
+
 // As the agent: looked at, condemned, rewritten; and, where something was, looked at again.
 void Year::pass(const std::string& place) {
     auto store = layered_store();
@@ -281,6 +388,7 @@ void Year::pass(const std::string& place) {
         "survey");
     hold(survey.bases_unjudged.empty(), survey.bases_unjudged);
     ++counts_.surveys;
+    model_.set_holds(diary_of_holds());
     model_.expire(place, clock_.at, seen());
     must_hold(repository_->condemn(survey), "condemn");
     rewrite(place, survey);
@@ -350,7 +458,6 @@ void Year::check_files(const std::string& place) {
                           " bytes, the rules imply " + std::to_string(model_.bytes(place)));
     counts_.off_most = std::max(counts_.off_most, off);
     (place.empty() ? counts_.here_bytes : counts_.there_bytes) = bytes;
-    hold(model_.mostly_dead(place).empty(), "\"" + place + "\" has packs that are mostly dead");
 }
 
 void Year::check(const std::string& place) {
@@ -373,8 +480,19 @@ void Year::check(const std::string& place) {
     }
     // All WAL from the base before the window on: with it each second is.
     check_second(*view, place, from);
+    if (const DiaryBase* anchor = anchor_of(place, from))
+        must_hold(view->require_coverage(writer_->history().id, anchor->start, writer_->flushed),
+                  "WAL of the window at \"" + place + "\"");
+    if (place == kTier) check_holds(*view, place);
     const auto& bases = model_.bases(place);
     check_base(*view, bases[random_.below(bases.size())]);
+}
+
+const DiaryBase* Year::anchor_of(const std::string& place, WallTime at) const {
+    const DiaryBase* anchor = nullptr;
+    for (const DiaryBase& base : model_.bases(place))
+        if (base.stopped_at <= at) anchor = &base;
+    return anchor;
 }
 
 // The newest base before it, all WAL from there to the first transaction behind it, byte for byte.
@@ -387,14 +505,12 @@ void Year::check_second(RepositoryView& view, const std::string& place, WallTime
     hold(found.has_value() == (behind != wal_.commits.end()) &&
              (!found || found->start_lsn == behind->start_lsn),
          when + " is resolved to another transaction");
-    const DiaryBase* chosen = nullptr;
-    for (const DiaryBase& base : model_.bases(place))
-        if (base.stopped_at <= at) chosen = &base;
+    const DiaryBase* chosen = anchor_of(place, at);
     if (chosen == nullptr) return hold(hour_ <= 24 + 72, "no base is before " + when);
     check_base(view, *chosen);
     const Lsn to = found ? found->start_lsn : writer_->flushed;
     Lsn read = chosen->start;
-    must_hold(view.require_coverage(history, chosen->start, writer_->flushed), "WAL for " + when);
+    must_hold(view.require_coverage(history, chosen->start, to), "WAL for " + when);
     must_hold(
         view.read_wal(history, chosen->start, to,
                       [&](ByteSpan piece) -> Result<> {

@@ -2,7 +2,8 @@
 // with rules of their own, on a clock that is set by hand. Each day both places are held against
 // RulesModel and against what the database was.
 //
-// Not in it: holds, crashes and interleavings (keeping.h has those).
+// Holds are placed and released at random. Not in it: crashes and interleavings (keeping.h has
+// those).
 #pragma once
 
 #include <memory>
@@ -22,6 +23,7 @@ public:
 
     struct Counts {
         std::uint64_t bases = 0, surveys = 0, rewritten = 0, deleted = 0, restores = 0;
+        std::uint64_t holds = 0, held_restores = 0;     // the latter of what only a hold kept
         std::uint64_t here_bytes = 0, there_bytes = 0;  // at the end
         double off_most = 0;  // how far the bytes of a place were from what the rules imply
     };
@@ -34,12 +36,18 @@ private:
     void take_base();
     void close_tail();
     void offload();
+    void place_or_release();
+    void place_hold();
+    std::vector<DiaryHold> diary_of_holds() const;
     void pass(const std::string& place);
     void rewrite(const std::string& place, const storage::RetentionSurvey& survey);
     void let_go(const std::string& place);
     void check(const std::string& place);
     void check_second(storage::RepositoryView& view, const std::string& place, WallTime at);
     void check_base(storage::RepositoryView& view, const DiaryBase& base);
+    void check_holds(storage::RepositoryView& view, const std::string& place);
+    const DiaryBase* anchor_of(const std::string& place, WallTime at) const;
+    const storage::MadeCommit* first_behind(WallTime at) const;
     void check_files(const std::string& place);
     WallTime seen() const;
     storage::RetentionRules rules_of(const std::string& place) const;
@@ -72,6 +80,7 @@ private:
     std::map<unsigned, Id32> names_;
     std::map<std::string, DiaryBase> bases_;
     std::map<std::string, pb::BackupInfo> infos_;
+    std::vector<pb::HoldPlaced> holds_;
     RulesModel model_{WalBuilder::kSegmentBytes};
     Counts counts_;
 };

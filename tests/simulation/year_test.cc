@@ -27,10 +27,13 @@ TEST_CASE("each second of the windows is restorable, nothing else is kept, as th
     const Year::Counts& counts = year.counts();
     CHECK(counts.rewritten > 0);
     CHECK(counts.deleted > 0);
+    CHECK(counts.holds > 0);
+    CHECK(counts.held_restores > 0);
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
     std::printf(
         "NOTE seed %llu, %u hours in %.1f s: %llu bases, %llu surveys, %llu packs rewritten, "
-        "%llu deleted, %llu restores, %llu bytes here and %llu there at the end, at most "
+        "%llu deleted, %llu restores, %llu holds and %llu restores by them, %llu bytes here and "
+        "%llu there at the end, at most "
         "%.2f %% off\n",
         static_cast<unsigned long long>(seed), hours, took.count(),
         static_cast<unsigned long long>(counts.bases),
@@ -38,6 +41,8 @@ TEST_CASE("each second of the windows is restorable, nothing else is kept, as th
         static_cast<unsigned long long>(counts.rewritten),
         static_cast<unsigned long long>(counts.deleted),
         static_cast<unsigned long long>(counts.restores),
+        static_cast<unsigned long long>(counts.holds),
+        static_cast<unsigned long long>(counts.held_restores),
         static_cast<unsigned long long>(counts.here_bytes),
         static_cast<unsigned long long>(counts.there_bytes), 100 * counts.off_most);
 }

@@ -17,6 +17,7 @@ public:
     std::vector<HistoryRecord> history_records;
     std::vector<pb::BackupInfo> backup_infos;
     std::vector<GapRecord> gap_records;
+    std::vector<HoldRecord> hold_records;
     std::vector<MarkRecord> mark_records;
     std::map<Id16, std::vector<ClockStep>> steps;
     int scan_count = 0;
@@ -54,6 +55,7 @@ public:
     Result<std::vector<GapRecord>> gaps(const std::string& cluster) override {
         return of_cluster(gap_records, cluster);
     }
+    Result<std::vector<HoldRecord>> holds(const std::string&) override { return hold_records; }
     Result<std::vector<MarkRecord>> marks(const std::string&, WallTime since, WallTime until,
                                           const std::vector<pb::MarkEntry::Kind>& kinds) override {
         std::vector<MarkRecord> found;

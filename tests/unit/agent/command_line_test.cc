@@ -138,9 +138,10 @@ TEST_CASE("An unknown verb suggests the nearest") {
 }
 
 TEST_CASE("Every verb has help with an example") {
-    for (std::string verb : {"run", "init", "backup", "status", "info", "log", "resolve", "restore",
-                             "wal-get", "verify", "expire", "point", "key", "config", "repo",
-                             "detach", "demo", "help", "version"}) {
+    for (std::string verb :
+         {"run",     "init",    "backup", "status", "info", "log",     "resolve",
+          "restore", "wal-get", "verify", "expire", "hold", "release", "point",
+          "key",     "config",  "repo",   "detach", "demo", "help",    "version"}) {
         std::string text = arguments_of<HelpText>({"help", verb}).text;
         CHECK_MESSAGE(text.find("Example:\n") != std::string::npos, verb);
         CHECK(arguments_of<HelpText>({verb, "--help"}).text == text);

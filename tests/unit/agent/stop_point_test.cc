@@ -433,6 +433,52 @@ TEST_CASE(
     CHECK(cluster.resolve("backup:alone"));
 }
 
+TEST_CASE("what a hold keeps is a window of its own, up to its last moment") {
+    Cluster cluster;
+    cluster.add_base("held", 0x1000028, 0x1000100, 10);
+    cluster.commit(600, 0x1000080, at(10));
+    cluster.commit(601, 0x1000200, at(40));
+    cluster.commit(602, 0x1000300, at(50));
+    cluster.commit(603, 0x1000400, at(70));
+    cluster.ten_commits();
+    expire(cluster, 0x1800000, 0x2000000);
+    cluster.view.hold_records = {{.id = "H5", .from = at(30), .to = at(60)}};
+    auto windows = restore_windows(cluster.view, "main");
+    REQUIRE(windows);
+    REQUIRE(windows->size() == 2);
+    CHECK(windows->front().hold_id == "H5");
+    CHECK(windows->front().from == at(10));
+    CHECK(windows->front().until == at(60));
+    CHECK(windows->front().end_lsn == Lsn{0x1000400});
+    CHECK(windows->back().hold_id.empty());
+    for (const auto& [moment, xid] : {std::pair(at(30), 600), {at(40), 601}, {at(60), 602}}) {
+        auto stop = cluster.resolve_at(moment);
+        REQUIRE(stop);
+        CHECK(stop->base.backup_id() == "held");
+        CHECK(stop->last_kept->xid == static_cast<Xid>(xid));
+    }
+    CHECK(cluster.resolve("xid:601")->base.backup_id() == "held");
+    CHECK(cluster.resolve("xid:602", true)->last_kept->xid == 601);
+    CHECK(cluster.resolve("lsn:0/1000250")->last_kept->xid == 601);
+    CHECK(cluster.resolve("earliest")->base.backup_id() == "held");
+    CHECK(cluster.resolve_at(at(203))->last_kept->xid == 703);
+    CHECK(cluster.resolve("latest")->last_kept->xid == 710);
+    // Behind the hold nothing is known.
+    for (const char* target : {"xid:603", "lsn:0/1000500"})
+        CHECK(cluster.failure(target) == Errc::outside_window);
+    auto between = cluster.resolve_at(at(65));
+    REQUIRE(!between);
+    CHECK(between.error().code == Errc::outside_window);
+    CHECK(between.error().message.find("holds keep") != std::string::npos);
+    auto before = cluster.resolve_at(at(5));
+    REQUIRE(!before);
+    CHECK(before.error().hint == "try --to earliest");
+
+    // With a hole in it, it is none.
+    cluster.view.holes.emplace_back(Lsn{0x1000210}, Lsn{0x1000220});
+    CHECK(restore_windows(cluster.view, "main")->size() == 1);
+}
+
 TEST_CASE("a quiet moment is known from an older base where the WAL of the last commit expired") {
     Cluster cluster;
     cluster.add_base("base2", 0x2000800, 0x2000900, 150);

@@ -153,6 +153,47 @@ TEST_CASE("what changed since retention looked is not condemned by what it saw")
     CHECK(paths_in(*life.view()) == packs_on_disk(life.root));
 }
 
+TEST_CASE("a hold is in ledger and index until it is released, and no survey from before counts") {
+    Life life;
+    const RetentionSurvey before = life.survey(life.rules(2));
+    CHECK(!before.plan.backups[1].keep);
+    auto repository = must(life.open());
+    pb::HoldPlaced wanted;
+    wanted.set_cluster("main");
+    wanted.set_backup_id(life.bases[1].backup_id());
+    wanted.set_reason("case 4711");
+    const std::string id = must(repository->place_hold(wanted, "hold by alice"));
+    auto condemned = repository->condemn(before);
+    REQUIRE(!condemned);
+    CHECK(condemned.error().code == Errc::busy);
+    const RetentionSurvey survey = life.survey(life.rules(2));
+    CHECK(survey.plan.backups[1].reason == "held by " + id + ": case 4711");
+    CHECK(!survey.plan.backups[0].keep);
+    must(repository->condemn(survey));
+    for (bool with_index : {true, false}) {
+        const auto holds = must(life.view(with_index)->holds("main"));
+        REQUIRE(holds.size() == 1);
+        CHECK(holds[0].id == id);
+        CHECK(holds[0].backup_id == life.bases[1].backup_id());
+        CHECK(holds[0].placed_by == "hold by alice");
+        CHECK(!holds[0].until);
+    }
+    pb::HoldReleased released;
+    released.set_cluster("main");
+    released.set_hold_id("H1");
+    auto unknown = repository->release_hold(released, "test");
+    REQUIRE(!unknown);
+    CHECK(unknown.error().code == Errc::not_found);
+    released.set_hold_id(id);
+    must(repository->release_hold(released, "test"));
+    CHECK(must(life.view()->holds("main")).empty());
+    CHECK(must(life.view(false)->holds("main")).empty());
+    // The first one is condemned by now.
+    const RetentionSurvey after = life.survey(life.rules(2));
+    CHECK(after.backups[0].backup_id() == life.bases[1].backup_id());
+    CHECK(!after.plan.backups[0].keep);
+}
+
 TEST_CASE("a lease older than the condemnation keeps what was condemned until it is let go") {
     Life life;
     auto repository = must(life.open());

@@ -327,6 +327,59 @@ TEST_CASE("a longer window keeps everything that a shorter one keeps") {
     CHECK(holds);
 }
 
+TEST_CASE("each moment that is held can be restored while the window moves on") {
+    const bool holds = rc::check([] {
+        World world;
+        world.live(*rc::gen::scale(4.0, any_deeds()));
+        const auto any_base = [&] {
+            const int number =
+                *rc::gen::inRange<int>(0, static_cast<int>(world.facts.backups.size()));
+            return world.facts.backups[static_cast<std::size_t>(number)];
+        };
+        if (world.facts.backups.empty()) return;
+        const pb::BackupInfo anchor = any_base();
+        HoldRecord hold{.id = "H1", .reason = "a test"};
+        hold.from = WallTime(Micros(anchor.stopped_at_us())) +
+                    std::chrono::seconds(*rc::gen::inRange(0, 40'000));
+        if (*rc::gen::inRange(0, 4) > 0)
+            hold.to = *hold.from + std::chrono::seconds(*rc::gen::inRange(0, 200'000));
+        const pb::BackupInfo alone = any_base();
+        world.facts.holds = {hold, {.id = "H2", .backup_id = alone.backup_id(), .reason = "too"}};
+        RetentionRules rules = some_rules(1s);
+        rules.then.clear();
+        auto planned = plan_retention(rules, world.facts);
+        if (!planned) return;
+        const auto packs = kept_of(planned->wal_packs);
+        const auto bases = only(world.facts.backups, kept_of(planned->backups));
+        RC_TAG(std::count(packs.begin(), packs.end(), false) > 0 ? "WAL expired" : "all stays");
+        RC_ASSERT(std::ranges::any_of(bases, [&](const pb::BackupInfo& base) {
+            return base.backup_id() == alone.backup_id();
+        }));
+        std::vector<WallTime> moments{*hold.from, hold.to.value_or(world.facts.now)};
+        for (const Transaction& each : world.transactions)
+            for (auto moment : {each.at - Micros(1), each.at, each.at + 1s})
+                moments.push_back(moment);
+        for (const HistoryRecord& history : world.facts.histories) {
+            const auto before = world.left_of(world.everything(), world.facts.backups, history.id);
+            const auto after = world.left_of(packs, bases, history.id);
+            const Lsn cut = before.first_after(*hold.from, history.end_lsn);
+            const bool anchored = std::ranges::any_of(before.bases, [&](const auto& base) {
+                return WallTime(Micros(base.stopped_at_us())) <= *hold.from &&
+                       Lsn{base.stop_lsn()} <= cut;
+            });
+            const WallTime until = std::max(history.covered_until, history.last_commit_at);
+            if (!anchored) continue;
+            for (WallTime moment : moments) {
+                if (moment < *hold.from || moment > until || (hold.to && moment > *hold.to))
+                    continue;
+                if (World::is_restorable(before, history, moment))
+                    RC_ASSERT(World::is_restorable(after, history, moment));
+            }
+        }
+    });
+    CHECK(holds);
+}
+
 // One base a day at noon and a pack an hour, over `days`; the last moment is noon of the last day.
 World steady_life(int days) {
     World world;
@@ -386,6 +439,47 @@ TEST_CASE("what lies before the window goes, but for the anchor and what the rul
     CHECK(islands <= 12);  // of some 680: what the segments of two short backups lie in
 }
 
+TEST_CASE("a hold keeps what it covers and no more, until it is released or over") {
+    World world = steady_life(40);
+    RetentionRules rules;
+    rules.window = 10 * 24h;
+    const auto noon = [&](std::size_t day) {
+        return WallTime(Micros(world.facts.backups[day].stopped_at_us()));
+    };
+    const RetentionPlan without = must(plan_retention(rules, world.facts));
+    // From the evening of day 5 to the morning of day 8.
+    world.facts.holds = {
+        {.id = "H9", .from = noon(5) + 6h, .to = noon(7) + 20h, .reason = "court"}};
+    const RetentionPlan held = must(plan_retention(rules, world.facts));
+    for (std::size_t day = 0; day < 40; ++day) {
+        CAPTURE(day);
+        CHECK(held.backups[day].keep == (day >= 29 || (day >= 5 && day <= 7)));
+    }
+    CHECK(held.backups[6].reason == "held by H9: court");
+    const Lsn from = Lsn{world.facts.backups[5].start_lsn()}.round_down(kSegment);
+    const Lsn behind = must(world.facts.first_after(world.current().id, noon(7) + 20h));
+    for (std::size_t i = 0; i < world.facts.wal_packs.size(); ++i) {
+        const pb::PackInfo& pack = world.facts.wal_packs[i];
+        CAPTURE(i);
+        if (without.wal_packs[i].keep)
+            CHECK(held.wal_packs[i].keep);
+        else if (from.value < pack.end_lsn() && pack.start_lsn() < behind.value)
+            CHECK(held.wal_packs[i].keep);
+        else if (pack.start_lsn() > behind.value + 2 * kSegment || pack.end_lsn() <= from.value)
+            CHECK(!held.wal_packs[i].keep);
+    }
+    world.facts.holds.front().until = world.facts.now;
+    const RetentionPlan over = must(plan_retention(rules, world.facts));
+    CHECK(kept_of(over.backups) == kept_of(without.backups));
+    CHECK(kept_of(over.wal_packs) == kept_of(without.wal_packs));
+    // Without an end every base since is held, and all WAL.
+    world.facts.holds.front().until.reset();
+    world.facts.holds.front().to.reset();
+    const RetentionPlan open = must(plan_retention(rules, world.facts));
+    for (std::size_t day = 0; day < 40; ++day)
+        CHECK(open.backups[day].keep == (day >= 5));
+}
+
 TEST_CASE("nothing expires without a window, without an older base, or by a clock that ran away") {
     World world = steady_life(20);
     RetentionRules rules;
@@ -429,9 +523,9 @@ TEST_CASE("a history that was left expires; its newest base and what is held do 
         CHECK(!plan.backups[i].keep);
     for (std::size_t i = 0; i < world.facts.wal_packs.size(); ++i)
         if (world.facts.wal_packs[i].history_id() == text_of(left)) CHECK(!plan.wal_packs[i].keep);
-    world.facts.holds.push_back({.who = "the auditors", .backup_id = "b3"});
+    world.facts.holds.push_back({.id = "H7", .backup_id = "b3", .reason = "the audit"});
     plan = must(plan_retention(rules, world.facts));
-    CHECK(plan.backups[3].reason == "held for the auditors");
+    CHECK(plan.backups[3].reason == "held by H7: the audit");
     CHECK(!plan.backups[2].keep);
     rules.protect_min = 22;
     CHECK(must(plan_retention(rules, world.facts)).backups[4].keep);

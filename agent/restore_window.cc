@@ -1,0 +1,116 @@
+#include "agent/restore_window.h"
+
+#include <algorithm>
+
+#include "storage/lineage.h"
+
+namespace walvault::agent {
+
+using storage::HistoryRecord;
+using storage::RepositoryView;
+
+namespace {
+
+WallTime time_of(std::int64_t micros) { return WallTime(Micros(micros)); }
+Lsn stop_of(const pb::BackupInfo& base) { return Lsn{base.stop_lsn()}; }
+Lsn start_of(const pb::BackupInfo& base) { return Lsn{base.start_lsn()}; }
+
+// The oldest moment whose state a base proves. A transaction before its stop whose WAL is stored
+// without a hole up to the base shows the state from its own time on; else nothing earlier than the
+// base's start.
+Result<WallTime> window_start(RepositoryView& view, const HistoryRecord& history,
+                              const pb::BackupInfo& oldest) {
+    const WallTime started = time_of(oldest.started_at_us());
+    auto looked = view.last_commit_before(history.id, stop_of(oldest));
+    // What a base shows of the time before it is not worth a thaw.
+    if (!looked && looked.error().code == Errc::archived) return started;
+    WV_TRY(auto last, std::move(looked));
+    if (!last) return started;
+    if (last->start_lsn < start_of(oldest)) {
+        auto covered = view.require_coverage(history.id, last->start_lsn, start_of(oldest));
+        if (!covered && covered.error().code != Errc::gap) return fail(covered.error());
+        if (!covered) return started;
+    }
+    return last->at;
+}
+
+// What retention left of a lineage may have holes: a base before the last of them leads no further
+// than to itself.
+Result<> part_single_bases(RepositoryView& view, Window& window) {
+    Lsn expired;
+    WV_TRY(auto stretches, view.lineage(window.history.id));
+    for (const storage::Stretch& stretch : stretches) {
+        WV_TRY(Lsn until, view.expired_until(stretch.history));
+        expired = std::max(expired, std::min(until, stretch.to));
+    }
+    auto whole = window.bases.begin();
+    for (; whole != window.bases.end() && start_of(*whole) < expired; ++whole) {
+        auto covered = view.require_coverage(window.history.id, start_of(*whole), expired);
+        if (covered) break;
+        if (covered.error().code != Errc::gap) return covered;
+    }
+    window.single_bases.assign(window.bases.begin(), whole);
+    window.bases.erase(window.bases.begin(), whole);
+    return {};
+}
+
+// What a hold keeps of bases that would else be single ones: those of `window` from the last one
+// before the held moments on. Nothing where it keeps none, or its WAL has a hole.
+Result<std::optional<Window>> held_window(RepositoryView& view, const Window& window,
+                                          const storage::HoldRecord& hold) {
+    std::optional<Window> none;
+    if (!hold.from || !hold.to) return none;
+    WV_TRY(const auto next, view.first_transaction_after(window.history.id, *hold.to));
+    Window held;
+    held.history = window.history;
+    held.hold_id = hold.id;
+    held.end_lsn = next ? next->start_lsn : window.history.end_lsn;
+    for (const pb::BackupInfo& base : window.single_bases) {
+        if (stop_of(base) > held.end_lsn) break;
+        if (time_of(base.stopped_at_us()) <= *hold.from) held.bases.clear();
+        held.bases.push_back(base);
+    }
+    if (held.bases.empty()) return none;
+    auto covered =
+        view.require_coverage(held.history.id, start_of(held.bases.front()), held.end_lsn);
+    if (!covered && covered.error().code == Errc::gap) return none;
+    if (!covered) return fail(covered.error());
+    WV_TRY(held.from, window_start(view, held.history, held.bases.front()));
+    held.until =
+        std::min(*hold.to, std::max(held.history.covered_until, held.history.last_commit_at));
+    return std::optional<Window>(std::move(held));
+}
+
+}  // namespace
+
+Result<std::vector<Window>> restore_windows(RepositoryView& view, const std::string& cluster,
+                                            bool with_single_bases) {
+    WV_TRY(auto histories, view.histories(cluster));
+    WV_TRY(auto backups, view.backups(cluster));
+    WV_TRY(auto current, view.current_history(cluster));
+    WV_TRY(auto holds, view.holds(cluster));
+    if (current)
+        std::stable_partition(histories.begin(), histories.end(),
+                              [&](const HistoryRecord& history) { return history.id != *current; });
+    std::vector<Window> windows;
+    for (const auto& history : histories) {
+        Window window;
+        window.history = history;
+        window.bases = storage::bases_on_path(history, histories, backups);
+        window.end_lsn = history.end_lsn;
+        WV_CHECK(part_single_bases(view, window));
+        for (const auto& hold : holds) {
+            WV_TRY(auto held, held_window(view, window, hold));
+            if (held) windows.push_back(std::move(*held));
+        }
+        if (window.bases.empty() && (window.single_bases.empty() || !with_single_bases)) continue;
+        if (!window.bases.empty()) {
+            WV_TRY(window.from, window_start(view, history, window.bases.front()));
+        }
+        window.until = std::max({history.covered_until, history.last_commit_at, window.from});
+        windows.push_back(std::move(window));
+    }
+    return windows;
+}
+
+}  // namespace walvault::agent
