@@ -6,16 +6,13 @@
 
 #include "base/event.h"
 #include "proto/replication_message.h"
+#include "wal/gather_interval.h"
 #include "wal/pq_error.h"
 #include "wal/stream_state.h"
 #include "wal/walsender_text.h"
 
 namespace walvault::wal {
 namespace {
-
-// The server sends each change by itself, and to wake for each costs more than to take it. No
-// longer: a socket holds some 250 small messages, and a server that waits for room decodes nothing.
-constexpr std::chrono::microseconds kGatherInterval{100};
 
 std::string option(std::string_view name, const std::string& value) {
     return fmt::format("{} {}", name, quote_literal(value));
@@ -70,6 +67,8 @@ private:
     std::optional<StreamState> state_;  // while streaming
     LogicalTrouble trouble_ = LogicalTrouble::none;
     bool unsent_ = false;  // a status waits for room in the socket
+    GatherInterval gather_interval_;
+    unsigned taken_ = 0;  // messages since they last gathered
 };
 
 Task<Result<>> PqLogicalReceiver::start(Lsn start) {
@@ -163,6 +162,7 @@ Result<std::optional<LogicalEvent>> PqLogicalReceiver::poll() {
 
 Result<LogicalEvent> PqLogicalReceiver::take(CopyMessage message) {
     WV_TRY(auto decoded, decode_server_message(message.bytes()));
+    ++taken_;
     const SteadyTime now = clock_.steady_now();
     if (const auto* data = std::get_if<XLogData>(&decoded)) {
         state_->on_decoded(data->start_lsn, now);
@@ -196,7 +196,9 @@ Task<Result<LogicalEvent>> PqLogicalReceiver::next() {
         auto woken = co_await connection_->wait_copy_data(timeout);
         if (!woken) co_return fail(explain_stream(std::move(woken).error()));
         if (*woken == Connection::CopyWait::ended) co_return co_await end_of_stream();
-        if (*woken == Connection::CopyWait::readable) co_await connection_->gather(kGatherInterval);
+        if (*woken != Connection::CopyWait::readable) continue;
+        const auto interval = gather_interval_.next(std::exchange(taken_, 0));
+        co_await connection_->gather(interval);
     }
 }
 
