@@ -31,6 +31,8 @@ constexpr std::size_t kIdleConnectionsMax = 16;
 constexpr std::uint64_t kMd5BytesMax = 1_MiB;
 // Of a source, to be digested: what stays in the processor's cache.
 constexpr std::uint64_t kDigestedAtOnce = 256_KiB;
+// With the headers in one piece: what comes to a store in two wakes it twice.
+constexpr std::uint64_t kSentWithHeadersMax = 64_KiB;
 constexpr milliseconds kFirstWait{100};
 constexpr milliseconds kLongestWait{10'000};
 // The whole of a request may take a minute, and what its bytes need at this speed.
@@ -179,6 +181,20 @@ std::size_t give_body(char* into, std::size_t, std::size_t room, void* context) 
     return count;
 }
 
+bool is_small(const S3Request& request) {
+    return !request.source && (request.method == "PUT" || request.method == "POST") &&
+           !request.body.empty() && request.body.size() <= kSentWithHeadersMax;
+}
+
+void pace_small(const Transfer& transfer) {
+    std::uint64_t left = transfer.request.body_bytes();
+    while (transfer.pace && left > 0) {
+        const std::uint64_t count = transfer.pace(left, transfer.request.is_bulk);
+        if (count == 0) return;  // cancelled
+        left -= count;
+    }
+}
+
 int rewind_body(void* context, curl_off_t offset, int) {
     auto& transfer = *static_cast<Transfer*>(context);
     if (offset < 0 || static_cast<std::uint64_t>(offset) > transfer.request.body_bytes())
@@ -233,6 +249,9 @@ void set_body(CURL* easy, Transfer& transfer) {
     const S3Request& request = transfer.request;
     if (request.method == "HEAD") {
         set(easy, CURLOPT_NOBODY, 1L);
+    } else if (is_small(request)) {
+        set(easy, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request.body.size()));
+        set(easy, CURLOPT_POSTFIELDS, reinterpret_cast<const char*>(request.body.data()));
     } else if (request.method == "PUT" || request.method == "POST") {
         set(easy, CURLOPT_UPLOAD, 1L);
         set(easy, CURLOPT_INFILESIZE_LARGE, static_cast<curl_off_t>(request.body_bytes()));
@@ -332,6 +351,12 @@ struct S3Client::State {
     std::function<std::uint64_t(std::uint64_t, bool is_bulk)> pace;
     std::atomic<bool> wants_md5{false};
     std::shared_ptr<const S3Credentials> credentials;
+    struct DayKey {
+        std::string day;
+        std::shared_ptr<const S3Credentials> of;
+        SecretBytes key;
+    };
+    std::shared_ptr<const DayKey> day_key;
     std::mt19937_64 random{random_number()};
 
     std::unique_ptr<Connection> take_connection() {
@@ -390,6 +415,15 @@ struct S3Client::State {
         return true;
     }
 
+    std::shared_ptr<const DayKey> key_of_day(const std::shared_ptr<const S3Credentials>& key,
+                                             const std::string& day) {
+        std::lock_guard lock(mutex);
+        if (day_key == nullptr || day_key->day != day || day_key->of != key)
+            day_key = std::make_shared<const DayKey>(
+                DayKey{day, key, s3_signing_key(key->secret_key, day, options.region)});
+        return day_key;
+    }
+
     // Of a body, computed once for all attempts.
     struct Digests {
         std::string sha256;
@@ -412,7 +446,7 @@ struct S3Client::State {
     }
 
     void set_headers(HeaderLines& lines, const S3Request& request, const Digests& digests,
-                     const S3Credentials& key) {
+                     const std::shared_ptr<const S3Credentials>& key) {
         S3ToSign to_sign{.method = request.method,
                          .host = endpoint.host,
                          .path = endpoint.path_root + "/" + request.key,
@@ -420,18 +454,26 @@ struct S3Client::State {
                          .headers = request.headers,
                          .payload_sha256 = digests.sha256};
         if (!digests.md5.empty()) to_sign.headers.emplace_back("content-md5", digests.md5);
-        S3Pairs added = s3_signature(to_sign, key, options.region, system_clock().now());
+        const WallTime now = system_clock().now();
+        const auto day = key_of_day(key, s3_day(now));
+        S3Pairs added = s3_signature(to_sign, *key, day->key, options.region, now);
         lines.add("Host: " + endpoint.host);
+        // Or curl says that a small body is a form.
+        if (std::ranges::find(request.headers, "content-type", &S3Pairs::value_type::first) ==
+            request.headers.end())
+            lines.add("Content-Type:");
         for (const S3Pairs* pairs : {&to_sign.headers, &added})
             for (const auto& [name, value] : *pairs)
                 lines.add(name + ": " + value);
     }
 
-    Ending attempt(const S3Request& request, const Digests& digests, const S3Credentials& key) {
+    Ending attempt(const S3Request& request, const Digests& digests,
+                   const std::shared_ptr<const S3Credentials>& key) {
         std::unique_ptr<Connection> connection = take_connection();
         CURL* easy = connection->easy;
         Transfer transfer{
             .request = request, .cancelled = cancelled, .connection = *connection, .pace = pace};
+        if (is_small(request)) pace_small(transfer);
         std::string query = s3_query(request.query);
         std::string url = endpoint.origin +
                           s3_encoded(endpoint.path_root + "/" + request.key, true) +
@@ -488,6 +530,16 @@ S3Client::S3Client(FileSystem& files, S3Options options, S3Endpoint endpoint)
 S3Client::~S3Client() = default;
 
 Result<S3Answer> S3Client::perform(const S3Request& request) {
+    if (!request.source || request.source_bytes > kSentWithHeadersMax)
+        return attempt_until_done(request);
+    WV_TRY(const ByteBuffer body, read_source(request.source, 0, request.source_bytes));
+    S3Request whole = request;
+    whole.source = {};
+    whole.body = body;
+    return attempt_until_done(whole);
+}
+
+Result<S3Answer> S3Client::attempt_until_done(const S3Request& request) {
     // From the first turn on: what is sent before it says nothing of the store.
     std::optional<steady_clock::time_point> give_up_at;
     bool renewed = false;
@@ -499,7 +551,7 @@ Result<S3Answer> S3Client::perform(const S3Request& request) {
         if (!give_up_at)
             give_up_at =
                 steady_clock::now() + request.retry_for.value_or(state_->options.retry_for);
-        Ending ending = state_->attempt(request, digests, *credentials);
+        Ending ending = state_->attempt(request, digests, credentials);
         if (request.is_bulk) state_->end_turn();
         if (ending.outcome) ending.outcome->attempts = attempts;
         state_->throttled += ending.throttled ? 1 : 0;

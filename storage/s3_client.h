@@ -21,7 +21,7 @@ struct S3Request {
         headers;  // names in lower case; what signs is added, and Content-MD5 where it is wanted
     ByteSpan body;
     // Instead of `body`: `source_bytes` that it gives piece by piece, once to be digested and again
-    // in each attempt; no more than a piece of them is in memory.
+    // in each attempt; no more than a piece of them is in memory. Up to 64 KiB are read once.
     ObjectSource source = {};
     std::uint64_t source_bytes = 0;
     // Of those no more than the options' concurrency are sent at once; others do not wait for them.
@@ -70,6 +70,8 @@ public:
     const S3Options& options() const;
 
 private:
+    Result<S3Answer> attempt_until_done(const S3Request& request);
+
     struct State;
     std::unique_ptr<State> state_;
 };

@@ -3,7 +3,10 @@
 #include <sodium.h>
 
 #include <algorithm>
+#include <array>
+#include <span>
 
+#include "base/invariant.h"
 #include "storage/s3_digest.h"
 
 namespace walvault::storage {
@@ -16,26 +19,13 @@ const unsigned char* raw(ByteSpan bytes) {
     return reinterpret_cast<const unsigned char*>(bytes.data());
 }
 
-SecretBytes hmac(const SecretBytes& key, std::string_view text) {
-    SecretBytes digest(kDigestBytes);
+void hmac(const SecretBytes& key, std::string_view text, std::span<unsigned char> digest) {
+    WV_ASSERT(digest.size() == kDigestBytes);
     crypto_auth_hmacsha256_state state;
     crypto_auth_hmacsha256_init(&state, raw(key.view()), key.view().size());
     crypto_auth_hmacsha256_update(&state, raw(as_bytes(text)), text.size());
-    crypto_auth_hmacsha256_final(&state,
-                                 reinterpret_cast<unsigned char*>(digest.mutable_view().data()));
+    crypto_auth_hmacsha256_final(&state, digest.data());
     sodium_memzero(&state, sizeof state);
-    return digest;
-}
-
-SecretBytes signing_key(const SecretBytes& secret, std::string_view day, std::string_view region) {
-    constexpr std::string_view kStart = "AWS4";
-    SecretBytes key(kStart.size() + secret.view().size());
-    std::ranges::copy(as_bytes(kStart), key.mutable_view().begin());
-    std::ranges::copy(secret.view(), key.mutable_view().begin() + kStart.size());
-    for (std::string_view part :
-         {day, region, std::string_view("s3"), std::string_view("aws4_request")})
-        key = hmac(key, part);
-    return key;
 }
 
 // "20130524T000000Z".
@@ -61,6 +51,24 @@ std::string canonical_value(std::string_view value) {
 }
 
 }  // namespace
+
+SecretBytes s3_signing_key(const SecretBytes& secret, std::string_view day,
+                           std::string_view region) {
+    constexpr std::string_view kStart = "AWS4";
+    SecretBytes key(kStart.size() + secret.view().size());
+    std::ranges::copy(as_bytes(kStart), key.mutable_view().begin());
+    std::ranges::copy(secret.view(), key.mutable_view().begin() + kStart.size());
+    for (std::string_view part :
+         {day, region, std::string_view("s3"), std::string_view("aws4_request")}) {
+        SecretBytes next(kDigestBytes);
+        hmac(key, part,
+             {reinterpret_cast<unsigned char*>(next.mutable_view().data()), kDigestBytes});
+        key = std::move(next);
+    }
+    return key;
+}
+
+std::string s3_day(WallTime now) { return amazon_time(now).substr(0, 8); }
 
 std::string s3_encoded(std::string_view text, bool keep_slashes) {
     constexpr std::string_view kPlain =
@@ -90,7 +98,7 @@ std::string s3_query(const S3Pairs& query) {
 }
 
 S3Pairs s3_signature(const S3ToSign& request, const S3Credentials& credentials,
-                     const std::string& region, WallTime now) {
+                     const SecretBytes& key, const std::string& region, WallTime now) {
     std::string time = amazon_time(now);
     std::string day = time.substr(0, 8);
     S3Pairs added = {{"x-amz-content-sha256", request.payload_sha256}, {"x-amz-date", time}};
@@ -114,11 +122,12 @@ S3Pairs s3_signature(const S3ToSign& request, const S3Credentials& credentials,
     std::string scope = day + "/" + region + "/s3/aws4_request";
     std::string to_sign = std::string(kAlgorithm) + "\n" + time + "\n" + scope + "\n" +
                           sha256_hex(as_bytes(canonical));
-    SecretBytes key = signing_key(credentials.secret_key, day, region);
-    added.emplace_back("authorization", std::string(kAlgorithm) +
-                                            " Credential=" + credentials.access_key + "/" + scope +
-                                            ",SignedHeaders=" + names +
-                                            ",Signature=" + to_hex(hmac(key, to_sign).view()));
+    std::array<unsigned char, kDigestBytes> signature;
+    hmac(key, to_sign, signature);
+    added.emplace_back("authorization",
+                       std::string(kAlgorithm) + " Credential=" + credentials.access_key + "/" +
+                           scope + ",SignedHeaders=" + names +
+                           ",Signature=" + to_hex(std::as_bytes(std::span(signature))));
     return added;
 }
 

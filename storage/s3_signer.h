@@ -35,9 +35,16 @@ std::string s3_encoded(std::string_view text, bool keep_slashes);
 // Encoded and sorted: "list-type=2&prefix=a%2Fb"; a name without a value has its "=".
 std::string s3_query(const S3Pairs& query);
 
+// What signs the requests of one day (UTC), "20130524", to one region. Made once for all of them:
+// locked memory for each step would be most of what a small request costs.
+SecretBytes s3_signing_key(const SecretBytes& secret, std::string_view day,
+                           std::string_view region);
+// The day of `now`.
+std::string s3_day(WallTime now);
+
 // The headers to add: authorization, x-amz-content-sha256, x-amz-date, and x-amz-security-token
-// where the credentials have one. Pure.
+// where the credentials have one. `key` is that of the day of `now`. Pure.
 S3Pairs s3_signature(const S3ToSign& request, const S3Credentials& credentials,
-                     const std::string& region, WallTime now);
+                     const SecretBytes& key, const std::string& region, WallTime now);
 
 }  // namespace walvault::storage

@@ -19,9 +19,14 @@ WallTime example_time() { return WallTime(Micros(1'369'353'600'000'000)); }  // 
 S3ToSign example(const std::string& method, const std::string& path) {
     return {method, "examplebucket.s3.amazonaws.com", path, {}, {}, sha256_hex({})};
 }
+
+S3Pairs signed_by(const S3ToSign& request, const S3Credentials& credentials,
+                  const std::string& region) {
+    const SecretBytes key = s3_signing_key(credentials.secret_key, s3_day(example_time()), region);
+    return s3_signature(request, credentials, key, region, example_time());
+}
 std::string authorization(const S3ToSign& request) {
-    for (const auto& [name, value] :
-         s3_signature(request, example_credentials(), "us-east-1", example_time()))
+    for (const auto& [name, value] : signed_by(request, example_credentials(), "us-east-1"))
         if (name == "authorization") return value;
     return {};
 }
@@ -64,7 +69,7 @@ TEST_CASE("Amazon's examples are signed as Amazon signs them") {
 TEST_CASE("time, digest and session token become headers that are signed") {
     S3Credentials credentials = example_credentials();
     credentials.session_token = SecretBytes::copy_of(as_bytes("a-token"));
-    S3Pairs added = s3_signature(example("GET", "/x"), credentials, "eu-west-1", example_time());
+    S3Pairs added = signed_by(example("GET", "/x"), credentials, "eu-west-1");
     REQUIRE(added.size() == 4);
     CHECK(added[0] == std::pair<std::string, std::string>("x-amz-content-sha256", sha256_hex({})));
     CHECK(added[1] == std::pair<std::string, std::string>("x-amz-date", "20130524T000000Z"));
