@@ -1,7 +1,7 @@
 // Runs interleavings of retention, base backups, restores and offloading: those of
 // keeping_seeds.txt, and as many new ones as are asked for.
 //
-//   test_keeping                       keeping_seeds.txt, and 1,000 new seeds
+//   test_keeping                       keeping_seeds.txt, and 500 new seeds
 //   test_keeping --first=N --seeds=M   M seeds from N on
 //   test_keeping --seed=N              one, with its log
 #include <doctest/doctest.h>
@@ -72,7 +72,7 @@ TEST_CASE("in no interleaving of collector, backup, restore and offload a chunk 
 
 int main(int count, char** arguments) {
     using namespace walvault::simulation;
-    seeds = parse_seed_arguments(count, arguments, 100'000, 1'000);
+    seeds = parse_seed_arguments(count, arguments, 100'000, 500);
     walvault::require_sodium();  // what it draws for itself is not of a seed
     if (seeds.one) return show_one(*seeds.one);
     return run_test_cases(seeds, "test_keeping", arguments);
