@@ -244,8 +244,9 @@ bool Keeping::place_hold() {
     if (random_.one_in(2)) {
         wanted.set_backup_id(base->backup_id());
     } else {
-        placed.from =
-            WallTime(Micros(base->stopped_at_us())) + std::chrono::minutes(random_.below(120));
+        // Not later than now: a base that is still to come would be the one it begins with.
+        placed.from = std::min(clock_.at, WallTime(Micros(base->stopped_at_us())) +
+                                              std::chrono::minutes(random_.below(120)));
         for (const pb::BackupInfo& each : bases)
             if (WallTime(Micros(each.stopped_at_us())) <= *placed.from) base = &each;
         placed.base_id = base->backup_id();
