@@ -511,9 +511,14 @@ TEST_CASE("an object is read from its source in pieces; what is far is held and 
         if (reads++ > 0) return fail(Errc::io, "a bad sector");
         return source(offset, length);
     };
-    CHECK(at.store->put_from("b", 1000, breaking).error().code == Errc::io);
+    CHECK(at.store->put_from("b", 100'000, breaking).error().code == Errc::io);
     CHECK(reads == 2);
     CHECK(at.object("main/b") == "(none)");
+    // What is small is read once, for all attempts.
+    reads = 0;
+    CHECK(at.store->put_from("c", 1000, breaking));
+    CHECK(at.object("main/c").size() == 1000);
+    CHECK(reads == 1);
     CHECK(at.imposter.open_uploads() == 0);
 }
 
