@@ -168,6 +168,7 @@ Task<Result<std::string>> place_hold(AgentState& state, HoldWanted wanted) {
 
 Task<Result<std::string>> release_hold(AgentState& state, std::string id, std::string reason,
                                        std::string actor) {
+    WV_CO_CHECK(check_reason(reason));
     pb::HoldReleased released;
     released.set_cluster(state.server.name);
     released.set_hold_id(id);

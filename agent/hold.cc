@@ -33,17 +33,30 @@ Result<> require_base(storage::RepositoryView& view, const std::string& cluster,
                 "walvault info --backups lists those there are");
 }
 
-// The base before the first moment is what each later one begins with.
-bool begins_in(const Window& window, bool is_last, WallTime from) {
-    return !window.bases.empty() && stopped_at(window.bases.front()) <= from &&
-           (is_last || from <= window.until);
+// The base before the first moment is what each later one begins with. What another hold keeps ends
+// with it: behind that nothing is there any more.
+bool lies_in(const Window& window, bool is_last, const HoldWanted& wanted) {
+    if (window.bases.empty() || stopped_at(window.bases.front()) > *wanted.from) return false;
+    if (!window.hold_id.empty()) return wanted.to && *wanted.to <= window.until;
+    return is_last || *wanted.from <= window.until;
 }
 
-Result<> require_moments(storage::RepositoryView& view, const std::string& cluster, WallTime from,
-                         const std::string& zone) {
+// The ledger keeps texts that are UTF-8: others could not be read back.
+bool is_utf8(const std::string& text) {
+    try {
+        static_cast<void>(nlohmann::json(text).dump());
+    } catch (const nlohmann::json::type_error&) {
+        return false;
+    }
+    return true;
+}
+
+Result<> require_moments(storage::RepositoryView& view, const std::string& cluster,
+                         const HoldWanted& wanted, const std::string& zone) {
+    const WallTime from = *wanted.from;
     WV_TRY(auto windows, restore_windows(view, cluster));
     for (const Window& window : windows)
-        if (begins_in(window, &window == &windows.back(), from)) return {};
+        if (lies_in(window, &window == &windows.back(), wanted)) return {};
     if (windows.empty())
         return fail(Errc::outside_window,
                     cluster + " has no complete base backup yet, so no moment can be held",
@@ -73,16 +86,23 @@ Result<> check_hold(const HoldWanted& wanted, WallTime now) {
         return usage("the held moments end before they begin", "--from TIME --to a later TIME");
     if (wanted.until && *wanted.until <= now)
         return usage("the hold would be over already", "--until a TIME to come, or --for 90d");
-    if (wanted.reason.empty())
-        return usage("a hold needs a reason", "--reason TEXT; it is shown wherever the hold is");
-    if (wanted.reason.size() > kHoldReasonBytesMax)
-        return usage("the reason is longer than " + std::to_string(kHoldReasonBytesMax) + " bytes");
+    return check_reason(wanted.reason);
+}
+
+Result<> check_reason(const std::string& reason) {
+    if (reason.empty())
+        return usage("a hold and its release need a reason",
+                     "--reason TEXT; it is shown wherever the hold is");
+    if (reason.size() > kHoldReasonBytesMax)
+        return usage("the reason is longer than " + std::to_string(kHoldReasonBytesMax) + " bytes",
+                     "a shorter --reason TEXT");
+    if (!is_utf8(reason)) return usage("the reason is not UTF-8", "--reason TEXT in UTF-8");
     return {};
 }
 
 Result<> require_holdable(storage::RepositoryView& view, const std::string& cluster,
                           const HoldWanted& wanted, const std::string& zone) {
-    return wanted.from ? require_moments(view, cluster, *wanted.from, zone)
+    return wanted.from ? require_moments(view, cluster, wanted, zone)
                        : require_base(view, cluster, wanted.backup_id);
 }
 
@@ -146,7 +166,7 @@ Result<> require_held_without(const Config& config, const std::string& place, Wa
         WV_TRY(const auto holds, everywhere->holds(cluster.name));
         for (const storage::HoldRecord& hold : holds) {
             if (hold.is_over(now)) continue;
-            const HoldWanted wanted{.backup_id = hold.backup_id, .from = hold.from};
+            const HoldWanted wanted{.backup_id = hold.backup_id, .from = hold.from, .to = hold.to};
             WV_TRY(const bool elsewhere, places.lies_at_one(names, cluster.name, wanted));
             if (elsewhere) continue;
             return fail(Errc::refused,

@@ -25,6 +25,10 @@ inline constexpr std::size_t kHoldReasonBytesMax = 1000;
 // Errors: invalid_argument.
 Result<> check_hold(const HoldWanted& wanted, WallTime now);
 
+// Of a hold, or of its release: not empty, at most kHoldReasonBytesMax, UTF-8. Errors:
+// invalid_argument.
+Result<> check_reason(const std::string& reason);
+
 // Proves that what is to be held is stored and restorable, at any place. Times in messages are of
 // `zone`. Errors: not_found (no such base), outside_window (no base ended by the first moment; the
 // hint names what can be held); as the view's.

@@ -68,6 +68,7 @@ Result<std::string> place(const Config& config, const std::string& cluster,
 }
 
 Result<> release(const Config& config, const std::string& cluster, const ReleaseArguments& wanted) {
+    WV_CHECK(check_reason(wanted.reason));
     const std::string actor = "release by " + asking_user();
     if (agent_listens(config.web.socket)) {
         const nlohmann::json body{
