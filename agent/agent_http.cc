@@ -107,6 +107,12 @@ Result<pb::LedgerEntry> entry_of(const HttpRequest& request) {
 Task<HttpResponse> answer_hold(AgentState& state, HttpRequest request) {
     const json body = json::parse(request.body, nullptr, false);
     Result<std::string> done;
+    if (!body.is_object() || body.value("server", json()) != state.server.name)
+        co_return respond_error(
+            {Errc::refused,
+             "this agent is of server " + state.server.name +
+                 ", which is not the one that was meant",
+             "--server " + state.server.name + ", or the configuration of the other one's agent"});
     if (request.path == "/v1/hold") {
         auto wanted = hold_wanted_of(body);
         if (!wanted) co_return respond_error(wanted.error());

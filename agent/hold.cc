@@ -37,7 +37,8 @@ Result<> require_base(storage::RepositoryView& view, const std::string& cluster,
 // with it: behind that nothing is there any more.
 bool lies_in(const Window& window, bool is_last, const HoldWanted& wanted) {
     if (window.bases.empty() || stopped_at(window.bases.front()) > *wanted.from) return false;
-    if (!window.hold_id.empty()) return wanted.to && *wanted.to <= window.until;
+    const bool to_the_end = window.end_lsn == window.history.end_lsn;
+    if (!window.hold_id.empty()) return wanted.to && (*wanted.to <= window.until || to_the_end);
     return is_last || *wanted.from <= window.until;
 }
 

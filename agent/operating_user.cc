@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -67,10 +68,14 @@ Result<> become_repository_owner(const std::string& config_path,
 std::string asking_user() {
     const char* behind_sudo = std::getenv("SUDO_USER");
     const passwd* self = ::getpwuid(::getuid());
-    const std::string user = behind_sudo != nullptr ? behind_sudo
-                             : self != nullptr      ? self->pw_name
-                                                    : std::to_string(::getuid());
-    return user.substr(0, 64);
+    std::string user = behind_sudo != nullptr ? behind_sudo
+                       : self != nullptr      ? self->pw_name
+                                              : std::to_string(::getuid());
+    user = user.substr(0, 64);
+    // The ledger keeps text that is UTF-8, and the environment is anybody's.
+    std::ranges::replace_if(
+        user, [](char c) { return c < ' ' || c > '~'; }, '?');
+    return user;
 }
 
 EffectiveUser::EffectiveUser(const std::optional<FileOwner>& owner)

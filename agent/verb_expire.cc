@@ -6,8 +6,8 @@
 
 #include "agent/control.h"
 #include "agent/expire.h"
+#include "agent/open_repository.h"
 #include "agent/render.h"
-#include "agent/version.h"
 
 namespace walvault::agent {
 namespace {
@@ -207,21 +207,13 @@ Result<ExpireReport> expire_place_alone(storage::Repository& repository, const C
 
 // Where no agent runs.
 Result<std::vector<ExpireReport>> expire_alone(const Config& config, const std::string& cluster) {
-    WV_TRY(storage::MasterKey master, read_master_key(config));
-    storage::RepositoryOptions options;
-    options.host = "expire";
-    options.version = kVersion;
-    options.wal_level = config.repo.wal_level;
-    WV_TRY(options.packs_store, open_layered_store(config));
-    auto repository = storage::Repository::open(posix_file_system(), config.repo.root, master,
-                                                system_clock(), options);
-    if (!repository) return fail(as_repository_error(std::move(repository).error()));
+    WV_TRY(auto repository, open_repository(config, "expire"));
     std::vector<ExpireReport> told;
     for (const ExpirePlace& place : expire_places(config)) {
-        WV_TRY(ExpireReport report, expire_place_alone(**repository, config, cluster, place));
+        WV_TRY(ExpireReport report, expire_place_alone(*repository, config, cluster, place));
         told.push_back(std::move(report));
     }
-    WV_CHECK((*repository)->sync());
+    WV_CHECK(repository->sync());
     return told;
 }
 

@@ -6,12 +6,11 @@
 
 #include "agent/control.h"
 #include "agent/hold.h"
+#include "agent/open_repository.h"
 #include "agent/open_view.h"
 #include "agent/operating_user.h"
 #include "agent/render.h"
 #include "agent/target.h"
-#include "agent/version.h"
-#include "storage/repository.h"
 
 namespace walvault::agent {
 namespace {
@@ -22,6 +21,7 @@ using namespace std::chrono_literals;
 // While retention is at work nothing is held: its next pass knows of it.
 constexpr auto kAskAgain = 200ms;
 constexpr auto kAskFor = 10min;
+constexpr std::chrono::hours kLongest{100 * 365 * 24};
 
 Result<nlohmann::json> ask_agent(const std::string& socket, const std::string& path,
                                  const nlohmann::json& wanted) {
@@ -40,27 +40,15 @@ Result<nlohmann::json> ask_agent(const std::string& socket, const std::string& p
     }
 }
 
-// Where no agent runs.
-Result<std::unique_ptr<storage::Repository>> open_alone(const Config& config) {
-    WV_TRY(storage::MasterKey master, read_master_key(config));
-    storage::RepositoryOptions options;
-    options.host = "hold";
-    options.version = kVersion;
-    options.wal_level = config.repo.wal_level;
-    WV_TRY(options.packs_store, open_layered_store(config));
-    auto repository = storage::Repository::open(posix_file_system(), config.repo.root, master,
-                                                system_clock(), options);
-    if (!repository) return fail(as_repository_error(std::move(repository).error()));
-    return std::move(*repository);
-}
-
 Result<std::string> place(const Config& config, const std::string& cluster,
                           const HoldWanted& wanted) {
     if (agent_listens(config.web.socket)) {
-        WV_TRY(auto answer, ask_agent(config.web.socket, "/v1/hold", json_of(wanted)));
+        nlohmann::json body = json_of(wanted);
+        body["server"] = cluster;
+        WV_TRY(auto answer, ask_agent(config.web.socket, "/v1/hold", body));
         return answer.value("hold_id", "");
     }
-    WV_TRY(auto repository, open_alone(config));
+    WV_TRY(auto repository, open_repository(config, "hold"));
     WV_CHECK(require_holdable(config, cluster, wanted));
     WV_TRY(std::string id, repository->place_hold(placed_of(cluster, wanted), wanted.actor));
     WV_CHECK(repository->sync());
@@ -71,11 +59,13 @@ Result<> release(const Config& config, const std::string& cluster, const Release
     WV_CHECK(check_reason(wanted.reason));
     const std::string actor = "release by " + asking_user();
     if (agent_listens(config.web.socket)) {
-        const nlohmann::json body{
-            {"hold_id", wanted.id}, {"reason", wanted.reason}, {"actor", actor}};
+        const nlohmann::json body{{"server", cluster},
+                                  {"hold_id", wanted.id},
+                                  {"reason", wanted.reason},
+                                  {"actor", actor}};
         return ask_agent(config.web.socket, "/v1/release", body).map([](const auto&) {});
     }
-    WV_TRY(auto repository, open_alone(config));
+    WV_TRY(auto repository, open_repository(config, "hold"));
     pb::HoldReleased released;
     released.set_cluster(cluster);
     released.set_hold_id(wanted.id);
@@ -99,6 +89,9 @@ Result<HoldWanted> wanted_of(const HoldArguments& arguments, const TimeContext& 
     WV_CHECK(read(arguments.until, wanted.until));
     if (!arguments.lasting.empty()) {
         WV_TRY(const auto lasting, parse_duration(arguments.lasting));
+        if (lasting > kLongest)
+            return fail(Errc::invalid_argument, "a hold lasts a hundred years at most",
+                        "without --for and --until it lasts until it is released");
         wanted.until = times.now + lasting;
     }
     WV_CHECK(check_hold(wanted, times.now));
