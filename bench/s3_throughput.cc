@@ -25,12 +25,9 @@ struct Work {
 // As the offloader does it: in pieces, from a file.
 Result<> put(const Work& work, int number) {
     const ObjectSource source = [&work](std::uint64_t offset,
-                                        std::uint64_t length) -> Result<ByteBuffer> {
+                                        MutableByteSpan into) -> Result<std::size_t> {
         WV_TRY(auto file, posix_file_system().open_read(work.file));
-        ByteBuffer bytes(length);
-        WV_TRY(std::size_t count, file->read_at(offset, bytes));
-        bytes.resize(count);
-        return bytes;
+        return file->read_at(offset, into);
     };
     return work.store.put_from(work.name + std::to_string(number), work.size_bytes, source);
 }

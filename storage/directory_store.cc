@@ -35,13 +35,12 @@ public:
         // What there is none of would be taken for a directory that has gone.
         Result<> read;
         auto put = put_written(name, [&](File& file) -> Result<> {
+            ByteBuffer held(std::min(kPieceBytes, size_bytes));
             for (std::uint64_t at = 0; at < size_bytes; at += kPieceBytes) {
-                auto piece = read_source(source, at, std::min(kPieceBytes, size_bytes - at));
-                if (!piece) {
-                    read = fail(piece.error());
-                    return fail(Errc::io, "what is to be put cannot be read");
-                }
-                WV_CHECK(file.write(*piece));
+                const MutableByteSpan piece(held.data(), std::min(kPieceBytes, size_bytes - at));
+                read = fill_from(source, at, piece);
+                if (!read) return fail(Errc::io, "what is to be put cannot be read");
+                WV_CHECK(file.write(piece));
             }
             return {};
         });
@@ -50,12 +49,12 @@ public:
 
     Result<ByteBuffer> get(const std::string& name, std::uint64_t offset,
                            std::uint64_t length) override {
-        auto bytes = read(name, offset, length);
-        if (bytes)
-            read_bytes_ += bytes->size();
-        else if (bytes.error().code != Errc::not_found)
-            ++read_errors_;
-        return bytes;
+        return noted(read(name, offset, length), &ByteBuffer::size);
+    }
+
+    Result<std::size_t> get_into(const std::string& name, std::uint64_t offset,
+                                 MutableByteSpan into) override {
+        return noted(read_into(name, offset, into), [](std::size_t count) { return count; });
     }
 
     Reads reads() const override { return {read_bytes_, read_errors_}; }
@@ -146,16 +145,39 @@ private:
             durable_directories_.erase(directory);
     }
 
-    Result<ByteBuffer> read(const std::string& name, std::uint64_t offset, std::uint64_t length) {
+    Result<std::unique_ptr<File>> open(const std::string& name) {
         WV_CHECK(info(name));
         auto file = files_.open_read(path_of(name));
         if (!file) return fail(absent_or(std::move(file).error()));
-        WV_TRY(std::uint64_t size, (*file)->size());
+        return file;
+    }
+
+    Result<ByteBuffer> read(const std::string& name, std::uint64_t offset, std::uint64_t length) {
+        WV_TRY(auto file, open(name));
+        WV_TRY(std::uint64_t size, file->size());
         if (offset >= size) return ByteBuffer{};
         ByteBuffer bytes(std::min(length, size - offset));
-        WV_TRY(std::size_t count, (*file)->read_at(offset, bytes));
+        WV_TRY(std::size_t count, file->read_at(offset, bytes));
         bytes.resize(count);
         return bytes;
+    }
+
+    Result<std::size_t> read_into(const std::string& name, std::uint64_t offset,
+                                  MutableByteSpan into) {
+        WV_TRY(auto file, open(name));
+        WV_TRY(const std::uint64_t size, file->size());
+        if (offset >= size) return std::size_t{0};
+        return file->read_at(offset, into.first(std::min(into.size(), size - offset)));
+    }
+
+    // What was read, or why not, counted.
+    template <class T, class Size>
+    Result<T> noted(Result<T> read, Size size_bytes) {
+        if (read)
+            read_bytes_ += std::invoke(size_bytes, *read);
+        else if (read.error().code != Errc::not_found)
+            ++read_errors_;
+        return read;
     }
 
     Result<> require_root() {

@@ -25,11 +25,11 @@ struct ObjectInfo {
     std::string storage_class = {};
 };
 
-// Gives `length` bytes at `offset` of an object that is put. May be asked for the same bytes again,
-// and by several threads at once.
+// Fills `into` with the bytes at `offset` of an object that is put, and gives how many there were.
+// May be asked for the same bytes again, and by several threads at once.
 class ObjectSource {
 public:
-    using Read = std::function<Result<ByteBuffer>(std::uint64_t offset, std::uint64_t length)>;
+    using Read = std::function<Result<std::size_t>(std::uint64_t offset, MutableByteSpan into)>;
     ObjectSource() = default;
     // `is_far`: reading costs so much that what is needed twice is held in memory instead.
     template <class Callable>
@@ -38,8 +38,8 @@ public:
         : read_(std::move(read)), is_far_(is_far) {}
 
     explicit operator bool() const { return static_cast<bool>(read_); }
-    Result<ByteBuffer> operator()(std::uint64_t offset, std::uint64_t length) const {
-        return read_(offset, length);
+    Result<std::size_t> operator()(std::uint64_t offset, MutableByteSpan into) const {
+        return read_(offset, into);
     }
     bool is_far() const { return is_far_; }
 
@@ -48,8 +48,11 @@ private:
     bool is_far_ = false;
 };
 // The same, where fewer bytes are an error: corrupt.
+Result<> fill_from(const ObjectSource& source, std::uint64_t offset, MutableByteSpan into);
 Result<ByteBuffer> read_source(const ObjectSource& source, std::uint64_t offset,
                                std::uint64_t length);
+// Of what is in memory, which outlives it.
+ObjectSource source_of(ByteSpan bytes);
 
 // May be called from any thread. Every call blocks for disk or network time: call it from a pool.
 class ObjectStore {
@@ -66,6 +69,9 @@ public:
     // absent), archived, io, unavailable.
     virtual Result<ByteBuffer> get(const std::string& name, std::uint64_t offset,
                                    std::uint64_t length) = 0;
+    // The same, into `into`; gives how many bytes there were.
+    virtual Result<std::size_t> get_into(const std::string& name, std::uint64_t offset,
+                                         MutableByteSpan into);
     virtual Result<ObjectInfo> info(const std::string& name) = 0;
     // Everything whose name begins with `prefix`, sorted. An absent prefix is an empty list.
     virtual Result<std::vector<ObjectInfo>> list(const std::string& prefix) = 0;

@@ -168,12 +168,12 @@ std::size_t give_body(char* into, std::size_t, std::size_t room, void* context) 
     if (count > 0 && transfer.pace) count = transfer.pace(count, request.is_bulk);
     if (count == 0) return 0;
     if (request.source) {
-        auto piece = read_source(request.source, transfer.sent_bytes, count);
-        if (!piece) {
-            transfer.unread = std::move(piece).error();
+        auto read = fill_from(request.source, transfer.sent_bytes,
+                              {reinterpret_cast<std::byte*>(into), count});
+        if (!read) {
+            transfer.unread = std::move(read).error();
             return CURL_READFUNC_ABORT;
         }
-        std::memcpy(into, piece->data(), count);
     } else {
         std::memcpy(into, request.body.data() + transfer.sent_bytes, count);
     }
@@ -436,10 +436,11 @@ struct S3Client::State {
             size > 0 && (size <= kMd5BytesMax || wants_md5 || !options.object_lock.empty());
         BodyDigest digest(with_md5);
         if (!request.source) digest.update(request.body);
+        ByteBuffer held(request.source ? std::min(kDigestedAtOnce, size) : 0);
         for (std::uint64_t at = 0; request.source && at < size; at += kDigestedAtOnce) {
             if (cancelled) return fail(Errc::cancelled, "stopped on request");
-            WV_TRY(ByteBuffer piece,
-                   read_source(request.source, at, std::min(kDigestedAtOnce, size - at)));
+            const MutableByteSpan piece(held.data(), std::min(kDigestedAtOnce, size - at));
+            WV_CHECK(fill_from(request.source, at, piece));
             digest.update(piece);
         }
         return Digests{digest.sha256_hex(), digest.md5_base64()};

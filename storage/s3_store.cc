@@ -65,13 +65,8 @@ public:
 
     Result<> put(const std::string& name, ByteSpan bytes) override {
         WV_TRY(std::string key, key_of(name));
-        const ObjectSource source = [bytes](std::uint64_t offset,
-                                            std::uint64_t length) -> Result<ByteBuffer> {
-            const ByteSpan piece = bytes.subspan(offset, length);
-            return ByteBuffer(piece.begin(), piece.end());
-        };
         const S3Request whole{.method = "PUT", .key = key, .body = bytes};
-        return named("put", name, put_key(whole, name, source));
+        return named("put", name, put_key(whole, name, source_of(bytes)));
     }
 
     Result<> put_from(const std::string& name, std::uint64_t size_bytes,
@@ -535,9 +530,7 @@ private:
     }
 
     Result<S3Answer> upload_probe(const std::string& key, const S3Pairs& headers) {
-        const ObjectSource source = [](std::uint64_t, std::uint64_t) -> Result<ByteBuffer> {
-            return ByteBuffer(1, std::byte{'2'});
-        };
+        const ObjectSource source = source_of(as_bytes("2"));
         return upload_in_parts(client_, key, 1, source, headers, kCreateOnly).answer;
     }
 

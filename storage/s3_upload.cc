@@ -101,8 +101,8 @@ private:
                                           "the store took a part of an object and gave no ETag");
                           }};
         if (!source.is_far()) {
-            request.source = [&source, start](std::uint64_t offset, std::uint64_t length) {
-                return source(start + offset, length);
+            request.source = [&source, start](std::uint64_t offset, MutableByteSpan into) {
+                return source(start + offset, into);
             };
             request.source_bytes = count;
         }

@@ -23,13 +23,6 @@ Result<bool> is_equal(ObjectStore& tier, const std::string& name, std::uint64_t 
     return true;
 }
 
-ObjectSource source_of(ByteSpan bytes) {
-    return [bytes](std::uint64_t offset, std::uint64_t length) -> Result<ByteBuffer> {
-        const ByteSpan part = bytes.subspan(offset, length);
-        return ByteBuffer(part.begin(), part.end());
-    };
-}
-
 Error another_one(const ObjectStore& tier, const std::string& name) {
     return another_writer(tier, name + " is there and is another one");
 }
@@ -71,8 +64,8 @@ Result<std::uint64_t> put_object_once(ObjectStore& repository, ObjectStore& tier
     const std::uint64_t size_bytes = here->size_bytes;
     // In pieces: a pack may be larger than what memory there is.
     const ObjectSource source(
-        [&repository, &name](std::uint64_t offset, std::uint64_t length) {
-            return repository.get(name, offset, length);
+        [&repository, &name](std::uint64_t offset, MutableByteSpan into) {
+            return repository.get_into(name, offset, into);
         },
         !repository.is_near());
     if (may_be_there) {

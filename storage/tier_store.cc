@@ -110,6 +110,13 @@ public:
         return {};
     }
 
+    Result<std::size_t> get_into(const std::string& name, std::uint64_t offset,
+                                 MutableByteSpan into) override {
+        if (is_tail(name)) return ObjectStore::get_into(name, offset, into);
+        WV_CHECK(refuse_piece(name));
+        return objects_->get_into(name, offset, into);
+    }
+
     bool is_near() const override { return objects_->is_near(); }
     std::string url() const override { return objects_->url(); }
     Reads reads() const override { return objects_->reads(); }

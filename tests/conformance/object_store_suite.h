@@ -34,6 +34,20 @@ inline void check_put_and_get(ObjectStore& store) {
     CHECK(store.get("large", 0, large.size()).value() == large);
 }
 
+inline void check_get_into(ObjectStore& store) {
+    REQUIRE(store.put("into", as_bytes("0123456789")).has_value());
+    ByteBuffer held(4, std::byte{'-'});
+    CHECK(store.get_into("into", 3, held).value() == 4);
+    CHECK(as_text(held) == "3456");
+    CHECK(store.get_into("into", 8, held).value() == 2);
+    CHECK(as_text(held) == "8956");
+    CHECK(store.get_into("into", 10, held).value() == 0);
+    CHECK(store.get_into("into", 0xFFFF'FFFF'FFFF'FFFF, held).value() == 0);
+    CHECK(store.get_into("absent", 0, held).error().code == Errc::not_found);
+    CHECK(store.get_into("../up", 0, held).error().code == Errc::invalid_argument);
+    CHECK(as_text(held) == "8956");
+}
+
 inline void check_names_are_written_once(ObjectStore& store) {
     REQUIRE(store.put("once", as_bytes("first")).has_value());
     CHECK(store.put("once", as_bytes("second")).error().code == Errc::refused);
@@ -100,6 +114,7 @@ inline void check_threads_may_share_it(ObjectStore& store) {
 inline void object_store_suite(ObjectStore& store) {
     REQUIRE(names_of(store, "").empty());
     SUBCASE("what is put can be got, whole and in pieces") { check_put_and_get(store); }
+    SUBCASE("and into memory of the caller's") { check_get_into(store); }
     SUBCASE("a name is written once") { check_names_are_written_once(store); }
     SUBCASE("what is absent is not_found") { check_absence_is_proven(store); }
     SUBCASE("a list has what begins with the prefix, sorted") { check_listing(store); }

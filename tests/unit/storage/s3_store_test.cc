@@ -469,11 +469,10 @@ TEST_CASE("an object is read from its source in pieces; what is far is held and 
     const ByteBuffer bytes = pattern(22_MiB + 3);
     std::atomic<std::uint64_t> longest{0};
     std::atomic<std::uint64_t> asked{0};
-    const auto read = [&](std::uint64_t offset, std::uint64_t length) -> Result<ByteBuffer> {
-        longest = std::max(longest.load(), length);
-        asked += length;
-        const ByteSpan part = ByteSpan(bytes).subspan(offset, length);
-        return ByteBuffer(part.begin(), part.end());
+    const auto read = [&](std::uint64_t offset, MutableByteSpan into) {
+        longest = std::max(longest.load(), into.size());
+        asked += into.size();
+        return source_of(bytes)(offset, into);
     };
     const ObjectSource source = read;
     REQUIRE(at.store->put_from("a", bytes.size(), source).has_value());
@@ -492,24 +491,22 @@ TEST_CASE("an object is read from its source in pieces; what is far is held and 
     CHECK((at.store->get("from afar", 0, bytes.size()).value() == bytes));
 
     const ObjectSource broken = [&](std::uint64_t offset,
-                                    std::uint64_t length) -> Result<ByteBuffer> {
+                                    MutableByteSpan into) -> Result<std::size_t> {
         if (offset > 0) return fail(Errc::io, "a bad sector");
-        return source(offset, length);
+        return source(offset, into);
     };
     Error error = at.store->put_from("b", bytes.size(), broken).error();
     CHECK(error.code == Errc::io);
     CHECK(error.message.find("a bad sector") != std::string::npos);
-    const ObjectSource shorter = [](std::uint64_t, std::uint64_t) -> Result<ByteBuffer> {
-        return ByteBuffer(3);
-    };
+    const ObjectSource shorter = [](std::uint64_t, MutableByteSpan) { return std::size_t{3}; };
     CHECK(at.store->put_from("b", bytes.size(), shorter).error().code == Errc::corrupt);
     CHECK(at.store->put_from("b", 1000, shorter).error().code == Errc::corrupt);
     // Digested, and then it cannot be read any more.
     std::atomic<int> reads{0};
     const ObjectSource breaking = [&](std::uint64_t offset,
-                                      std::uint64_t length) -> Result<ByteBuffer> {
+                                      MutableByteSpan into) -> Result<std::size_t> {
         if (reads++ > 0) return fail(Errc::io, "a bad sector");
-        return source(offset, length);
+        return source(offset, into);
     };
     CHECK(at.store->put_from("b", 100'000, breaking).error().code == Errc::io);
     CHECK(reads == 2);
@@ -539,9 +536,7 @@ TEST_CASE(
         return ImposterFault{Kind::hang};
     });
     std::vector<std::thread> writers;
-    const ObjectSource source = [](std::uint64_t, std::uint64_t length) -> Result<ByteBuffer> {
-        return ByteBuffer(length);
-    };
+    const ObjectSource source = [](std::uint64_t, MutableByteSpan into) { return into.size(); };
     for (int number = 0; number < 5; ++number)
         writers.emplace_back([&, number] {
             CHECK(at.store->put_from("w" + std::to_string(number), 10, source).error().code ==
