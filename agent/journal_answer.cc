@@ -91,8 +91,7 @@ Result<> note_left(OpenedJournal& journal, const storage::JournalTableRecord& ta
 Result<bool> is_behind_wal(OpenedView& opened, Lsn whole) {
     WV_TRY(const auto history, opened.view->current_history(opened.cluster.name));
     if (!history) return false;
-    WV_TRY(const auto last, opened.view->last_commit_before(*history, storage::kOpenEndLsn));
-    return last && journal_end_of(*last) > whole;
+    return opened.view->has_commit_behind(*history, whole);
 }
 
 void note_end(OpenedView& opened, const JournalSet& set, const JournalRange& range,
@@ -343,17 +342,15 @@ Result<> put_text(const std::string& text) {
 
 Result<RestoreHints> RestoreHints::make(const Globals& globals, OpenedView& opened) {
     RestoreHints hints;
-    WV_TRY(hints.windows_, restore_windows(*opened.view, opened.cluster.name));
+    WV_TRY(hints.windows_, restore_lsn_windows(*opened.view, opened.cluster.name));
     hints.source_ = source_options(globals);
     return hints;
 }
 
 std::optional<std::string> RestoreHints::before(
     const storage::JournalTransaction& transaction) const {
-    for (const Window& window : windows_)
-        if (!window.bases.empty() &&
-            transaction.commit_lsn >= Lsn{window.bases.front().stop_lsn()} &&
-            transaction.commit_lsn < window.end_lsn)
+    for (const LsnWindow& window : windows_)
+        if (transaction.commit_lsn >= window.from && transaction.commit_lsn < window.end)
             return "walvault restore --before xid:" + std::to_string(transaction.xid) +
                    " --pgdata DIR" + source_;
     return std::nullopt;

@@ -13,6 +13,7 @@
 #include "agent/journal_set.h"
 #include "agent/journal_text.h"
 #include "agent/open_view.h"
+#include "agent/restore_window.h"
 #include "agent/verbs.h"
 
 namespace walvault::agent {
@@ -119,7 +120,7 @@ public:
     std::string line(const storage::JournalTransaction& transaction) const;
 
 private:
-    std::vector<Window> windows_;
+    std::vector<LsnWindow> windows_;
     std::string source_;
 };
 

@@ -335,9 +335,9 @@ Result<> JournalMarks::note_missing(const OpenedJournal& journal, WallTime since
              ": of what is before it WAL alone tells");
     const WallTime known_until = std::max(record.covered_until, last_commit_in(journal));
     const bool ends_inside = until != WallTime{} && until <= known_until;
-    WV_TRY(const auto last, opened_.view->last_commit_before(*history, storage::kOpenEndLsn));
-    if (!ends_inside && last && journal_end_of(*last) > record.whole_until_lsn &&
-        known_until < now - kFollowsWithin)
+    if (ends_inside || known_until >= now - kFollowsWithin) return {};
+    WV_TRY(const bool behind, opened_.view->has_commit_behind(*history, record.whole_until_lsn));
+    if (behind)
         note(which + " has everything up to LSN " + to_string(record.whole_until_lsn) +
              ": of what is behind it WAL alone tells");
     return {};

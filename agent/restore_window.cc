@@ -75,16 +75,14 @@ Result<std::optional<Window>> held_window(RepositoryView& view, const Window& wi
         view.require_coverage(held.history.id, start_of(held.bases.front()), held.end_lsn);
     if (!covered && covered.error().code == Errc::gap) return none;
     if (!covered) return fail(covered.error());
-    WV_TRY(held.from, window_start(view, held.history, held.bases.front()));
     held.until =
         std::min(*hold.to, std::max(held.history.covered_until, held.history.last_commit_at));
     return std::optional<Window>(std::move(held));
 }
 
-}  // namespace
-
-Result<std::vector<Window>> restore_windows(RepositoryView& view, const std::string& cluster,
-                                            bool with_single_bases) {
+// Without `from`, and `until` only where a hold says it.
+Result<std::vector<Window>> find_windows(RepositoryView& view, const std::string& cluster,
+                                         bool with_single_bases) {
     WV_TRY(auto histories, view.histories(cluster));
     WV_TRY(auto backups, view.backups(cluster));
     WV_TRY(auto current, view.current_history(cluster));
@@ -104,13 +102,34 @@ Result<std::vector<Window>> restore_windows(RepositoryView& view, const std::str
             if (held) windows.push_back(std::move(*held));
         }
         if (window.bases.empty() && (window.single_bases.empty() || !with_single_bases)) continue;
-        if (!window.bases.empty()) {
-            WV_TRY(window.from, window_start(view, history, window.bases.front()));
-        }
-        window.until = std::max({history.covered_until, history.last_commit_at, window.from});
         windows.push_back(std::move(window));
     }
     return windows;
+}
+
+}  // namespace
+
+Result<std::vector<Window>> restore_windows(RepositoryView& view, const std::string& cluster,
+                                            bool with_single_bases) {
+    WV_TRY(auto windows, find_windows(view, cluster, with_single_bases));
+    for (Window& window : windows) {
+        const HistoryRecord& history = window.history;
+        if (!window.bases.empty()) {
+            WV_TRY(window.from, window_start(view, history, window.bases.front()));
+        }
+        if (window.hold_id.empty())
+            window.until = std::max({history.covered_until, history.last_commit_at, window.from});
+    }
+    return windows;
+}
+
+Result<std::vector<LsnWindow>> restore_lsn_windows(RepositoryView& view,
+                                                   const std::string& cluster) {
+    WV_TRY(const auto windows, find_windows(view, cluster, false));
+    std::vector<LsnWindow> found;
+    for (const Window& window : windows)
+        if (!window.bases.empty()) found.push_back({stop_of(window.bases.front()), window.end_lsn});
+    return found;
 }
 
 }  // namespace walvault::agent

@@ -29,4 +29,12 @@ Result<std::vector<Window>> restore_windows(storage::RepositoryView& view,
                                             const std::string& cluster,
                                             bool with_single_bases = false);
 
+// From the first of its bases on, up to its end. For who asks no times: those cost a look into WAL.
+struct LsnWindow {
+    Lsn from;
+    Lsn end;
+};
+Result<std::vector<LsnWindow>> restore_lsn_windows(storage::RepositoryView& view,
+                                                   const std::string& cluster);
+
 }  // namespace walvault::agent

@@ -126,6 +126,13 @@ Result<> check_frames(ObjectStore& store, const Keyring& keyring, const PackRead
     return {};
 }
 
+Error pack_missing(Error error, const std::string& path) {
+    if (error.code != Errc::not_found) return error;
+    return Error{
+        Errc::corrupt, "the pack " + path + " is missing",
+        "copy it back from another copy of this repository; `walvault verify` lists what it held"};
+}
+
 Result<> check_journal_file(const JournalHost& host, const pb::PackInfo& file,
                             std::uint64_t& checked) {
     if (!file.path().ends_with(".tail")) {

@@ -105,6 +105,9 @@ public:
     Result<std::optional<WalFinding>> last_commit_before(const Id16& history_id, Lsn lsn) override {
         return wal_->last_commit_before(history_id, lsn);
     }
+    Result<bool> has_commit_behind(const Id16& history_id, Lsn lsn) override {
+        return wal_->has_commit_behind(history_id, lsn);
+    }
     Result<std::vector<WalFinding>> find_xid(const Id16& history_id, Xid xid) override {
         return wal_->find_xid(history_id, xid);
     }
@@ -499,13 +502,6 @@ Result<std::shared_ptr<const FileCipher>> View::base_cipher(const Id16& file_id,
     base_packs_.emplace_front(file_id, BasePack{path, shared});
     if (base_packs_.size() > kBasePacksMax) base_packs_.pop_back();
     return shared;
-}
-
-Error pack_missing(Error error, const std::string& path) {
-    if (error.code != Errc::not_found) return error;
-    return Error{
-        Errc::corrupt, "the pack " + path + " is missing",
-        "copy it back from another copy of this repository; `walvault verify` lists what it held"};
 }
 
 Result<std::vector<CondemnedThere>> View::condemned(const std::string& cluster,

@@ -222,6 +222,8 @@ public:
     // The last COMMIT whose record starts before `lsn`, or nothing.
     virtual Result<std::optional<WalFinding>> last_commit_before(const Id16& history_id,
                                                                  Lsn lsn) = 0;
+    // Whether a COMMIT is stored whose record ends behind `lsn`.
+    virtual Result<bool> has_commit_behind(const Id16& history_id, Lsn lsn) = 0;
     // Commits and aborts of `xid`, also as a subtransaction's parent only; newest last (xids wrap
     // around).
     virtual Result<std::vector<WalFinding>> find_xid(const Id16& history_id, Xid xid) = 0;

@@ -184,6 +184,28 @@ Result<std::optional<WalFinding>> WalStore::last_commit_before(const Id16& histo
     }
 }
 
+// A frame tells of the commits whose records end in it, so that only the one in which `lsn` lies is
+// decoded; and one that a lineage leaves in its middle, which tells of others too.
+Result<bool> WalStore::has_commit_behind(const Id16& history, Lsn lsn) {
+    WV_TRY(const auto* lineage, stretches(history));
+    WV_TRY(Lsn at, end_lsn(history, lineage->back().from));
+    while (at > lsn) {
+        WV_TRY(auto source, source_at(history, Lsn{at.value - 1}));
+        if (!source) return false;
+        for (int i = source->frame_at(Lsn{at.value - 1}); i >= 0 && at > lsn; --i) {
+            const pb::FrameEntry& frame = source->reader->footer().frames(i);
+            at = Lsn{frame.start_lsn()};
+            if (frame.summary().commit_count() == 0) continue;
+            if (at >= lsn && !source->is_cut) return true;
+            WV_TRY(const Findings found, transactions_in(history, *source, i));
+            for (const WalFinding& finding : found)
+                if (finding.kind == WalFinding::Kind::commit && finding.end_lsn > lsn) return true;
+        }
+        at = std::min(at, source->start_lsn);
+    }
+    return false;
+}
+
 Result<std::vector<WalFinding>> WalStore::find_xid(const Id16& history, Xid xid) {
     auto may_hold = [xid](const pb::WalSummary& summary) {
         return transaction_count(summary) > 0 && summary.min_xid() <= xid &&

@@ -74,6 +74,7 @@ public:
     Result<std::optional<WalFinding>> first_transaction_after(const Id16& history, WallTime at);
     Result<std::optional<WalFinding>> first_transaction_from(const Id16& history, Lsn lsn);
     Result<std::optional<WalFinding>> last_commit_before(const Id16& history, Lsn lsn);
+    Result<bool> has_commit_behind(const Id16& history, Lsn lsn);
     Result<std::vector<WalFinding>> find_xid(const Id16& history, Xid xid);
     Result<std::uint64_t> count_commits(const Id16& history, Lsn from, Lsn to);
 

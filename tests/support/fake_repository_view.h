@@ -155,6 +155,11 @@ public:
             if (f.kind == WalFinding::Kind::commit && f.start_lsn < lsn) last = f;
         return last;
     }
+    Result<bool> has_commit_behind(const Id16& history, Lsn lsn) override {
+        for (const auto& f : findings[history])
+            if (f.kind == WalFinding::Kind::commit && f.end_lsn > lsn) return true;
+        return false;
+    }
     Result<std::vector<WalFinding>> find_xid(const Id16& history, Xid xid) override {
         std::vector<WalFinding> found;
         for (const auto& f : findings[history])

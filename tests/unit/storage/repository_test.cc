@@ -31,6 +31,10 @@ void check_answers(RepositoryView& view, MadeWal& wal) {
         auto inside = must(view.last_commit_before(history.id, commit.start_lsn + 8));
         REQUIRE(inside);
         CHECK(inside->xid == commit.xid);
+        CHECK(must(view.has_commit_behind(history.id, commit.start_lsn)));
+        CHECK(must(view.has_commit_behind(history.id, Lsn{after->end_lsn.value - 1})));
+        CHECK(must(view.has_commit_behind(history.id, after->end_lsn)) ==
+              (i + 1 < wal.commits.size()));
         auto from = must(view.first_transaction_from(history.id, commit.start_lsn));
         REQUIRE(from);
         CHECK(from->xid == commit.xid);
