@@ -180,9 +180,9 @@ def tail_of(path, lines=25):
 
 def as_user(command, check=True, timeout=3600, input_text=None):
     """Runs a helper command unmeasured as the unprivileged user; gives its stdout."""
-    done = subprocess.run(["setpriv", f"--reuid={USER}", f"--regid={USER}", "--init-groups", "--"]
-                          + [str(part) for part in command],
-                          capture_output=True, text=True, env=environment(), cwd="/",
+    entry = pwd.getpwnam(USER)
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=environment(), cwd="/",
+                          user=USER, group=entry.pw_gid, extra_groups=os.getgrouplist(USER, entry.pw_gid),
                           timeout=timeout, input=input_text)
     if check and done.returncode != 0:
         raise RuntimeError(f"{' '.join(map(str, command))} ended with {done.returncode}:\n"
