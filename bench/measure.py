@@ -179,7 +179,7 @@ def tail_of(path, lines=25):
 
 
 def as_user(command, check=True, timeout=3600, input_text=None):
-    """Runs a helper command unmeasured as the unprivileged user; gives its stdout."""
+    """Runs a command as the unprivileged user, its CPU not accounted; gives its stdout."""
     entry = pwd.getpwnam(USER)
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=environment(), cwd="/",
                           user=USER, group=entry.pw_gid, extra_groups=os.getgrouplist(USER, entry.pw_gid),

@@ -25,8 +25,8 @@ SANITIZERS = {
     "UBSAN_OPTIONS": "halt_on_error=1:abort_on_error=1:print_stacktrace=1",
 }
 
-# They start walvault thousands of times, and each time the fences around global data took a quarter of the time until
-# it did something. Unit suites have them.
+# They start walvault thousands of times, and each time the fences around global data took half of its CPU
+# until it did something. Unit suites have them.
 BRIEF_PROCESSES = {"ASAN_OPTIONS": SANITIZERS["ASAN_OPTIONS"] + ":report_globals=0"}
 
 
@@ -82,14 +82,14 @@ def parse_exit_code(_output, exit_code):
     return (1, 0, 0) if exit_code == 0 else (0, 1, 0)
 
 
-def find_suites(build, fuzz_build):
+def find_suites(build, fuzz_build, in_memory):
     suites = []
     tidy = ROOT / "tests" / "tidy"
     if tidy.exists():
         suites.append(Suite("tidy", [str(tidy)], UNIT_TIMEOUT_SECONDS, parse_exit_code))
     for path in executables(build / "tests" / "unit", "test_*"):
         name = "unit/" + path.name.removeprefix("test_")
-        suites.append(Suite(name, [str(path)], UNIT_TIMEOUT_SECONDS, parse_doctest, in_memory()))
+        suites.append(Suite(name, [str(path)], UNIT_TIMEOUT_SECONDS, parse_doctest, in_memory))
     for path in executables(build / "tests" / "simulation", "test_simulation"):
         suites.append(Suite("simulation", [str(path)], SIMULATION_TIMEOUT_SECONDS, parse_doctest))
     for path in executables(build / "tests" / "simulation", "test_keeping"):
@@ -116,13 +116,15 @@ def find_suites(build, fuzz_build):
     return suites
 
 
-def in_memory():
-    """For suites that make thousands of small repositories, and whose faults are not the disk's."""
+def memory_directory():
+    """For suites that make thousands of small repositories, and whose faults are not the disk's. None: no room."""
     shared = pathlib.Path("/dev/shm")
     if not (shared.is_dir() and os.access(shared, os.W_OK)):
-        return {}
+        return None
     space = os.statvfs(shared)
-    return {"TMPDIR": str(shared)} if space.f_bavail * space.f_frsize >= MEMORY_DIRECTORY_BYTES_MIN else {}
+    if space.f_bavail * space.f_frsize < MEMORY_DIRECTORY_BYTES_MIN:
+        return None
+    return tempfile.mkdtemp(prefix="walvault-tests-", dir=shared)
 
 
 def executables(directory, pattern):
@@ -239,18 +241,21 @@ def main():
 
     scratch = tempfile.mkdtemp(prefix="walvault-tests-")
     os.chmod(scratch, 0o755)
+    memory = memory_directory()
     environment = dict(os.environ, **SANITIZERS, WALVAULT_BUILD=str(build),
                        WALVAULT_TEST_CACHE=scratch, PYTHONDONTWRITEBYTECODE="1",
                        PYTHONPATH=str(ROOT / "tests" / "integration"))
     signal.signal(signal.SIGTERM, interrupt)
     began = time.monotonic()
     try:
-        outcomes = run_all(select(find_suites(build, fuzz_build), arguments), environment, arguments.jobs)
+        outcomes = run_all(select(find_suites(build, fuzz_build, {"TMPDIR": memory} if memory else {}), arguments), environment, arguments.jobs)
     except KeyboardInterrupt:
         print("\ninterrupted\n0 passed, 1 failed")
         return 130
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        # What an aborted suite left, too: it would stay in memory.
+        for directory in filter(None, [scratch, memory]):
+            shutil.rmtree(directory, ignore_errors=True)
 
     for outcome in outcomes:
         if outcome.failed:
