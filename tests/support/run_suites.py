@@ -248,7 +248,8 @@ def main():
     signal.signal(signal.SIGTERM, interrupt)
     began = time.monotonic()
     try:
-        outcomes = run_all(select(find_suites(build, fuzz_build, {"TMPDIR": memory} if memory else {}), arguments), environment, arguments.jobs)
+        suites = find_suites(build, fuzz_build, {"TMPDIR": memory} if memory else {})
+        outcomes = run_all(select(suites, arguments), environment, arguments.jobs)
     except KeyboardInterrupt:
         print("\ninterrupted\n0 passed, 1 failed")
         return 130
