@@ -78,6 +78,21 @@ def parse_unittest(output, exit_code):
     return passed, failed, skipped
 
 
+# What says that something failed, in the words of doctest, unittest, the sanitizers and tests/tidy.
+FAILURE = re.compile(r"^TEST CASE: |^  values: |: (FATAL )?ERROR: |^(FAIL|ERROR): |^\w*(Error|Exception): |"
+                     r"^==\d+==ERROR: |runtime error: |^SUMMARY: |ended after \d+ s without")
+FAILURE_LINES_MAX = 12
+
+
+def what_failed(output):
+    """The lines of a failed suite to read first; of what ended without such a line, its last ones."""
+    lines = [line.rstrip() for line in output.splitlines() if line.strip()]
+    said = [line for line in lines if FAILURE.search(line)]
+    # doctest names a test case before each thing it says of it: once is enough.
+    said = [line for index, line in enumerate(said) if index == 0 or line != said[index - 1]]
+    return said[:FAILURE_LINES_MAX] if said else lines[-FAILURE_LINES_MAX:]
+
+
 def parse_exit_code(_output, exit_code):
     return (1, 0, 0) if exit_code == 0 else (0, 1, 0)
 
@@ -260,7 +275,8 @@ def main():
 
     for outcome in outcomes:
         if outcome.failed:
-            print(f"FAILED {outcome.suite.name}: its output stands above")
+            print(f"FAILED {outcome.suite.name}: its output stands above; of it:")
+            print("\n".join("    " + line for line in what_failed(outcome.output)))
     passed = sum(outcome.passed for outcome in outcomes)
     failed = sum(outcome.failed for outcome in outcomes)
     skipped = sum(outcome.skipped for outcome in outcomes)
