@@ -29,7 +29,7 @@ struct Bucket {
         options.prefix = "main";
         options.endpoint = imposter.endpoint();
         options.credentials = "file:" + (scratch / "key");
-        options.stall_timeout = seconds(1);
+        options.stall_timeout = seconds(60);
         options.retry_for = seconds(0);
         ::setenv("no_proxy", "127.0.0.1", 1);
         open();
