@@ -36,6 +36,8 @@ public:
         return true;
     }
     MutableByteSpan room() const { return room_; }
+    // To where it was when this was its room.
+    void go_back(MutableByteSpan room) { room_ = room; }
     bool skip(std::size_t bytes) {
         if (bytes > room_.size()) return false;
         room_ = room_.subspan(bytes);
@@ -220,7 +222,23 @@ private:
         return true;
     }
 
+    // Where a row is sought, a transaction that is whole here and has nothing of it is taken back.
     bool put_record(char code, Writer& out) {
+        const MutableByteSpan before = out.room();
+        if (!put_any(code, out)) return false;
+        if (sought_ == nullptr) return true;
+        if (code == 'B') {
+            begun_ = goes_on_ ? std::nullopt : std::optional(before);
+            is_empty_ = true;
+        } else if (code != 'C') {
+            is_empty_ = is_empty_ && out.room().size() == before.size();
+        } else if (const auto begun = std::exchange(begun_, std::nullopt); begun && is_empty_) {
+            out.go_back(*begun);
+        }
+        return true;
+    }
+
+    bool put_any(char code, Writer& out) {
         switch (code) {
             case 'B':
                 return put_begin(out);
@@ -252,6 +270,7 @@ private:
             !take(streams_[kBeginFlags], 1, flags))
             return false;
         last_.xid = static_cast<std::uint32_t>(xid);
+        goes_on_ = flags[0] != std::byte{0};
         return out.put('B') && out.le(last_.lsn) && out.le(last_.at) && out.le(last_.xid) &&
                out.put(flags);
     }
@@ -374,6 +393,12 @@ private:
     std::array<VarintReader, kStreamCount> varints_;
     std::vector<RelationColumns> columns_;  // by relation version
     Transaction last_;
+    bool goes_on_ = false;  // the transaction that began last: it has a piece in an earlier batch
+
+    // Where a row is sought, of the transaction that is written: where it begins, if it does so
+    // here, and whether it has nothing else yet.
+    std::optional<MutableByteSpan> begun_;
+    bool is_empty_ = true;
 };
 
 }  // namespace

@@ -33,8 +33,9 @@ struct RowSought {
 
 bool is_columns(ByteSpan plain);
 // The batch, byte for byte; `out` is resized, to at most kFramePlainBytesMax. Where a row is
-// sought, a batch with the same transactions that has of their changes and rows only those that may
-// be of it. Memory: some 100 bytes for each byte of `plain` at most. Errors: corrupt.
+// sought, a batch that has of all changes and rows only those that may be of it, and of the
+// transactions that begin and end here only those with a change left, a message or an origin.
+// Memory: some 100 bytes for each byte of `plain` at most. Errors: corrupt.
 Result<> from_columns(ByteSpan plain, ByteBuffer& out, const RowSought* sought = nullptr);
 
 }  // namespace walvault

@@ -14,13 +14,19 @@ using Kind = JournalRecordKind;
 
 namespace {
 
-// What is left of a batch where only changes count that name a row with this key, and all else.
+// What is left of a batch where only changes count that name a row with this key, and all else but
+// transactions that begin and end here and have nothing left.
 std::vector<std::string> told(ByteSpan batch, std::uint32_t oid, std::string_view key) {
     BatchReader reader = BatchReader::open(batch).value();
     const ByteBuffer wanted = encode_journal_key(oid, {key});
     std::vector<std::string> told;
     JournalRecordView record;
+    bool is_empty = false;
     while (reader.next(record).value()) {
+        if (record.kind == Kind::commit && is_empty) {
+            told.pop_back();
+            continue;
+        }
         bool counts = record.old_tuple.empty() && record.new_tuple.empty();
         if (!counts) {
             const pb::JournalRelation& relation = reader.relations()[record.relation];
@@ -29,9 +35,9 @@ std::vector<std::string> told(ByteSpan batch, std::uint32_t oid, std::string_vie
             };
             REQUIRE(each_journal_key(relation.oid(), key_columns(relation), record, note));
         }
-        if (counts)
-            told.emplace_back(
-                as_text(batch.subspan(record.offset, reader.offset() - record.offset)));
+        if (!counts) continue;
+        is_empty = record.kind == Kind::begin && !record.goes_on;
+        told.emplace_back(as_text(batch.subspan(record.offset, reader.offset() - record.offset)));
     }
     return told;
 }
@@ -103,9 +109,47 @@ TEST_CASE("one row that is sought comes without the others") {
     REQUIRE(from_columns(to_columns(batch.plain).value()->plain, found, &sought));
     JournalTables tables;
     const BatchFacts facts = describe_batch(found, tables).value();
-    CHECK(facts.summary.commit_count() == 100);
+    CHECK(facts.summary.commit_count() == 1);
     REQUIRE(facts.frame.counts_size() == 1);
     CHECK(facts.frame.counts(0).updated() == 1);
+
+    const RowSought nothing{16'400, SoughtValue("4711")};
+    REQUIRE(from_columns(to_columns(batch.plain).value()->plain, found, &nothing));
+    CHECK(describe_batch(found, tables).value().summary.commit_count() == 0);
+}
+
+TEST_CASE("pieces of a transaction are there, whether they have the row that is sought or not") {
+    BatchWriter writer;
+    const RelationRef relation = RelationVersion::make(made_relation(16'400, "item"));
+    const JournalBegin begin = made_begin(1 << 20, 7);
+    writer.begin(begin);
+    std::vector<JournalBatch> pieces;
+    const auto drain = [&] {
+        while (auto full = writer.take_full())
+            pieces.push_back(std::move(*full));
+    };
+    for (int n = 0; pieces.size() < 3; ++n) {
+        writer.change(Kind::inserted, relation,
+                      made_insert({{std::to_string(n), std::string(200, 'x')}}));
+        drain();
+    }
+    writer.commit(begin.commit_lsn, begin.commit_lsn + 40, begin.at);
+    pieces.push_back(writer.take().value());
+    JournalTables tables;
+    for (std::size_t n = 0; n < pieces.size(); ++n) {
+        CAPTURE(n);
+        check_returns(pieces[n]);
+        const RowSought nothing{16'400, SoughtValue("-1")};
+        ByteBuffer found;
+        REQUIRE(from_columns(to_columns(pieces[n].plain).value()->plain, found, &nothing));
+        const BatchFacts facts = describe_batch(found, tables).value();
+        CHECK(facts.frame.goes_on() == (n > 0));
+        CHECK(facts.summary.commit_count() == (n + 1 == pieces.size() ? 1 : 0));
+        BatchReader reader = BatchReader::open(found).value();
+        JournalRecordView record;
+        REQUIRE(reader.next(record).value());
+        CHECK(record.kind == Kind::begin);
+    }
 }
 
 TEST_CASE("what an old row and the new one share is there once") {
