@@ -29,10 +29,10 @@ Result<std::vector<Window>> restore_windows(storage::RepositoryView& view,
                                             const std::string& cluster,
                                             bool with_single_bases = false);
 
-// From the first of its bases on, up to its end. For who asks no times: those cost a look into WAL.
+// The same for who asks for no times, which cost a look into WAL: those with bases, in that order.
 struct LsnWindow {
-    Lsn from;
-    Lsn end;
+    Lsn from;  // where the oldest base is consistent: nothing before it can be restored
+    Lsn end;   // where its WAL ends
 };
 Result<std::vector<LsnWindow>> restore_lsn_windows(storage::RepositoryView& view,
                                                    const std::string& cluster);

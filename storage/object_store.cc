@@ -31,7 +31,10 @@ ObjectSource source_of(ByteSpan bytes) {
 Result<std::size_t> ObjectStore::get_into(const std::string& name, std::uint64_t offset,
                                           MutableByteSpan into) {
     WV_TRY(const ByteBuffer bytes, get(name, offset, into.size()));
-    WV_ASSERT(bytes.size() <= into.size());
+    if (bytes.size() > into.size())
+        return fail(Errc::corrupt, "the store gave " + std::to_string(bytes.size()) + " bytes of " +
+                                       name + " where " + std::to_string(into.size()) +
+                                       " were asked for");
     std::ranges::copy(bytes, into.begin());
     return bytes.size();
 }

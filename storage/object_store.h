@@ -25,7 +25,8 @@ struct ObjectInfo {
     std::string storage_class = {};
 };
 
-// Fills `into` with the bytes at `offset` of an object that is put, and gives how many there were.
+// Fills `into` with the bytes at `offset` of an object that is put, and gives how many there were:
+// fewer only where the object ends.
 // May be asked for the same bytes again, and by several threads at once.
 class ObjectSource {
 public:
@@ -69,7 +70,8 @@ public:
     // absent), archived, io, unavailable.
     virtual Result<ByteBuffer> get(const std::string& name, std::uint64_t offset,
                                    std::uint64_t length) = 0;
-    // The same, into `into`; gives how many bytes there were.
+    // The same, into `into`; gives how many bytes there were. After an error `into` may be written
+    // in part.
     virtual Result<std::size_t> get_into(const std::string& name, std::uint64_t offset,
                                          MutableByteSpan into);
     virtual Result<ObjectInfo> info(const std::string& name) = 0;

@@ -222,7 +222,8 @@ public:
     // The last COMMIT whose record starts before `lsn`, or nothing.
     virtual Result<std::optional<WalFinding>> last_commit_before(const Id16& history_id,
                                                                  Lsn lsn) = 0;
-    // Whether a COMMIT is stored whose record ends behind `lsn`.
+    // Whether a COMMIT is stored whose record ends behind `lsn`; where WAL is missing behind `lsn`,
+    // of what is stored behind the last such hole.
     virtual Result<bool> has_commit_behind(const Id16& history_id, Lsn lsn) = 0;
     // Commits and aborts of `xid`, also as a subtransaction's parent only; newest last (xids wrap
     // around).

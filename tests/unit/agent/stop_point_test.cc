@@ -451,6 +451,13 @@ TEST_CASE("what a hold keeps is a window of its own, up to its last moment") {
     CHECK(windows->front().until == at(60));
     CHECK(windows->front().end_lsn == Lsn{0x1000400});
     CHECK(windows->back().hold_id.empty());
+    const auto in_lsns = restore_lsn_windows(cluster.view, "main");
+    REQUIRE(in_lsns);
+    REQUIRE(in_lsns->size() == 2);
+    for (std::size_t i = 0; i < 2; ++i) {
+        CHECK((*in_lsns)[i].from == Lsn{(*windows)[i].bases.front().stop_lsn()});
+        CHECK((*in_lsns)[i].end == (*windows)[i].end_lsn);
+    }
     for (const auto& [moment, xid] : {std::pair(at(30), 600), {at(40), 601}, {at(60), 602}}) {
         auto stop = cluster.resolve_at(moment);
         REQUIRE(stop);

@@ -3,6 +3,7 @@
 
 #include "base/file_system.h"
 #include "tests/conformance/object_store_suite.h"
+#include "tests/support/forwarding_store.h"
 #include "tests/support/scratch_directory.h"
 
 namespace walvault::storage {
@@ -12,6 +13,19 @@ TEST_CASE("a directory store does what every object store must do") {
     ScratchDirectory scratch;
     auto store = make_directory_store(posix_file_system(), scratch.path());
     object_store_suite(*store);
+}
+
+TEST_CASE("more than was asked for is an error, not written behind the caller's memory") {
+    struct Generous final : ForwardingStore {
+        using ForwardingStore::ForwardingStore;
+        Result<ByteBuffer> get(const std::string&, std::uint64_t, std::uint64_t length) override {
+            return ByteBuffer(length + 1);
+        }
+    };
+    ScratchDirectory scratch;
+    auto store = make_directory_store(posix_file_system(), scratch.path());
+    ByteBuffer held(4);
+    CHECK(Generous(*store).get_into("a", 0, held).error().code == Errc::corrupt);
 }
 
 TEST_CASE("a directory store says where it is, whatever the slashes") {
@@ -82,6 +96,10 @@ TEST_CASE("what is read is counted, and so are failures other than absence") {
     CHECK(store->get("dir/a", 4, 9).has_value());
     CHECK(store->get("dir/absent", 0, 9).error().code == Errc::not_found);
     CHECK(store->reads().bytes == 4);
+    ByteBuffer held(3);
+    CHECK(store->get_into("dir/a", 1, held).value() == 3);
+    CHECK(store->get_into("dir/absent", 0, held).error().code == Errc::not_found);
+    CHECK(store->reads().bytes == 7);
     CHECK(store->reads().errors == 0);
     fs::create_symlink("a", scratch / "dir/link");
     CHECK(store->get("dir/link", 0, 9).error().code == Errc::io);
