@@ -129,7 +129,6 @@ TEST_CASE("a store that does not know the condition is asked before each put") {
 TEST_CASE("what is worth another try gets one") {
     Fixture at;
     at.options.stall_timeout = seconds(1);
-    at.options.retry_for = seconds(60);
     at.open();
     REQUIRE(at.store->honours_create_only(1).has_value());
     REQUIRE(at.store->put("b", as_bytes("0123456789")).has_value());
@@ -273,8 +272,7 @@ TEST_CASE("large objects are put in parts with their digests, and seen when they
 
 TEST_CASE("an upload that fails is aborted, and one whose completion was lost is found") {
     Fixture at;
-    at.options.multipart_above_bytes = 5_MiB;
-    at.options.part_bytes = 5_MiB;
+    at.options.multipart_above_bytes = at.options.part_bytes = 5_MiB;
     at.open();
     ByteBuffer bytes = pattern(6_MiB);
     REQUIRE(at.store->honours_create_only(bytes.size()).has_value());
