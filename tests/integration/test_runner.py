@@ -1,6 +1,8 @@
 """What tests/support/run_suites.py makes of the words of a suite: its counts, and what it shows of a failure."""
 
+import os
 import pathlib
+import stat
 import sys
 import unittest
 
@@ -54,6 +56,16 @@ class Runner(unittest.TestCase):
     def test_of_what_ended_without_a_word_the_last_lines_are_shown(self):
         self.assertEqual(run_suites.what_failed("\n".join(f"line {n}" for n in range(100))),
                          [f"line {n}" for n in range(88, 100)])
+
+    def test_of_what_did_not_end_the_last_lines_are_shown_whatever_it_said_before(self):
+        late = UNITTEST * 9 + "test_b (test_x.X) ... \nended after 7" + run_suites.LATE + "\n"
+        self.assertEqual(run_suites.what_failed(late)[-2:],
+                         ["test_b (test_x.X) ...", "ended after 7 s without having finished"])
+
+    def test_directories_of_a_run_are_open_to_the_users_that_tests_become(self):
+        made = run_suites.open_directory()
+        self.addCleanup(os.rmdir, made)
+        self.assertEqual(stat.S_IMODE(os.stat(made).st_mode), 0o755)
 
     def test_a_hundred_failures_do_not_hide_the_counts(self):
         self.assertEqual(len(run_suites.what_failed(UNITTEST * 100)), run_suites.FAILURE_LINES_MAX)

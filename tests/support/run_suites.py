@@ -80,8 +80,9 @@ def parse_unittest(output, exit_code):
 
 # What says that something failed, in the words of doctest, unittest, the sanitizers and tests/tidy.
 FAILURE = re.compile(r"^TEST CASE: |^  values: |: (FATAL )?ERROR: |^(FAIL|ERROR): |^\w*(Error|Exception): |"
-                     r"^==\d+==ERROR: |runtime error: |^SUMMARY: |ended after \d+ s without")
+                     r"^==\d+==ERROR: |runtime error: |^SUMMARY: ")
 FAILURE_LINES_MAX = 12
+LATE = " s without having finished"
 
 
 def what_failed(output):
@@ -90,7 +91,9 @@ def what_failed(output):
     said = [line for line in lines if FAILURE.search(line)]
     # doctest names a test case before each thing it says of it: once is enough.
     said = [line for index, line in enumerate(said) if index == 0 or line != said[index - 1]]
-    return said[:FAILURE_LINES_MAX] if said else lines[-FAILURE_LINES_MAX:]
+    if not said or LATE in lines[-1]:
+        return lines[-FAILURE_LINES_MAX:]  # what it was doing
+    return said[:FAILURE_LINES_MAX]
 
 
 def parse_exit_code(_output, exit_code):
@@ -139,7 +142,14 @@ def memory_directory():
     space = os.statvfs(shared)
     if space.f_bavail * space.f_frsize < MEMORY_DIRECTORY_BYTES_MIN:
         return None
-    return tempfile.mkdtemp(prefix="walvault-tests-", dir=shared)
+    return open_directory(shared)
+
+
+def open_directory(parent=None):
+    """A new one that others may look into: tests become other users."""
+    made = tempfile.mkdtemp(prefix="walvault-tests-", dir=parent)
+    os.chmod(made, 0o755)
+    return made
 
 
 def executables(directory, pattern):
@@ -189,7 +199,7 @@ def run_suite(suite, environment):
         output, _ = process.communicate(timeout=suite.timeout_seconds)
     except subprocess.TimeoutExpired:
         output = end_gently(process)
-        late = f"\nended after {suite.timeout_seconds} s without having finished\n"
+        late = f"\nended after {suite.timeout_seconds}{LATE}\n"
     running.discard(process)
     text = output.decode(errors="replace") + late
     exit_code = process.returncode if not late else 1
@@ -254,13 +264,12 @@ def main():
     build = arguments.build.resolve()
     fuzz_build = arguments.fuzz_build.resolve() if arguments.fuzz_build else None
 
-    scratch = tempfile.mkdtemp(prefix="walvault-tests-")
-    os.chmod(scratch, 0o755)
+    signal.signal(signal.SIGTERM, interrupt)
+    scratch = open_directory()
     memory = memory_directory()
     environment = dict(os.environ, **SANITIZERS, WALVAULT_BUILD=str(build),
                        WALVAULT_TEST_CACHE=scratch, PYTHONDONTWRITEBYTECODE="1",
                        PYTHONPATH=str(ROOT / "tests" / "integration"))
-    signal.signal(signal.SIGTERM, interrupt)
     began = time.monotonic()
     try:
         suites = find_suites(build, fuzz_build, {"TMPDIR": memory} if memory else {})
