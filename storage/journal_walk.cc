@@ -40,10 +40,21 @@ Result<> JournalWalk::run() {
         const bool was_closed =
             passed.error().code == Errc::not_found && file_ != nullptr && file_->tail != nullptr;
         if (!was_closed || tries == kTries) return fail(std::move(passed).error());
-        skip_ = current_ ? current_->given : 0;
-        file_ = nullptr;
+        leave_file();
         WV_CHECK(source_.refresh());
     }
+}
+
+// What comes before the transaction that was being handed out was passed, also where it was not
+// read; and that one lies at another place in the pack.
+void JournalWalk::leave_file() {
+    file_ = nullptr;
+    skip_ = 0;
+    if (!current_) return;
+    skip_ = current_->given;
+    current_->chain = -1;
+    const Lsn end = current_->transaction.end_lsn;
+    cursor_ = is_backward() ? std::min(cursor_, end) : std::max(cursor_, Lsn{end.value - 1});
 }
 
 Result<bool> JournalWalk::pass() {

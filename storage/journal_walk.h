@@ -72,6 +72,7 @@ private:
     };
 
     Result<bool> pass();
+    void leave_file();
     Result<bool> walk_file(const JournalFile& file);
     Result<bool> walk_frame(int index);
     bool is_only_counted(int index) const;

@@ -425,19 +425,19 @@ TEST_CASE(
 }
 
 TEST_CASE("A tail that is closed while it is read is gone on with in its pack") {
-    Stage stage;
-    stage.create();
-    auto repository = must(stage.open());
-    JournalKeeper keeper(*repository);
-    must(keeper.begin());
-    some_transaction(keeper, 1);
-    large_transaction(keeper, 2000, 800, 300);
-    must(keeper.store());
-    for (std::uint64_t n = 3; n <= 8; ++n) {
-        some_transaction(keeper, n);
-        must(keeper.store());
-    }
     for (JournalOrder order : {JournalOrder::forward, JournalOrder::backward}) {
+        Stage stage;
+        stage.create();
+        auto repository = must(stage.open());
+        JournalKeeper keeper(*repository);
+        must(keeper.begin());
+        some_transaction(keeper, 1);
+        large_transaction(keeper, 2000, 800, 300);
+        must(keeper.store());
+        for (std::uint64_t n = 3; n <= 8; ++n) {
+            some_transaction(keeper, n);
+            must(keeper.store());
+        }
         const auto view = stage.view();
         JournalReader reader = reader_of(*view);
         std::string text;
@@ -450,6 +450,7 @@ TEST_CASE("A tail that is closed while it is read is gone on with in its pack") 
             return true;
         };
         must(reader.read({.order = order}, sink));
+        CHECK_FALSE(keeper.tail);
         CHECK(std::ranges::count(text, ';') == 2 + 300 + 6 * 2 + 2);
     }
 }
