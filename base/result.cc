@@ -42,6 +42,12 @@ std::string_view to_string(Errc code) {
     return "unknown";
 }
 
+tl::unexpected<Error> fail(Errc code, std::string message, std::string hint) {
+    return tl::unexpected<Error>(Error{code, std::move(message), std::move(hint)});
+}
+
+tl::unexpected<Error> fail(Error error) { return tl::unexpected<Error>(std::move(error)); }
+
 tl::unexpected<Error> fail_while(std::string_view doing, Error error) {
     error.message.insert(0, std::string(doing) + ": ");
     return tl::unexpected<Error>(std::move(error));

@@ -46,13 +46,12 @@ struct [[nodiscard]] Error {
 template <class T = void>
 using Result = tl::expected<T, Error>;
 
-inline tl::unexpected<Error> fail(Errc code, std::string message, std::string hint = {}) {
-    return tl::unexpected<Error>(Error{code, std::move(message), std::move(hint)});
-}
-inline tl::unexpected<Error> fail(Error error) { return tl::unexpected<Error>(std::move(error)); }
+// Cold: what leads to an error stands apart from what runs for each message.
+[[gnu::cold]] tl::unexpected<Error> fail(Errc code, std::string message, std::string hint = {});
+[[gnu::cold]] tl::unexpected<Error> fail(Error error);
 
 // The same error, its message led by what was being done: "read pack 17: " + message.
-tl::unexpected<Error> fail_while(std::string_view doing, Error error);
+[[gnu::cold]] tl::unexpected<Error> fail_while(std::string_view doing, Error error);
 
 }  // namespace walvault
 
