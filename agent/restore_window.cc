@@ -54,17 +54,30 @@ Result<> part_single_bases(RepositoryView& view, Window& window) {
     return {};
 }
 
+// Where the held moments end: the next transaction. Where only an archive has it, what is kept
+// without a hole behind the last base inside of the hold: to tell of a window is not worth a thaw.
+Result<Lsn> held_until(RepositoryView& view, const Window& window, WallTime to) {
+    auto next = view.first_transaction_after(window.history.id, to);
+    if (next) return *next ? (*next)->start_lsn : window.history.end_lsn;
+    if (next.error().code != Errc::archived) return fail(std::move(next).error());
+    const auto is_behind = [to](const pb::BackupInfo& base) {
+        return time_of(base.stopped_at_us()) > to;
+    };
+    const auto behind = std::ranges::find_if(window.single_bases, is_behind);
+    if (behind == window.single_bases.begin()) return Lsn{};
+    return view.stored_until(window.history.id, start_of(*std::prev(behind)));
+}
+
 // What a hold keeps of bases that would else be single ones: those of `window` from the last one
 // before the held moments on. Nothing where it keeps none, or its WAL has a hole.
 Result<std::optional<Window>> held_window(RepositoryView& view, const Window& window,
                                           const storage::HoldRecord& hold) {
     std::optional<Window> none;
-    if (!hold.from || !hold.to) return none;
-    WV_TRY(const auto next, view.first_transaction_after(window.history.id, *hold.to));
+    if (!hold.from || !hold.to || window.single_bases.empty()) return none;
     Window held;
     held.history = window.history;
     held.hold_id = hold.id;
-    held.end_lsn = next ? next->start_lsn : window.history.end_lsn;
+    WV_TRY(held.end_lsn, held_until(view, window, *hold.to));
     for (const pb::BackupInfo& base : window.single_bases) {
         if (stop_of(base) > held.end_lsn) break;
         if (time_of(base.stopped_at_us()) <= *hold.from) held.bases.clear();

@@ -24,12 +24,14 @@ struct Window {
 // In the order in which the histories were opened, but the one being followed last; what a hold
 // keeps of a history comes before the rest of it. Histories without a complete base are left out,
 // and so, unless asked for, are those with single ones only, whose `bases` are empty.
-// Errors: as the view's.
+// Where only an archive has what would tell, a window begins where its base was begun, and one of a
+// hold ends where its WAL does. Errors: as the view's.
 Result<std::vector<Window>> restore_windows(storage::RepositoryView& view,
                                             const std::string& cluster,
                                             bool with_single_bases = false);
 
-// The same for who asks for no times, which cost a look into WAL: those with bases, in that order.
+// The same for who asks for no times, each of which costs a look into WAL (as does the end of what
+// a hold keeps by itself): those with bases, in that order.
 struct LsnWindow {
     Lsn from;  // where the oldest base is consistent: nothing before it can be restored
     Lsn end;   // where its WAL ends

@@ -71,7 +71,7 @@ public:
     virtual Result<ByteBuffer> get(const std::string& name, std::uint64_t offset,
                                    std::uint64_t length) = 0;
     // The same, into `into`; gives how many bytes there were. After an error `into` may be written
-    // in part.
+    // in part. Errors: corrupt too, where more came than was asked for.
     virtual Result<std::size_t> get_into(const std::string& name, std::uint64_t offset,
                                          MutableByteSpan into);
     virtual Result<ObjectInfo> info(const std::string& name) = 0;

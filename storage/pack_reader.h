@@ -41,8 +41,8 @@ public:
     // Frames [first, last), which stand in the order of the file, by one read of all that lies from
     // the first to the last.
     Result<> read_frames(ObjectStore& store, int first, int last, ByteBuffer& plain) const;
-    // Of a journal: the batch in frame `index`; where a row is sought, of its changes perhaps only
-    // those that may be of it. Errors as read_frame().
+    // Of a journal: the batch in frame `index`; where a row is sought, perhaps without changes and
+    // transactions that have nothing of it, as from_columns() says. Errors as read_frame().
     Result<> read_batch(ObjectStore& store, int index, ByteBuffer& batch,
                         const RowSought* sought = nullptr) const;
     // Of a journal: key block `index` of the footer.

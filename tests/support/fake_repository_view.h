@@ -28,6 +28,7 @@ public:
     std::vector<pb::PackInfo> pack_infos;
     std::map<Id16, Lsn> expired;
     std::vector<std::pair<Lsn, Lsn>> holes;  // in all histories
+    bool clock_is_archived = false;          // what first_transaction_after() would look at
     std::map<Id32, ByteBuffer> chunks;
     std::map<Id32, Id16> chunk_packs;
     std::optional<Error> manifest_error;
@@ -125,6 +126,14 @@ public:
                                            to_string(gap.to_lsn) + " is not stored");
         return {};
     }
+    Result<Lsn> stored_until(const Id16& history, Lsn from) override {
+        const HistoryRecord* record = record_of(history);
+        if (record == nullptr || from < record->start_lsn) return from;
+        Lsn end = record->end_lsn;
+        for (const auto& [hole_from, hole_to] : holes)
+            if (from < hole_to) end = std::max(from, std::min(end, hole_from));
+        return end;
+    }
     // WAL whose every byte tells its position.
     Result<> read_wal(const Id16& history, Lsn from, Lsn to,
                       const std::function<Result<>(ByteSpan)>& sink) override {
@@ -142,6 +151,7 @@ public:
 
     Result<std::optional<WalFinding>> first_transaction_after(const Id16& history,
                                                               WallTime at) override {
+        if (clock_is_archived) return fail(Errc::archived, "the WAL is in an archive");
         return first(history, [&](const WalFinding& f) { return is_transaction(f) && f.at > at; });
     }
     Result<std::optional<WalFinding>> first_transaction_from(const Id16& history,

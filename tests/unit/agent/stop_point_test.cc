@@ -481,6 +481,16 @@ TEST_CASE("what a hold keeps is a window of its own, up to its last moment") {
     REQUIRE(!before);
     CHECK(before.error().hint == "try --to earliest");
 
+    // Where only an archive has what follows on it, it ends where its WAL does.
+    cluster.view.clock_is_archived = true;
+    windows = restore_windows(cluster.view, "main");
+    cluster.view.clock_is_archived = false;
+    REQUIRE(windows);
+    REQUIRE(windows->size() == 2);
+    CHECK(windows->front().hold_id == "H5");
+    CHECK(windows->front().until == at(60));
+    CHECK(windows->front().end_lsn == Lsn{0x1800000});
+
     // With a hole in it, it is none.
     cluster.view.holes.emplace_back(Lsn{0x1000210}, Lsn{0x1000220});
     CHECK(restore_windows(cluster.view, "main")->size() == 1);
