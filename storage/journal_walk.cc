@@ -30,11 +30,11 @@ JournalWalk::JournalWalk(JournalSource& source, const JournalRecord& journal,
 
 Result<> JournalWalk::run() {
     if (query_.to <= query_.from) return {};
-    WV_TRY(gaps_, source_.gaps());
-    WV_TRY(quiet_, source_.index().quiet_stretches(source_.id()));
     // A tail that is closed meanwhile has become a pack: it is gone on with where it was left.
     constexpr int kTries = 5;
     for (int tries = 1;; ++tries) {
+        WV_TRY(gaps_, source_.gaps());
+        WV_TRY(quiet_, source_.index().quiet_stretches(source_.id()));
         auto passed = pass();
         if (passed) return {};
         const bool was_closed =

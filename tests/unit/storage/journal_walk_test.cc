@@ -35,12 +35,12 @@ void fill(JournalKeeper& keeper) {
     insert(keeper, 22, kLines, 1, 1);
     insert(keeper, 23, kOrders, 1, 25);
     insert(keeper, 24, kLines, 1, 3);
-    for (Xid xid = 30; xid <= 33; ++xid)
-        insert(keeper, xid, kOrders, 1, 1);
-    for (std::uint64_t lsn = 33'100; lsn < 34'000; lsn += 100) {
+    for (std::uint64_t lsn = 24'100; lsn < 25'000; lsn += 100) {
         keeper.writer.message(false, Lsn{lsn}, "note", as_bytes("said"));
         must(keeper.store());
     }
+    for (Xid xid = 30; xid <= 39; ++xid)
+        insert(keeper, xid, kOrders, 1, 1);
 }
 
 struct Read {
@@ -87,11 +87,7 @@ TEST_CASE("wherever a tail is closed under a reader, it is given each transactio
         Read row = all;
         row.key = key;
         for (const Read* read : std::initializer_list<const Read*>{&all, &orders, &row})
-            for (int at : {1, 3, 5, 9, 12, 16, 22, 31, 38, 45, 53, 60, 70, 80}) {
-                CAPTURE(order == JournalOrder::backward);
-                CAPTURE(read->query.tables.size());
-                CAPTURE(read->key.has_value());
-                CAPTURE(at);
+            for (int fifteenths = 1; fifteenths <= 11; ++fifteenths) {
                 Stage stage;
                 stage.create();
                 auto repository = must(stage.open());
@@ -99,9 +95,16 @@ TEST_CASE("wherever a tail is closed under a reader, it is given each transactio
                 must(keeper.begin());
                 fill(keeper);
                 const std::string whole = read->told(*stage.view());
+                const auto count = static_cast<int>(std::ranges::count(whole, ';'));
+                const int at = 1 + count * fifteenths / 15;
+                CAPTURE(order == JournalOrder::backward);
+                CAPTURE(read->query.tables.size());
+                CAPTURE(read->key.has_value());
+                CAPTURE(at);
                 const std::string found = read->told(*stage.view(), [&](int changes) {
                     if (changes == at) must(keeper.close());
                 });
+                CHECK_FALSE(keeper.tail);
                 CHECK(found == whole);
                 CHECK(read->told(*stage.view()) == whole);
             }
