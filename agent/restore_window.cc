@@ -54,18 +54,41 @@ Result<> part_single_bases(RepositoryView& view, Window& window) {
     return {};
 }
 
+// The first pack of the lineage with a transaction later than `to`, as the packs' summaries tell.
+Result<std::optional<pb::PackInfo>> first_pack_after(RepositoryView& view,
+                                                     const HistoryRecord& history, WallTime to) {
+    WV_TRY(const auto stretches, view.lineage(history.id));
+    WV_TRY(const auto packs, view.packs(history.cluster));
+    std::optional<pb::PackInfo> first;
+    for (const pb::PackInfo& pack : packs) {
+        if (pack.kind() != pb::PACK_KIND_WAL || time_of(pack.summary().last_at_us()) <= to)
+            continue;
+        const bool is_ours =
+            std::ranges::any_of(stretches, [&pack](const storage::Stretch& stretch) {
+                return as_text(stretch.history) == pack.history_id() &&
+                       pack.start_lsn() < stretch.to.value && pack.end_lsn() > stretch.from.value;
+            });
+        if (is_ours && (!first || pack.start_lsn() < first->start_lsn())) first = pack;
+    }
+    return first;
+}
+
 // Where the held moments end: the next transaction. Where only an archive has it, what is kept
-// without a hole behind the last base inside of the hold: to tell of a window is not worth a thaw.
+// without a hole up to its pack and on: to tell of a window is not worth a thaw. Nothing where a
+// hole lies before that pack.
 Result<Lsn> held_until(RepositoryView& view, const Window& window, WallTime to) {
     auto next = view.first_transaction_after(window.history.id, to);
     if (next) return *next ? (*next)->start_lsn : window.history.end_lsn;
     if (next.error().code != Errc::archived) return fail(std::move(next).error());
-    const auto is_behind = [to](const pb::BackupInfo& base) {
-        return time_of(base.stopped_at_us()) > to;
-    };
-    const auto behind = std::ranges::find_if(window.single_bases, is_behind);
-    if (behind == window.single_bases.begin()) return Lsn{};
-    return view.stored_until(window.history.id, start_of(*std::prev(behind)));
+    WV_TRY(const auto pack, first_pack_after(view, window.history, to));
+    if (!pack) return fail(std::move(next).error());
+    std::optional<Lsn> from;
+    for (const pb::BackupInfo& base : window.single_bases)
+        if (time_of(base.stopped_at_us()) <= to || stop_of(base).value <= pack->start_lsn())
+            from = start_of(base);
+    if (!from) return Lsn{};
+    WV_TRY(const Lsn until, view.stored_until(window.history.id, *from));
+    return until.value > pack->start_lsn() ? until : Lsn{};
 }
 
 // What a hold keeps of bases that would else be single ones: those of `window` from the last one

@@ -394,6 +394,16 @@ TEST_CASE("a base in the segment of a promotion serves the timeline that continu
         CHECK(window.bases.size() == (window.history.timeline == 1 ? 2 : 1));
 }
 
+pb::PackInfo wal_pack(std::uint64_t start, std::uint64_t end, WallTime last_at) {
+    pb::PackInfo pack;
+    pack.set_kind(pb::PACK_KIND_WAL);
+    pack.set_history_id(std::string(as_text(history_id(1))));
+    pack.set_start_lsn(start);
+    pack.set_end_lsn(end);
+    pack.mutable_summary()->set_last_at_us(last_at.time_since_epoch().count());
+    return pack;
+}
+
 void expire(Cluster& cluster, std::uint64_t from, std::uint64_t to) {
     cluster.view.expired[history_id(1)] = Lsn{to};
     cluster.view.holes.emplace_back(Lsn{from}, Lsn{to});
@@ -481,19 +491,39 @@ TEST_CASE("what a hold keeps is a window of its own, up to its last moment") {
     REQUIRE(!before);
     CHECK(before.error().hint == "try --to earliest");
 
-    // Where only an archive has what follows on it, it ends where its WAL does.
+    // With a hole in it, it is none.
+    cluster.view.holes.emplace_back(Lsn{0x1000210}, Lsn{0x1000220});
+    CHECK(restore_windows(cluster.view, "main")->size() == 1);
+}
+
+TEST_CASE("what a hold keeps is told of where only an archive knows what follows on it") {
+    Cluster cluster;
+    cluster.add_base("held", 0x1000028, 0x1000100, 10);
+    cluster.commit(600, 0x1000080, at(10));
+    cluster.commit(603, 0x1000400, at(70));
+    cluster.ten_commits();
+    expire(cluster, 0x1800000, 0x2000000);
+    cluster.view.hold_records = {{.id = "H5", .from = at(30), .to = at(60)}};
     cluster.view.clock_is_archived = true;
-    windows = restore_windows(cluster.view, "main");
-    cluster.view.clock_is_archived = false;
+    cluster.view.pack_infos = {wal_pack(0x1000000, 0x1800000, at(70)),
+                               wal_pack(0x2000000, 0x3000000, at(203))};
+    auto windows = restore_windows(cluster.view, "main");
     REQUIRE(windows);
     REQUIRE(windows->size() == 2);
     CHECK(windows->front().hold_id == "H5");
     CHECK(windows->front().until == at(60));
     CHECK(windows->front().end_lsn == Lsn{0x1800000});
-
-    // With a hole in it, it is none.
-    cluster.view.holes.emplace_back(Lsn{0x1000210}, Lsn{0x1000220});
+    // With a hole before what follows, or in it, it is none.
+    cluster.view.pack_infos[0] = wal_pack(0x1000000, 0x1800000, at(55));
     CHECK(restore_windows(cluster.view, "main")->size() == 1);
+    cluster.view.pack_infos[0] = wal_pack(0x1000300, 0x1800000, at(70));
+    cluster.view.holes.emplace_back(Lsn{0x1000210}, Lsn{0x1000300});
+    CHECK(restore_windows(cluster.view, "main")->size() == 1);
+    cluster.view.holes.pop_back();
+    // Nothing that is known tells: that is no window, and no answer.
+    cluster.view.pack_infos.clear();
+    CHECK(restore_windows(cluster.view, "main").error().code == Errc::archived);
+    cluster.view.clock_is_archived = false;
 }
 
 TEST_CASE("a quiet moment is known from an older base where the WAL of the last commit expired") {
