@@ -46,7 +46,6 @@ Task<> WalPipeline::end_flush_here() {
 void WalPipeline::note_flush_here() {
     const auto tail = batch_here_.front()->tail;
     writing_ = false;
-    note_sync(done_here_, writing_since_);
     if (done_here_) {
         progress_.set_written(Lsn{batch_here_.back()->place.end});
         note_flushed(batch_here_);
@@ -54,6 +53,7 @@ void WalPipeline::note_flush_here() {
     } else {
         break_with(done_here_.error());
     }
+    note_sync(done_here_, writing_since_);
     batch_here_.clear();
     // What was enqueued meanwhile.
     if (!queue_.empty()) work_.notify();
