@@ -102,6 +102,56 @@ TEST_CASE("a commit that begins in one pack and ends in the next is found from w
     CHECK(from->xid == wal.commits[middle + 1].xid);
 }
 
+// With frames of so many bytes where the other history leaves this one.
+void check_commits_behind_a_fork(std::size_t frame_bytes) {
+    CAPTURE(frame_bytes);
+    Stage stage;
+    stage.create();
+    MadeWal wal;
+    wal.grow(77, WalBuilder::kSegmentBytes + 200'000);
+    auto repository = must(stage.open());
+    HistoryWriter writer(*repository, wal);
+    must(writer.begin());
+    const Lsn leaves = wal.builder.start() + WalBuilder::kSegmentBytes;
+    must(writer.store(50'000, ~std::size_t{0}, Lsn{leaves.value - 3'000}));
+    must(writer.store(frame_bytes, ~std::size_t{0}, leaves + 3'000));
+    must(writer.store(50'000, ~std::size_t{0}));
+    must(writer.close());
+    const Id16 whole = must(repository->histories("main")).front().id;
+    pb::HistoryOpened opened;
+    opened.set_cluster("main");
+    opened.set_timeline(2);
+    opened.set_parent_id(std::string(as_text(whole)));
+    opened.set_start_lsn(leaves.value);
+    opened.set_fork_lsn(leaves.value);
+    opened.set_reason("test");
+    const Id16 branch = must(repository->open_history(opened));
+
+    auto view = stage.view();
+    std::vector<Lsn> ends;
+    must(view->scan(whole, wal.builder.start(), wal.builder.end(), [&](const WalFinding& finding) {
+        if (finding.kind == WalFinding::Kind::commit) ends.push_back(finding.end_lsn);
+        return true;
+    }));
+    const auto last = std::ranges::upper_bound(ends, leaves) - 1;
+    REQUIRE(last > ends.begin());
+    REQUIRE(last + 1 < ends.end());
+    for (const Lsn at : {*(last - 1), Lsn{last->value - 1}}) {
+        CHECK(must(view->has_commit_behind(branch, at)));
+        CHECK(must(view->has_commit_behind(whole, at)));
+    }
+    for (const Lsn at : {*last, leaves}) {
+        CHECK_FALSE(must(view->has_commit_behind(branch, at)));
+        CHECK(must(view->has_commit_behind(whole, at)));
+    }
+    CHECK_FALSE(must(view->has_commit_behind(whole, ends.back())));
+}
+
+TEST_CASE("of a pack that a history leaves in the middle, only what comes before counts for it") {
+    for (std::size_t frame_bytes = 150; frame_bytes <= 1'350; frame_bytes += 75)
+        check_commits_behind_a_fork(frame_bytes);
+}
+
 TEST_CASE("a tail that a crash left becomes a pack, and nothing flushed is lost") {
     Stage stage;
     stage.create();
