@@ -85,9 +85,16 @@ class OracleTest(StageCase):
         self.primary.start()
 
     def back_up(self):
-        """A second base, so that restores have to choose; it may fall victim to a kill."""
-        self.stage.start([self.stage.walvault, "-c", self.agent.config, "backup"],
-                         log=self.stage.directory / "backup.log")
+        """A second base, so that restores have to choose; it may fall victim to a kill.
+
+        Taken by the agent: one that finds none takes the repository itself, and refuses the next agent.
+        """
+        self.agent.wait_ready()
+        backup = self.stage.start([self.stage.walvault, "-c", self.agent.config, "backup"],
+                                  log=self.stage.directory / "backup.log")
+        wait_until(lambda: backup.poll() is not None
+                   or self.primary.sql("select count(*) from pg_stat_progress_basebackup") != "0",
+                   "the base backup to begin")
 
     def name_point(self):
         self.point_lsn = lsn_number(self.primary.sql("select pg_create_restore_point('halfway')"))
