@@ -78,7 +78,7 @@ def parse_unittest(output, exit_code):
     return passed, failed, skipped
 
 
-# What says that something failed, in the words of doctest, unittest, the sanitizers and tests/tidy.
+# What says that something failed, in the words of doctest, unittest and the sanitizers.
 FAILURE = re.compile(r"^TEST CASE: |^  values: |: (FATAL )?ERROR: |^(FAIL|ERROR): |^\w*(Error|Exception): |"
                      r"^==\d+==ERROR: |runtime error: |^SUMMARY: ")
 FAILURE_LINES_MAX = 12
