@@ -73,36 +73,30 @@ Result<std::optional<pb::PackInfo>> first_pack_after(RepositoryView& view,
     return first;
 }
 
-// Where the held moments end: the next transaction. Where only an archive has it, what is kept
-// without a hole up to its pack and on: to tell of a window is not worth a thaw. Nothing where a
-// hole lies before that pack.
-Result<Lsn> held_until(RepositoryView& view, const Window& window, WallTime to) {
-    auto next = view.first_transaction_after(window.history.id, to);
-    if (next) return *next ? (*next)->start_lsn : window.history.end_lsn;
-    if (next.error().code != Errc::archived) return fail(std::move(next).error());
-    WV_TRY(const auto pack, first_pack_after(view, window.history, to));
-    if (!pack) return fail(std::move(next).error());
-    std::optional<Lsn> from;
-    for (const pb::BackupInfo& base : window.single_bases)
-        if (time_of(base.stopped_at_us()) <= to || stop_of(base).value <= pack->start_lsn())
-            from = start_of(base);
-    if (!from) return Lsn{};
-    WV_TRY(const Lsn until, view.stored_until(window.history.id, *from));
-    return until.value > pack->start_lsn() ? until : Lsn{};
-}
-
 // What a hold keeps of bases that would else be single ones: those of `window` from the last one
 // before the held moments on. Nothing where it keeps none, or its WAL has a hole.
 Result<std::optional<Window>> held_window(RepositoryView& view, const Window& window,
                                           const storage::HoldRecord& hold) {
     std::optional<Window> none;
     if (!hold.from || !hold.to || window.single_bases.empty()) return none;
+    // To tell of a window is not worth a thaw: where only an archive has the next transaction, the
+    // pack that it is in is enough, and a base that was ready later is not counted.
+    const auto next = view.first_transaction_after(window.history.id, *hold.to);
+    const bool is_archived = !next && next.error().code == Errc::archived;
+    if (!next && !is_archived) return fail(next.error());
     Window held;
     held.history = window.history;
     held.hold_id = hold.id;
-    WV_TRY(held.end_lsn, held_until(view, window, *hold.to));
+    if (is_archived) {
+        WV_TRY(const auto pack, first_pack_after(view, window.history, *hold.to));
+        if (!pack) return fail(next.error());
+        held.end_lsn = Lsn{pack->end_lsn()};
+    } else {
+        held.end_lsn = *next ? (*next)->start_lsn : window.history.end_lsn;
+    }
     for (const pb::BackupInfo& base : window.single_bases) {
-        if (stop_of(base) > held.end_lsn) break;
+        if (is_archived ? time_of(base.stopped_at_us()) > *hold.to : stop_of(base) > held.end_lsn)
+            break;
         if (time_of(base.stopped_at_us()) <= *hold.from) held.bases.clear();
         held.bases.push_back(base);
     }

@@ -25,7 +25,7 @@ struct Window {
 // keeps of a history comes before the rest of it. Histories without a complete base are left out,
 // and so, unless asked for, are those with single ones only, whose `bases` are empty.
 // Where only an archive has what would tell, a window begins where its base was begun, and one of a
-// hold ends where its WAL does. Errors: as the view's.
+// hold ends with the pack of the next transaction. Errors: as the view's.
 Result<std::vector<Window>> restore_windows(storage::RepositoryView& view,
                                             const std::string& cluster,
                                             bool with_single_bases = false);

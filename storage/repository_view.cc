@@ -90,9 +90,6 @@ public:
     Result<> require_coverage(const Id16& history_id, Lsn from, Lsn to) override {
         return or_damage(history_id, wal_->require_coverage(history_id, from, to));
     }
-    Result<Lsn> stored_until(const Id16& history_id, Lsn from) override {
-        return wal_->stored_until(history_id, from);
-    }
     Result<> read_wal(const Id16& history_id, Lsn from, Lsn to,
                       const std::function<Result<>(ByteSpan)>& sink) override {
         return or_damage(history_id, wal_->read(history_id, from, to, sink));

@@ -207,8 +207,6 @@ public:
     // Proves that every byte of [from, to) of the history is stored (by packs and tails listed, not
     // by reading them). Errors: gap, naming the first missing interval.
     virtual Result<> require_coverage(const Id16& history_id, Lsn from, Lsn to) = 0;
-    // Where the WAL that is stored without a hole from `from` on ends; `from` where none is.
-    virtual Result<Lsn> stored_until(const Id16& history_id, Lsn from) = 0;
     // Calls `sink` with consecutive pieces of exactly [from, to). Errors: gap, corrupt, io, or
     // sink's.
     virtual Result<> read_wal(const Id16& history_id, Lsn from, Lsn to,

@@ -194,18 +194,13 @@ Result<std::int64_t> WalStore::largest_at_us(const Id16& history) {
     return std::max(largest, inherited->second);
 }
 
-Result<Lsn> WalStore::stored_until(const Id16& history, Lsn from, Lsn to) {
+Result<> WalStore::require_coverage(const Id16& history, Lsn from, Lsn to) {
     WV_TRY(const auto* lineage, stretches(history));
     Lsn at = from;
     for (const Stretch& stretch : *lineage)
         if (stretch.from <= at && at < stretch.to && at < to) {
             WV_TRY(at, covered_until(stretch, at, std::min(to, stretch.to)));
         }
-    return at;
-}
-
-Result<> WalStore::require_coverage(const Id16& history, Lsn from, Lsn to) {
-    WV_TRY(const Lsn at, stored_until(history, from, to));
     if (at >= to) return {};
     return fail(Errc::gap, "WAL from " + to_string(at) + " to " + to_string(to) + " is not stored");
 }

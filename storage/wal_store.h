@@ -61,7 +61,6 @@ public:
     Result<std::int64_t> largest_at_us(const Id16& history);
 
     Result<> require_coverage(const Id16& history, Lsn from, Lsn to);
-    Result<Lsn> stored_until(const Id16& history, Lsn from, Lsn to = kOpenEndLsn);
     Result<> read(const Id16& history, Lsn from, Lsn to,
                   const std::function<Result<>(ByteSpan)>& sink);
     // Where decoding must begin to have the record that `lsn` may lie in whole: a record start at

@@ -126,14 +126,6 @@ public:
                                            to_string(gap.to_lsn) + " is not stored");
         return {};
     }
-    Result<Lsn> stored_until(const Id16& history, Lsn from) override {
-        const HistoryRecord* record = record_of(history);
-        if (record == nullptr || from < record->start_lsn) return from;
-        Lsn end = record->end_lsn;
-        for (const auto& [hole_from, hole_to] : holes)
-            if (from < hole_to) end = std::max(from, std::min(end, hole_from));
-        return end;
-    }
     // WAL whose every byte tells its position.
     Result<> read_wal(const Id16& history, Lsn from, Lsn to,
                       const std::function<Result<>(ByteSpan)>& sink) override {

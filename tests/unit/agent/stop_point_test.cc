@@ -499,6 +499,7 @@ TEST_CASE("what a hold keeps is a window of its own, up to its last moment") {
 TEST_CASE("what a hold keeps is told of where only an archive knows what follows on it") {
     Cluster cluster;
     cluster.add_base("held", 0x1000028, 0x1000100, 10);
+    cluster.add_base("ready later", 0x1000450, 0x1000500, 75);
     cluster.commit(600, 0x1000080, at(10));
     cluster.commit(603, 0x1000400, at(70));
     cluster.ten_commits();
@@ -511,6 +512,8 @@ TEST_CASE("what a hold keeps is told of where only an archive knows what follows
     REQUIRE(windows);
     REQUIRE(windows->size() == 2);
     CHECK(windows->front().hold_id == "H5");
+    REQUIRE(windows->front().bases.size() == 1);
+    CHECK(windows->front().bases.front().backup_id() == "held");
     CHECK(windows->front().until == at(60));
     CHECK(windows->front().end_lsn == Lsn{0x1800000});
     // With a hole before what follows, or in it, it is none.
