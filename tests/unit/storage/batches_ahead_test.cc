@@ -2,10 +2,11 @@
 
 #include <doctest/doctest.h>
 
-#include <fstream>
 #include <new>
+#include <optional>
 
 #include "storage/repository_files.h"
+#include "tests/support/flip_bit.h"
 #include "tests/support/forwarding_store.h"
 #include "tests/support/stored_journal.h"
 #include "tests/unit/storage/stage.h"
@@ -27,9 +28,10 @@ public:
         is_shut_ = false;
         changed_.notify_all();
     }
-    void throw_at(std::size_t count) {
+    // Of the bytes there, whichever read of all it is: threads read in no order.
+    void throw_at(std::uint64_t offset) {
         std::lock_guard lock(mutex_);
-        throws_at_ = count;
+        throws_at_ = offset;
     }
     std::size_t begun() {
         std::lock_guard lock(mutex_);
@@ -46,7 +48,7 @@ public:
             std::unique_lock lock(mutex_);
             ++begun_;
             changed_.notify_all();
-            if (begun_ == throws_at_) throw std::bad_alloc();
+            if (offset == throws_at_) throw std::bad_alloc();
             changed_.wait(lock, [this] { return !is_shut_; });
         }
         return objects_.get(name, offset, length);
@@ -56,7 +58,7 @@ private:
     std::mutex mutex_;
     std::condition_variable changed_;
     std::size_t begun_ = 0;
-    std::size_t throws_at_ = 0;
+    std::optional<std::uint64_t> throws_at_;
     bool is_shut_ = false;
 };
 
@@ -94,10 +96,7 @@ struct TwelveBatches {
         return read;
     }
     void damage(int index) {
-        std::fstream file(stage.root + "/" + pack->path(),
-                          std::ios::in | std::ios::out | std::ios::binary);
-        file.seekp(static_cast<std::streamoff>(pack->footer().frames(index).offset() + 60));
-        file.put('?');
+        flip_bit(stage.root + "/" + pack->path(), pack->footer().frames(index).offset() + 60);
     }
 
     Stage stage;
@@ -195,7 +194,7 @@ TEST_CASE("what cannot be read is told when it is its turn, and not where it was
 
 TEST_CASE("memory that a thread did not get is the answer of its batch, and not the end of all") {
     TwelveBatches twelve;
-    twelve.store.throw_at(3);
+    twelve.store.throw_at(twelve.pack->footer().frames(2).offset());
     BatchesAhead batches(twelve.store, nullptr, TwelveBatches::next);
     batches.begin(twelve.pack);
     ByteBuffer read;

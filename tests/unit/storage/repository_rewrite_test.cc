@@ -1,10 +1,9 @@
 #include <doctest/doctest.h>
 
-#include <fstream>
-
 #include "storage/lease.h"
 #include "storage/pack_reader.h"
 #include "tests/support/faulty_file_system.h"
+#include "tests/support/flip_bit.h"
 #include "tests/unit/storage/life.h"
 
 namespace walvault::storage {
@@ -189,11 +188,7 @@ TEST_CASE("a pack whose chunk is damaged is not rewritten, and stays") {
     auto store = make_directory_store(posix_file_system(), life.root);
     const OpenedRepository opened = must(open_repository_files(*store, life.master));
     auto reader = must(PackReader::open(*store, survey.rewrites.front().pack, opened.keyring));
-    std::fstream file(life.root + "/" + life.first_pack(),
-                      std::ios::in | std::ios::out | std::ios::binary);
-    file.seekp(static_cast<std::streamoff>(reader->footer().frames(0).offset() + 70));
-    file.put('?');
-    file.close();
+    flip_bit(life.root + "/" + life.first_pack(), reader->footer().frames(0).offset() + 70);
     auto rewrite = copied(*repository, survey.rewrites);
     REQUIRE(!rewrite);
     CHECK(rewrite.error().code == Errc::corrupt);
