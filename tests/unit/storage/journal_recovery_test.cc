@@ -1,12 +1,10 @@
 // What a crash or a damaged disk leaves of a journal.
 #include <doctest/doctest.h>
 
-#include <fstream>
-
 #include "storage/journal_reader.h"
 #include "tests/support/faulty_file_system.h"
-#include "tests/support/stored_journal.h"
-#include "tests/unit/storage/stage.h"
+#include "tests/support/flip_bit.h"
+#include "tests/unit/storage/journal_stage.h"
 
 namespace walvault::storage {
 namespace {
@@ -63,14 +61,6 @@ Result<> live(Stage& stage, FileSystem& files, std::uint64_t& synced, bool& snap
     return {};
 }
 
-void flip_bit(const std::string& path, std::uint64_t at) {
-    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
-    file.seekg(static_cast<std::streamoff>(at));
-    const int byte = file.get();
-    file.seekp(static_cast<std::streamoff>(at));
-    file.put(static_cast<char>(byte ^ 0x10));
-}
-
 }  // namespace
 
 TEST_CASE("Whatever operation fails, each transaction that was synced is there once, and whole") {
@@ -118,11 +108,9 @@ TEST_CASE("Whatever operation fails, each transaction that was synced is there o
 }
 
 TEST_CASE("Damage in a pack of a journal is a named error, and nothing else is harmed by it") {
-    Stage stage;
-    stage.create();
-    auto repository = must(stage.open());
-    JournalKeeper keeper(*repository);
-    must(keeper.begin());
+    JournalStage stage;
+    auto& repository = stage.repository;
+    JournalKeeper& keeper = stage.keeper;
     for (std::uint64_t n = 1; n <= 20; ++n)
         insert_order(keeper, n);
     must(keeper.store());
@@ -149,11 +137,9 @@ TEST_CASE("Damage in a pack of a journal is a named error, and nothing else is h
 }
 
 TEST_CASE("A synced frame of a tail that is damaged ends the journal before it, and says so") {
-    Stage stage;
-    stage.create();
-    auto repository = must(stage.open());
-    JournalKeeper keeper(*repository);
-    must(keeper.begin());
+    JournalStage stage;
+    auto& repository = stage.repository;
+    JournalKeeper& keeper = stage.keeper;
     std::vector<std::uint64_t> offsets;
     for (std::uint64_t n = 1; n <= 9; ++n) {
         offsets.push_back(keeper.tail ? keeper.tail->stored_bytes() : 0);
@@ -204,11 +190,8 @@ TEST_CASE("A synced frame of a tail that is damaged ends the journal before it, 
 }
 
 TEST_CASE("Frames go into a tail only as they were planned") {
-    Stage stage;
-    stage.create();
-    auto repository = must(stage.open());
-    JournalKeeper keeper(*repository);
-    must(keeper.begin());
+    JournalStage stage;
+    JournalKeeper& keeper = stage.keeper;
     must(keeper.open());
     insert_order(keeper, 1);
     const JournalBatch first = *keeper.writer.take();

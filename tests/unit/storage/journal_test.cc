@@ -6,8 +6,7 @@
 #include <fstream>
 
 #include "tests/support/faulty_file_system.h"
-#include "tests/support/stored_journal.h"
-#include "tests/unit/storage/stage.h"
+#include "tests/unit/storage/journal_stage.h"
 
 namespace walvault::storage {
 namespace {
@@ -95,11 +94,8 @@ void large_transaction(JournalKeeper& keeper, std::uint64_t lsn, Xid xid, int ro
 }  // namespace
 
 TEST_CASE("A journal is read forwards and backwards, from tails and packs") {
-    Stage stage;
-    stage.create();
-    auto repository = must(stage.open());
-    JournalKeeper keeper(*repository);
-    must(keeper.begin());
+    JournalStage stage;
+    JournalKeeper& keeper = stage.keeper;
     for (std::uint64_t n = 1; n <= 60; ++n) {
         some_transaction(keeper, n);
         must(keeper.store());
@@ -138,11 +134,8 @@ TEST_CASE("A journal is read forwards and backwards, from tails and packs") {
 }
 
 TEST_CASE("Messages are read by range, time and number, and packs of other times are not opened") {
-    Stage stage;
-    stage.create();
-    auto repository = must(stage.open());
-    JournalKeeper keeper(*repository);
-    must(keeper.begin());
+    JournalStage stage;
+    JournalKeeper& keeper = stage.keeper;
     for (std::uint64_t n = 1; n <= 40; ++n) {
         keeper.transaction(1000 * n, static_cast<Xid>(700 + n), [&](BatchWriter& writer) {
             writer.change(Kind::inserted, kOrders, made_insert({std::to_string(n), "x"}));
@@ -182,11 +175,8 @@ TEST_CASE("Messages are read by range, time and number, and packs of other times
 }
 
 TEST_CASE("The changes of one key are found by key blocks, and in open tails") {
-    Stage stage;
-    stage.create();
-    auto repository = must(stage.open());
-    JournalKeeper keeper(*repository);
-    must(keeper.begin());
+    JournalStage stage;
+    JournalKeeper& keeper = stage.keeper;
     for (std::uint64_t n = 1; n <= 100; ++n) {
         some_transaction(keeper, n);
         must(keeper.store());
@@ -211,11 +201,8 @@ TEST_CASE("The changes of one key are found by key blocks, and in open tails") {
 }
 
 TEST_CASE("A transaction of many pieces is one, whichever way it is read") {
-    Stage stage;
-    stage.create();
-    auto repository = must(stage.open());
-    JournalKeeper keeper(*repository);
-    must(keeper.begin());
+    JournalStage stage;
+    JournalKeeper& keeper = stage.keeper;
     some_transaction(keeper, 1);
     large_transaction(keeper, 2000, 800, 300);
     some_transaction(keeper, 3);
@@ -253,11 +240,9 @@ TEST_CASE("A transaction of many pieces is one, whichever way it is read") {
 }
 
 TEST_CASE("Pieces of a transaction that was given up do not count") {
-    Stage stage;
-    stage.create();
-    auto repository = must(stage.open());
-    JournalKeeper keeper(*repository);
-    must(keeper.begin());
+    JournalStage stage;
+    auto& repository = stage.repository;
+    JournalKeeper& keeper = stage.keeper;
     some_transaction(keeper, 1);
     keeper.writer.begin(made_begin(2000, 702));
     for (int i = 0; i < 100; ++i)
@@ -323,11 +308,9 @@ TEST_CASE("Another class counts up to the end of the main journal") {
 }
 
 TEST_CASE("A gap is told of by who reads across it") {
-    Stage stage;
-    stage.create();
-    auto repository = must(stage.open());
-    JournalKeeper keeper(*repository);
-    must(keeper.begin());
+    JournalStage stage;
+    auto& repository = stage.repository;
+    JournalKeeper& keeper = stage.keeper;
     some_transaction(keeper, 1);
     must(keeper.store());
     must(keeper.close());
@@ -357,11 +340,9 @@ TEST_CASE("A gap is told of by who reads across it") {
 }
 
 TEST_CASE("A snapshot counts when it is taken, and one that was cut off leaves nothing") {
-    Stage stage;
-    stage.create();
-    auto repository = must(stage.open());
-    JournalKeeper keeper(*repository);
-    must(keeper.begin());
+    JournalStage stage;
+    auto& repository = stage.repository;
+    JournalKeeper& keeper = stage.keeper;
     must(
         keeper.snapshot(kOrders, 500, {{"1", "a"}, {"2", std::string(5'000'000, 'x')}, {"3", {}}}));
     must(keeper.snapshot(kOrders, 900, {}));
@@ -410,11 +391,9 @@ TEST_CASE("A snapshot counts when it is taken, and one that was cut off leaves n
 
 TEST_CASE(
     "Where a journal's tables were last looked at is known again, and of each journal by itself") {
-    Stage stage;
-    stage.create();
-    auto repository = must(stage.open());
-    JournalKeeper keeper(*repository);
-    must(keeper.begin());
+    JournalStage stage;
+    auto& repository = stage.repository;
+    JournalKeeper& keeper = stage.keeper;
     CHECK_FALSE(must(repository->looked_until(keeper.journal.id)).has_value());
     must(repository->note_looked(keeper.journal.id, Lsn{400}));
     must(repository->note_looked(keeper.journal.id, Lsn{300}));
@@ -426,11 +405,8 @@ TEST_CASE(
 
 TEST_CASE("A tail that is closed while it is read is gone on with in its pack") {
     for (JournalOrder order : {JournalOrder::forward, JournalOrder::backward}) {
-        Stage stage;
-        stage.create();
-        auto repository = must(stage.open());
-        JournalKeeper keeper(*repository);
-        must(keeper.begin());
+        JournalStage stage;
+        JournalKeeper& keeper = stage.keeper;
         some_transaction(keeper, 1);
         large_transaction(keeper, 2000, 800, 300);
         must(keeper.store());

@@ -3,8 +3,7 @@
 
 #include <doctest/doctest.h>
 
-#include "tests/support/stored_journal.h"
-#include "tests/unit/storage/stage.h"
+#include "tests/unit/storage/journal_stage.h"
 
 namespace walvault::storage {
 namespace {
@@ -88,11 +87,8 @@ TEST_CASE("wherever a tail is closed under a reader, it is given each transactio
         row.key = key;
         for (const Read* read : std::initializer_list<const Read*>{&all, &orders, &row})
             for (int fifteenths = 1; fifteenths <= 11; ++fifteenths) {
-                Stage stage;
-                stage.create();
-                auto repository = must(stage.open());
-                JournalKeeper keeper(*repository);
-                must(keeper.begin());
+                JournalStage stage;
+                JournalKeeper& keeper = stage.keeper;
                 fill(keeper);
                 const std::string whole = read->told(*stage.view());
                 const auto count = static_cast<int>(std::ranges::count(whole, ';'));

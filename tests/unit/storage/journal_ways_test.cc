@@ -3,8 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "storage/journal_reader.h"
-#include "tests/support/stored_journal.h"
-#include "tests/unit/storage/stage.h"
+#include "tests/unit/storage/journal_stage.h"
 
 namespace walvault::storage {
 namespace {
@@ -208,11 +207,9 @@ TEST_CASE("A journal is taken back twice, and to before it began") {
 }
 
 TEST_CASE("A message behind the last transaction of its pack counts, unless it was taken back") {
-    Stage stage;
-    stage.create();
-    auto repository = must(stage.open());
-    JournalKeeper keeper(*repository);
-    must(keeper.begin());
+    JournalStage stage;
+    auto& repository = stage.repository;
+    JournalKeeper& keeper = stage.keeper;
     for (std::uint64_t n = 1; n <= 3; ++n) {
         insert(keeper, 1000 * n, static_cast<Xid>(700 + n), kOrders, std::to_string(n));
         keeper.writer.message(false, Lsn{1000 * n + 500}, "m" + std::to_string(n), as_bytes("x"));
