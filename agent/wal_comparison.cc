@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/blocking.h"
+#include "base/shared_prefix.h"
 
 namespace walvault::agent {
 namespace {
@@ -45,11 +46,9 @@ Task<Result<std::optional<Lsn>>> WalComparison::take(ByteSpan wal) {
         if (next_ >= stored_start_ + stored_.size()) WV_CO_CHECK(co_await load());
         ByteSpan ours = ByteSpan(stored_).subspan(next_ - stored_start_);
         const std::size_t count = std::min(ours.size(), wal.size());
-        auto [differs, theirs] = std::mismatch(
-            ours.begin(), ours.begin() + static_cast<std::ptrdiff_t>(count), wal.begin());
-        next_ = next_ + static_cast<std::uint64_t>(differs - ours.begin());
-        if (differs != ours.begin() + static_cast<std::ptrdiff_t>(count))
-            co_return std::optional<Lsn>(next_);
+        const std::size_t same = shared_prefix_bytes(ours, wal);
+        next_ = next_ + same;
+        if (same < count) co_return std::optional<Lsn>(next_);
         wal = wal.subspan(count);
     }
     if (is_complete()) next_ = next_ + wal.size();

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/shared_prefix.h"
 #include "tests/simulation/index_home.h"
 
 namespace walvault::simulation {
@@ -20,8 +21,7 @@ Result<Lsn> first_difference(storage::RepositoryView& view, const Id16& history,
         if (differs < to) return {};
         const Lsn stop = std::min(at + wal.size(), branch.end());
         const ByteSpan theirs = at < stop ? branch.bytes(at, stop) : ByteSpan();
-        const auto ours = std::mismatch(wal.begin(), wal.end(), theirs.begin(), theirs.end()).first;
-        const auto same = static_cast<std::uint64_t>(ours - wal.begin());
+        const std::size_t same = shared_prefix_bytes(wal, theirs);
         if (same < wal.size()) differs = at + same;
         at = at + wal.size();
         return {};

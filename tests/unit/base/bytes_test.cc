@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 
+#include "base/shared_prefix.h"
+
 using namespace walvault;
 
 TEST_CASE("integers are stored and loaded in both byte orders") {
@@ -50,4 +52,18 @@ TEST_CASE("hexadecimal text is taken only when it is exact") {
     CHECK_FALSE(from_hex("000102030405060708090A0b0c0d0e0g", id));
     CHECK(to_hex({}).empty());
     CHECK(from_hex("", MutableByteSpan{}));
+}
+
+TEST_CASE("runs of bytes share what comes before the first that differs") {
+    const ByteBuffer run(1000, std::byte{7});
+    CHECK(shared_prefix_bytes({}, run) == 0);
+    CHECK(shared_prefix_bytes(run, run) == 1000);
+    CHECK(shared_prefix_bytes(run, ByteSpan(run).first(999)) == 999);
+    CHECK(shared_prefix_bytes(ByteSpan(run).first(1), run) == 1);
+    for (const std::size_t at : {0u, 1u, 500u, 999u}) {
+        ByteBuffer other = run;
+        other[at] = std::byte{8};
+        CHECK(shared_prefix_bytes(run, other) == at);
+        CHECK(shared_prefix_bytes(other, ByteSpan(run).first(at)) == at);
+    }
 }
