@@ -10,13 +10,13 @@
 namespace walvault::agent {
 namespace {
 
-using nlohmann::json;
+using SortedJson = nlohmann::json;
 
 constexpr std::chrono::seconds kLoopMayPause{30};
 
-HttpResponse respond(const json& body, unsigned status = 200) {
+HttpResponse respond(const SortedJson& body, unsigned status = 200) {
     return {.status = status,
-            .body = body.dump(-1, ' ', false, json::error_handler_t::replace) + "\n"};
+            .body = body.dump(-1, ' ', false, SortedJson::error_handler_t::replace) + "\n"};
 }
 
 HttpResponse respond_error(const Error& error) {
@@ -66,7 +66,7 @@ Task<Result<>> append_entry(AgentState& state, pb::LedgerEntry entry) {
     co_return co_await run_on(state.pools.store, std::move(enter));
 }
 
-Result<pb::LedgerEntry> restore_entry(const json& body) {
+Result<pb::LedgerEntry> restore_entry(const SortedJson& body) {
     pb::LedgerEntry entry;
     entry.set_actor(body.value("actor", "restore"));
     pb::RestoreDone& done = *entry.mutable_restore_done();
@@ -84,7 +84,7 @@ Result<pb::LedgerEntry> restore_entry(const json& body) {
     return entry;
 }
 
-Result<pb::LedgerEntry> verify_entry(const json& body) {
+Result<pb::LedgerEntry> verify_entry(const SortedJson& body) {
     pb::LedgerEntry entry;
     entry.set_actor(body.value("actor", "verify"));
     entry.mutable_verify_done()->set_level(body.value("level", ""));
@@ -94,20 +94,20 @@ Result<pb::LedgerEntry> verify_entry(const json& body) {
 }
 
 Result<pb::LedgerEntry> entry_of(const HttpRequest& request) {
-    json body = json::parse(request.body, nullptr, false);
+    SortedJson body = SortedJson::parse(request.body, nullptr, false);
     if (!body.is_object()) return fail(Errc::invalid_argument, "the body is not a JSON object");
     try {
         return request.path == "/v1/restore-done" ? restore_entry(body) : verify_entry(body);
-    } catch (const json::exception& error) {
+    } catch (const SortedJson::exception& error) {
         return fail(Errc::invalid_argument,
                     std::string("the body has a field of another type: ") + error.what());
     }
 }
 
 Task<HttpResponse> answer_hold(AgentState& state, HttpRequest request) {
-    const json body = json::parse(request.body, nullptr, false);
+    const SortedJson body = SortedJson::parse(request.body, nullptr, false);
     Result<std::string> done;
-    if (!body.is_object() || body.value("server", json()) != state.server.name)
+    if (!body.is_object() || body.value("server", SortedJson()) != state.server.name)
         co_return respond_error(
             {Errc::refused,
              "this agent is of server " + state.server.name +
@@ -130,7 +130,8 @@ Task<HttpResponse> answer_hold(AgentState& state, HttpRequest request) {
 
 Task<HttpResponse> answer_post(AgentState& state, HttpRequest request) {
     if (request.path == "/v1/backup") {
-        json body = json::parse(request.body.empty() ? "{}" : request.body, nullptr, false);
+        SortedJson body =
+            SortedJson::parse(request.body.empty() ? "{}" : request.body, nullptr, false);
         BackupRequest wanted;
         if (body.is_object() && body.contains("label") && body["label"].is_string())
             wanted.label = body["label"].get<std::string>();
@@ -158,7 +159,7 @@ Task<HttpResponse> answer_post(AgentState& state, HttpRequest request) {
 
 }  // namespace
 
-json json_of(const pb::BackupInfo& backup) {
+SortedJson json_of(const pb::BackupInfo& backup) {
     return {{"backup_id", backup.backup_id()},
             {"label", backup.label()},
             {"start_lsn", to_string(Lsn{backup.start_lsn()})},
@@ -171,9 +172,9 @@ json json_of(const pb::BackupInfo& backup) {
             {"stored_bytes", backup.stored_bytes()}};
 }
 
-json backup_json(const AgentState& state) {
-    json body{{"running", state.backup.running != nullptr},
-              {"started_count", state.backup.started_count}};
+SortedJson backup_json(const AgentState& state) {
+    SortedJson body{{"running", state.backup.running != nullptr},
+                    {"started_count", state.backup.started_count}};
     if (state.backup.running) {
         body["done_bytes"] = state.backup.running->done_bytes();
         body["expected_bytes"] = state.backup.running->expected_bytes();
@@ -183,15 +184,16 @@ json backup_json(const AgentState& state) {
     return body;
 }
 
-static json json_of(const PlaceRetention& at, std::chrono::seconds window) {
-    json body{{"repo", at.place.empty() ? "primary" : at.place}, {"window_s", window.count()}};
+static SortedJson json_of(const PlaceRetention& at, std::chrono::seconds window) {
+    SortedJson body{{"repo", at.place.empty() ? "primary" : at.place},
+                    {"window_s", window.count()}};
     if (at.last) body["last"] = json_of(*at.last);
     if (at.last_error) body["last_error"] = json_of(*at.last_error);
     return body;
 }
 
-json retention_json(const AgentState& state) {
-    json body{{"running", state.retention.running}, {"places", json::array()}};
+SortedJson retention_json(const AgentState& state) {
+    SortedJson body{{"running", state.retention.running}, {"places", SortedJson::array()}};
     const auto places = expire_places(state.config);
     for (const PlaceRetention& at : state.retention.places)
         for (const ExpirePlace& place : places)
@@ -210,58 +212,59 @@ WallTime recoverable_from(const AgentState& state, WallTime first_base_stopped) 
     return std::max(from, first_base_stopped);
 }
 
-static json json_of(const StandbyState& standby) {
-    json body{{"host", standby.name},
-              {"streamed", standby.streamed},
-              {"slot_ready", standby.ready},
-              {"slot_retained_bytes", standby.retained_bytes}};
+static SortedJson json_of(const StandbyState& standby) {
+    SortedJson body{{"host", standby.name},
+                    {"streamed", standby.streamed},
+                    {"slot_ready", standby.ready},
+                    {"slot_retained_bytes", standby.retained_bytes}};
     if (standby.restart_lsn) body["slot_restart_lsn"] = to_string(*standby.restart_lsn);
     if (!standby.problem.empty()) body["problem"] = standby.problem;
     return body;
 }
 
-static json tier_json(const AgentState& state, const TierState& tier) {
+static SortedJson tier_json(const AgentState& state, const TierState& tier) {
     const TierLag lag = lag_of(state, tier);
-    json body{{"name", tier.config.name},
-              {"url", tier.config.url},
-              {"up", tier.up},
-              {"offload_interval_ms", tier.config.offload_interval.count()},
-              {"offloaded_lsn", to_string(tier.offloaded_lsn)},
-              {"lag_bytes", lag.bytes},
-              {"lag_ms", std::chrono::duration_cast<std::chrono::milliseconds>(lag.time).count()},
-              {"pending_bytes", tier.pending_bytes}};
+    SortedJson body{
+        {"name", tier.config.name},
+        {"url", tier.config.url},
+        {"up", tier.up},
+        {"offload_interval_ms", tier.config.offload_interval.count()},
+        {"offloaded_lsn", to_string(tier.offloaded_lsn)},
+        {"lag_bytes", lag.bytes},
+        {"lag_ms", std::chrono::duration_cast<std::chrono::milliseconds>(lag.time).count()},
+        {"pending_bytes", tier.pending_bytes}};
     if (tier.offloaded_until != WallTime{})
         body["recoverable_until"] = to_utc_text(tier.offloaded_until);
     if (tier.error) body["error"] = json_of(*tier.error);
     return body;
 }
 
-json status_json(const AgentState& state) {
+SortedJson status_json(const AgentState& state) {
     const Progress& progress = state.progress;
-    json body{{"server", state.server.name},
-              {"version", kVersion},
-              {"pid", ::getpid()},
-              {"connected", state.capture.connected()},
-              {"synchronous", state.capture.synchronous()},
-              {"last_error", state.capture.last_error()},
-              {"repository", state.config.repo.root},
-              {"slot", state.server.slot},
-              {"upstream_lsn", to_string(progress.upstream_lsn())},
-              {"received_lsn", to_string(progress.received_lsn())},
-              {"written_lsn", to_string(progress.written_lsn())},
-              {"flushed_lsn", to_string(progress.flushed_lsn())},
-              {"acknowledged_lsn", to_string(progress.acknowledged_lsn())},
-              {"closed_lsn", to_string(progress.closed_lsn())},
-              {"recoverable_until", to_utc_text(progress.recoverable_until())},
-              {"rpo_target_ms", state.server.rpo_target.count()},
-              {"backup_count", state.backups.size()},
-              {"gap_count", state.gaps.size()},
-              {"wal_plain_bytes",
-               state.totals.wal_plain_bytes + (progress.flushed_lsn() - progress.closed_lsn())},
-              {"wal_stored_bytes", state.totals.wal_stored_bytes},
-              {"base_stored_bytes", state.totals.base_stored_bytes},
-              {"backup", backup_json(state)},
-              {"retention", retention_json(state)}};
+    SortedJson body{{"server", state.server.name},
+                    {"version", kVersion},
+                    {"pid", ::getpid()},
+                    {"connected", state.capture.connected()},
+                    {"synchronous", state.capture.synchronous()},
+                    {"last_error", state.capture.last_error()},
+                    {"repository", state.config.repo.root},
+                    {"slot", state.server.slot},
+                    {"upstream_lsn", to_string(progress.upstream_lsn())},
+                    {"received_lsn", to_string(progress.received_lsn())},
+                    {"written_lsn", to_string(progress.written_lsn())},
+                    {"flushed_lsn", to_string(progress.flushed_lsn())},
+                    {"acknowledged_lsn", to_string(progress.acknowledged_lsn())},
+                    {"closed_lsn", to_string(progress.closed_lsn())},
+                    {"recoverable_until", to_utc_text(progress.recoverable_until())},
+                    {"rpo_target_ms", state.server.rpo_target.count()},
+                    {"backup_count", state.backups.size()},
+                    {"gap_count", state.gaps.size()},
+                    {"wal_plain_bytes", state.totals.wal_plain_bytes +
+                                            (progress.flushed_lsn() - progress.closed_lsn())},
+                    {"wal_stored_bytes", state.totals.wal_stored_bytes},
+                    {"base_stored_bytes", state.totals.base_stored_bytes},
+                    {"backup", backup_json(state)},
+                    {"retention", retention_json(state)}};
     if (!state.backups.empty()) {
         body["recoverable_from"] = to_utc_text(
             recoverable_from(state, WallTime(Micros(state.backups.front().stopped_at_us()))));

@@ -10,7 +10,7 @@
 namespace walvault::agent {
 namespace {
 
-using nlohmann::json;
+using SortedJson = nlohmann::json;
 
 std::string_view name_of(wal::Journaled journaled) {
     switch (journaled) {
@@ -24,7 +24,7 @@ std::string_view name_of(wal::Journaled journaled) {
     return "none";
 }
 
-json json_of(const wal::TableVerdict& verdict) {
+SortedJson json_of(const wal::TableVerdict& verdict) {
     return {{"table", verdict.table},
             {"changes", name_of(verdict.journaled)},
             {"reason", verdict.reason},
@@ -76,16 +76,16 @@ void make_journals(AgentState& state) {
                                                                   state.metrics.journal(database)));
 }
 
-json journal_json(const JournalStatus& status) {
-    json body{{"database", status.database},
-              {"slot", status.slot},
-              {"connected", status.connected},
-              {"stored_lsn", to_string(status.stored_lsn)},
-              {"transactions", status.transaction_count},
-              {"changes", status.change_count},
-              {"staged_bytes", status.staged_bytes},
-              {"waiting_snapshots", status.waiting_snapshots},
-              {"tables", json::array()}};
+SortedJson journal_json(const JournalStatus& status) {
+    SortedJson body{{"database", status.database},
+                    {"slot", status.slot},
+                    {"connected", status.connected},
+                    {"stored_lsn", to_string(status.stored_lsn)},
+                    {"transactions", status.transaction_count},
+                    {"changes", status.change_count},
+                    {"staged_bytes", status.staged_bytes},
+                    {"waiting_snapshots", status.waiting_snapshots},
+                    {"tables", SortedJson::array()}};
     if (status.last_commit_at != WallTime{})
         body["last_commit_at"] = to_utc_text(status.last_commit_at);
     if (!status.snapshot_of.empty()) body["snapshot_of"] = status.snapshot_of;

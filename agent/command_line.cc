@@ -2,11 +2,11 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
 
 #include "agent/command_line_journal.h"
+#include "agent/command_line_verb.h"
 #include "agent/config_keys.h"
 #include "agent/render.h"
 
@@ -88,13 +88,6 @@ void add_globals(CLI::App& app, Globals& globals) {
                  "Do not ask before something is destroyed or costs (detach, release, restore)");
     app.add_option("--log-level", globals.log_level, "Over the configuration's [log] level")
         ->type_name("LEVEL");
-}
-
-CLI::App* add_verb(CLI::App& app, const std::string& name, const std::string& what,
-                   const std::string& example) {
-    CLI::App* verb = app.add_subcommand(name, what);
-    verb->footer("Example:\n  " + example);
-    return verb;
 }
 
 // An option of zero or one value without one is given an empty text.
@@ -355,10 +348,6 @@ void build(CLI::App& app, Parsed& parsed) {
     app.require_subcommand(0, 1);
     for (CLI::App* verb : app.get_subcommands({}))
         verb->fallthrough();
-}
-
-tl::unexpected<Error> usage(std::string message, std::string hint = {}) {
-    return fail(Errc::invalid_argument, std::move(message), std::move(hint));
 }
 
 std::vector<std::string> verb_names(const CLI::App& app) {

@@ -2,22 +2,16 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
+
+#include "agent/command_line_verb.h"
 
 namespace walvault::agent {
 namespace {
 
 constexpr std::array<std::string_view, 7> kJournalVerbs{"history", "changes", "show",  "rows",
                                                         "extract", "undo",    "follow"};
-
-CLI::App* add_verb(CLI::App& app, const std::string& name, const std::string& what,
-                   const std::string& example) {
-    CLI::App* verb = app.add_subcommand(name, what);
-    verb->footer("Example:\n  " + example);
-    return verb;
-}
 
 void add_database(CLI::App* verb, std::string& database) {
     verb->add_option("--database", database, "Which database, where several are journaled")
@@ -122,10 +116,6 @@ void add_contents(CLI::App& app, JournalParsed& parsed) {
         ->type_name("LSN");
     verb->add_flag("--until-idle", follow.until_idle, "Stop where nothing new is there");
     add_database(verb, follow.database);
-}
-
-tl::unexpected<Error> usage(std::string message, std::string hint = {}) {
-    return fail(Errc::invalid_argument, std::move(message), std::move(hint));
 }
 
 }  // namespace

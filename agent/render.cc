@@ -26,10 +26,9 @@ std::string three_digits(double value) {
 
 // "HH:MM:SS" plus `digits` of the fraction.
 std::string clock_text(std::chrono::microseconds of_day, int digits) {
-    auto seconds = std::chrono::duration_cast<std::chrono::seconds>(of_day).count();
+    auto whole = std::chrono::duration_cast<std::chrono::seconds>(of_day).count();
     auto micros = of_day.count() % 1'000'000;
-    std::string text =
-        fmt::format("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+    std::string text = fmt::format("{:02}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60);
     if (digits <= 0) return text;
     return text + '.' +
            fmt::format("{:06}", micros).substr(0, static_cast<std::size_t>(std::min(digits, 6)));

@@ -16,6 +16,7 @@ namespace walvault::agent {
 inline constexpr const char* kIncompleteMarker = "WALVAULT_RESTORE_INCOMPLETE";
 // What was restored and from where; wal-get reads it in its working directory.
 inline constexpr const char* kRestoreRecord = "walvault_restore.json";
+inline constexpr std::uint64_t kRestoreRecordBytesMax = 64_KiB;
 
 // A directory as it was found.
 struct DirectoryFacts {

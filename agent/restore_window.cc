@@ -11,10 +11,6 @@ using storage::RepositoryView;
 
 namespace {
 
-WallTime time_of(std::int64_t micros) { return WallTime(Micros(micros)); }
-Lsn stop_of(const pb::BackupInfo& base) { return Lsn{base.stop_lsn()}; }
-Lsn start_of(const pb::BackupInfo& base) { return Lsn{base.start_lsn()}; }
-
 // The oldest moment whose state a base proves. A transaction before its stop whose WAL is stored
 // without a hole up to the base shows the state from its own time on; else nothing earlier than the
 // base's start.

@@ -8,6 +8,11 @@
 
 namespace walvault::agent {
 
+// What of a base counts here, as what it is.
+inline WallTime time_of(std::int64_t micros) { return WallTime(Micros(micros)); }
+inline Lsn stop_of(const pb::BackupInfo& base) { return Lsn{base.stop_lsn()}; }
+inline Lsn start_of(const pb::BackupInfo& base) { return Lsn{base.start_lsn()}; }
+
 // In one history, from its ancestors' bases on.
 struct Window {
     storage::HistoryRecord history;

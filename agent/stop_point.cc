@@ -22,9 +22,6 @@ constexpr std::uint64_t kExactCountBytesMax = 16_MiB;
 constexpr std::uint64_t kBackupEndBytesMax = 128;
 // WAL records are aligned to 8 bytes: where the next one may start.
 Lsn next_record_lsn(Lsn end) { return Lsn{(end.value + 7) / 8 * 8}; }
-WallTime time_of(std::int64_t micros) { return WallTime(Micros(micros)); }
-Lsn stop_of(const pb::BackupInfo& base) { return Lsn{base.stop_lsn()}; }
-Lsn start_of(const pb::BackupInfo& base) { return Lsn{base.start_lsn()}; }
 
 // What a target means in one history, before a base is looked for.
 struct Cut {

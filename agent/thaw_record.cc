@@ -7,7 +7,7 @@ namespace {
 
 using nlohmann::ordered_json;
 
-constexpr std::uint64_t kRecordBytesMax = 512_MiB;
+constexpr std::uint64_t kThawRecordBytesMax = 512_MiB;
 constexpr int kVersion = 1;
 
 tl::unexpected<Error> not_a_record(const std::string& path) {
@@ -29,7 +29,7 @@ ThawRecord::Object object_of(const ordered_json& json) {
 std::string thaw_record_path(const std::string& pgdata) { return pgdata + ".walvault-thaw"; }
 
 Result<std::optional<ThawRecord>> read_thaw_record(FileSystem& files, const std::string& path) {
-    auto bytes = read_file(files, path, kRecordBytesMax);
+    auto bytes = read_file(files, path, kThawRecordBytesMax);
     if (!bytes && bytes.error().code == Errc::not_found) return std::optional<ThawRecord>();
     if (!bytes) return fail(std::move(bytes).error());
     const auto json = ordered_json::parse(as_text(*bytes), nullptr, false);

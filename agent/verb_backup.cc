@@ -15,22 +15,22 @@
 namespace walvault::agent {
 namespace {
 
-using nlohmann::json;
+using SortedJson = nlohmann::json;
 
-Result<json> ask(const std::string& socket, const std::string& method,
-                 const std::string& body = {}) {
+Result<SortedJson> ask(const std::string& socket, const std::string& method,
+                       const std::string& body = {}) {
     WV_TRY(std::string text, call_agent(socket, method, "/v1/backup", body));
-    json parsed = json::parse(text, nullptr, false);
+    SortedJson parsed = SortedJson::parse(text, nullptr, false);
     if (!parsed.is_object()) return fail(Errc::corrupt, "the agent's answer cannot be read");
     return parsed;
 }
 
 // Follows the agent's base backup to its end.
-Result<json> follow(const Globals& globals, const std::string& socket) {
+Result<SortedJson> follow(const Globals& globals, const std::string& socket) {
     ProgressLine progress = ProgressLine::for_globals(globals, "backup", system_clock());
     progress.begin("copy", 0);
     for (;;) {
-        WV_TRY(json now, ask(socket, "GET"));
+        WV_TRY(SortedJson now, ask(socket, "GET"));
         if (!now.value("running", false)) {
             if (now.contains("last_error"))
                 return fail_while("the base backup failed", error_of(now["last_error"]));
@@ -44,7 +44,7 @@ Result<json> follow(const Globals& globals, const std::string& socket) {
 }
 
 // As the agent tells it and `info --backups` does.
-int print(const Globals& globals, const json& backup) {
+int print(const Globals& globals, const SortedJson& backup) {
     if (globals.output != Output::text) {
         print_answer(globals, backup);
         return kExitDone;
@@ -62,7 +62,7 @@ std::optional<ExitCode> code_of_backup(const Error& error) {
     return error.code == Errc::gap ? std::optional(kExitFailed) : std::nullopt;
 }
 
-Result<json> newest_backup(const Globals& globals) {
+Result<SortedJson> newest_backup(const Globals& globals) {
     WV_TRY(OpenedView opened, open_view(globals));
     WV_TRY(auto backups, opened.view->backups(opened.cluster.name));
     if (backups.empty()) return fail(Errc::corrupt, "the base backup is not in the repository");
@@ -91,13 +91,13 @@ int run_alone(const Globals& globals, const BackupArguments& arguments) {
 int verb_backup(const Globals& globals, const BackupArguments& arguments) {
     auto config = load_config(globals);
     if (!config) return report(globals, config.error(), kExitUsage);
-    json body{{"fast", arguments.fast}};
+    SortedJson body{{"fast", arguments.fast}};
     if (!arguments.label.empty()) body["label"] = arguments.label;
     if (globals.dry_run) {
         if (globals.output != Output::text) {
-            print_answer(globals, json{{"dry_run", true},
-                                       {"server", config->servers.front().name},
-                                       {"repository", config->repo.root}});
+            print_answer(globals, SortedJson{{"dry_run", true},
+                                             {"server", config->servers.front().name},
+                                             {"repository", config->repo.root}});
             return kExitDone;
         }
         std::printf("Would take a base backup of %s into %s.\n",
@@ -105,8 +105,8 @@ int verb_backup(const Globals& globals, const BackupArguments& arguments) {
         return kExitDone;
     }
     if (!agent_listens(config->web.socket)) return run_alone(globals, arguments);
-    auto started =
-        ask(config->web.socket, "POST", body.dump(-1, ' ', false, json::error_handler_t::replace));
+    auto started = ask(config->web.socket, "POST",
+                       body.dump(-1, ' ', false, SortedJson::error_handler_t::replace));
     if (!started) return report(globals, started.error());
     auto done = follow(globals, config->web.socket);
     if (!done) return report(globals, done.error(), code_of_backup(done.error()));

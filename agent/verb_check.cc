@@ -14,7 +14,7 @@
 namespace walvault::agent {
 namespace {
 
-using nlohmann::json;
+using SortedJson = nlohmann::json;
 
 enum class Finding { good, warning, bad };
 
@@ -121,7 +121,7 @@ std::string text_of(const Item& item, const Style& style) {
     return text;
 }
 
-json json_of(const Item& item) {
+SortedJson json_of(const Item& item) {
     return {{"finding", item.finding == Finding::good      ? "ok"
                         : item.finding == Finding::warning ? "note"
                                                            : "wrong"},
@@ -153,7 +153,7 @@ int verb_check(const Globals& globals, const CheckArguments&) {
                              "correct mask in [server.NAME.journal]"});
     bool bad = false;
     std::string text;
-    json list = json::array();
+    SortedJson list = SortedJson::array();
     const Style style = Style::of(globals, fileno(stdout));
     for (const Item& item : items) {
         bad = bad || item.finding == Finding::bad;
@@ -163,7 +163,7 @@ int verb_check(const Globals& globals, const CheckArguments&) {
     if (globals.output == Output::text)
         std::fputs(text.c_str(), stdout);
     else
-        print_answer(globals, json{{"server", (*server)->name}, {"checks", list}});
+        print_answer(globals, SortedJson{{"server", (*server)->name}, {"checks", list}});
     return bad ? kExitPostgres : kExitDone;
 }
 

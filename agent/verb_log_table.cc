@@ -105,7 +105,7 @@ Json summary_json(const JournalSummary& summary, const RestoreHints& hints) {
     return json;
 }
 
-Result<> show(const Globals& globals, const LogArguments& arguments) {
+Result<> show_table(const Globals& globals, const LogArguments& arguments) {
     WV_TRY(OpenedView opened, open_view(globals));
     WV_TRY(JournalSet set, open_journals(opened, arguments.database));
     WV_TRY(const auto places, find_table(set, arguments.table));
@@ -129,7 +129,7 @@ Result<> show(const Globals& globals, const LogArguments& arguments) {
 }  // namespace
 
 int log_of_table(const Globals& globals, const LogArguments& arguments) {
-    if (auto done = show(globals, arguments); !done) return report(globals, done.error());
+    if (auto done = show_table(globals, arguments); !done) return report(globals, done.error());
     return kExitDone;
 }
 

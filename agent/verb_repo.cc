@@ -15,13 +15,13 @@
 namespace walvault::agent {
 namespace {
 
-using nlohmann::json;
+using SortedJson = nlohmann::json;
 
 int rebuild_index(const Globals& globals, const Config& config) {
     auto master = read_master_key(config);
     if (!master) return report(globals, master.error());
     if (globals.dry_run && globals.output != Output::text) {
-        print_answer(globals, json{{"dry_run", true}, {"repository", config.repo.root}});
+        print_answer(globals, SortedJson{{"dry_run", true}, {"repository", config.repo.root}});
         return kExitDone;
     }
     if (globals.dry_run) {
@@ -44,9 +44,9 @@ int rebuild_index(const Globals& globals, const Config& config) {
     if (auto synced = (*repository)->sync(); !synced) return report(globals, synced.error());
     auto took = std::chrono::duration_cast<Micros>(system_clock().steady_now() - started);
     if (globals.output != Output::text)
-        print_answer(globals, json{{"repository", config.repo.root},
-                                   {"rebuilt", true},
-                                   {"duration_ms", took.count() / 1000}});
+        print_answer(globals, SortedJson{{"repository", config.repo.root},
+                                         {"rebuilt", true},
+                                         {"duration_ms", took.count() / 1000}});
     else if (!globals.quiet)
         std::printf("The index of %s was rebuilt from its ledger and packs in %s.\n",
                     config.repo.root.c_str(), format_duration(took).c_str());
@@ -126,8 +126,8 @@ int stat(const Globals& globals, const std::string& name) {
 int ls(const Globals& globals, const std::string& name) {
     auto looked = look(globals, name);
     if (!looked) return report(globals, looked.error());
-    json packs = json::array();
-    json objects = json::array();
+    SortedJson packs = SortedJson::array();
+    SortedJson objects = SortedJson::array();
     Table table({"PATH", "KIND", "CLASS", "STORED", "PLAIN", "WAL FROM", "TO"});
     for (const RepoObject& object : looked->contents.objects) {
         const bool wal = object.pack && object.pack->kind() == pb::PACK_KIND_WAL;
@@ -151,7 +151,7 @@ int ls(const Globals& globals, const std::string& name) {
     if (globals.output == Output::text)
         std::fputs(table.text().c_str(), stdout);
     else
-        print_answer(globals, json{{"packs", packs}, {"objects", objects}});
+        print_answer(globals, SortedJson{{"packs", packs}, {"objects", objects}});
     return kExitDone;
 }
 
@@ -252,9 +252,9 @@ int add(const Globals& globals, const Config& config, const std::string& name) {
     auto tier = add_tier(globals, config, name);
     if (!tier) return report(globals, tier.error());
     if (globals.output != Output::text)
-        print_answer(
-            globals,
-            json{{"repo", (*tier)->name}, {"url", (*tier)->url}, {"dry_run", globals.dry_run}});
+        print_answer(globals, SortedJson{{"repo", (*tier)->name},
+                                         {"url", (*tier)->url},
+                                         {"dry_run", globals.dry_run}});
     else if (!globals.quiet)
         std::printf(globals.dry_run
                         ? "Would make %s a copy of this repository.\n"
@@ -295,7 +295,7 @@ int remove(const Globals& globals, const Config& config, const std::string& name
     auto removed = remove_tier(globals, config, name);
     if (!removed) return report(globals, removed.error());
     if (globals.output != Output::text)
-        print_answer(globals, json{{"repo", name}, {"dry_run", globals.dry_run}});
+        print_answer(globals, SortedJson{{"repo", name}, {"dry_run", globals.dry_run}});
     else if (!globals.quiet)
         std::printf(globals.dry_run ? "Would enter that the copy %s does not count any more.\n"
                                     : "The copy %s does not count any more. What lies there was "

@@ -13,9 +13,9 @@
 namespace walvault::agent {
 namespace {
 
-using nlohmann::json;
+using SortedJson = nlohmann::json;
 
-WallTime time_of(const json& status, const char* key) {
+WallTime time_of(const SortedJson& status, const char* key) {
     std::string text = status.value(key, "");
     if (text.empty()) return {};
     auto parsed = parse_time(text, {system_clock().now(), "UTC"});
@@ -27,7 +27,7 @@ std::string age_text(WallTime at) {
     return format_duration(system_clock().now() - at) + " ago";
 }
 
-std::string protection_line(const json& status, const Style& style) {
+std::string protection_line(const SortedJson& status, const Style& style) {
     WallTime until = time_of(status, "recoverable_until");
     if (status.value("backup_count", 0) == 0)
         return style.bad("not restorable yet: no base backup is complete");
@@ -38,7 +38,7 @@ std::string protection_line(const json& status, const Style& style) {
     return kept ? style.good("protected") + "   " + text : style.bad("behind") + "   " + text;
 }
 
-std::string stream_line(const json& status) {
+std::string stream_line(const SortedJson& status) {
     if (!status.value("connected", false))
         return "not connected: " + printable(status.value("last_error", ""));
     return status.value("flushed_lsn", "") + " flushed, timeline " +
@@ -47,7 +47,7 @@ std::string stream_line(const json& status) {
            ", retains " + format_size(status.value("slot_retained_bytes", std::uint64_t{0}));
 }
 
-std::string host_line(const json& host) {
+std::string host_line(const SortedJson& host) {
     std::string text = printable(host.value("host", ""));
     if (host.value("streamed", false)) return text + "   streamed from";
     if (host.value("slot_ready", false))
@@ -59,18 +59,18 @@ std::string host_line(const json& host) {
     return text;
 }
 
-std::string window_line(const json& place, const Style& style) {
+std::string window_line(const SortedJson& place, const Style& style) {
     const std::string repo = place.value("repo", "");
     std::string text = "the last " +
                        format_duration(std::chrono::seconds(place.value("window_s", 0))) +
                        (repo == "primary" ? "" : " on " + printable(repo));
-    const json error = place.value("last_error", json::object());
+    const SortedJson error = place.value("last_error", SortedJson::object());
     if (error.contains("message"))
         text += "   " + style.warning("nothing expires: ") + printable(error.value("message", ""));
     return text;
 }
 
-std::string tier_line(const json& tier, const Style& style) {
+std::string tier_line(const SortedJson& tier, const Style& style) {
     std::string text = printable(tier.value("name", ""));
     const WallTime until = time_of(tier, "recoverable_until");
     if (until == WallTime{})
@@ -80,20 +80,20 @@ std::string tier_line(const json& tier, const Style& style) {
                 format_duration(std::max(Micros(0), system_clock().now() - until));
     if (auto pending = tier.value("pending_bytes", std::uint64_t{0}); pending > 0)
         text += ", " + format_size(pending) + " to go";
-    const json error = tier.value("error", json::object());
+    const SortedJson error = tier.value("error", SortedJson::object());
     if (error.contains("message"))
         text += "   " + style.bad("failing") + ": " + printable(error.value("message", ""));
     return text;
 }
 
-std::string journal_line(const json& journal, const Style& style) {
+std::string journal_line(const SortedJson& journal, const Style& style) {
     std::string text = printable(journal.value("database", ""));
-    const json error = journal.value("error", json::object());
+    const SortedJson error = journal.value("error", SortedJson::object());
     if (!journal.value("connected", false))
         return text + "   " + style.bad("not journaled now") + ": " +
                printable(error.value("message", "it begins"));
     std::size_t whole = 0, others = 0;
-    for (const json& table : journal.value("tables", json::array()))
+    for (const SortedJson& table : journal.value("tables", SortedJson::array()))
         ++(table.value("changes", "") == "all" ? whole : others);
     text += "   " + format_count(whole) + (whole == 1 ? " table" : " tables");
     if (others > 0)
@@ -103,7 +103,7 @@ std::string journal_line(const json& journal, const Style& style) {
     return text + ", up to " + journal.value("stored_lsn", "");
 }
 
-std::string text_of(const json& status, const std::string& zone, const Style& style) {
+std::string text_of(const SortedJson& status, const std::string& zone, const Style& style) {
     std::string name = printable(status.value("server", ""));
     auto line = [&](const char* label, const std::string& text) {
         return "       " + std::string(label) +
@@ -117,21 +117,21 @@ std::string text_of(const json& status, const std::string& zone, const Style& st
                         format_local(time_of(status, "recoverable_until"), zone, 1) +
                         (status.value("gap_count", 0) > 0 ? ", with gaps" : ", no gaps"));
     out += line("stream", stream_line(status));
-    for (const json& host : status.value("hosts", json::array()))
+    for (const SortedJson& host : status.value("hosts", SortedJson::array()))
         out += line("host", host_line(host));
-    const json retention = status.value("retention", json::object());
-    for (const json& place : retention.value("places", json::array()))
+    const SortedJson retention = status.value("retention", SortedJson::object());
+    for (const SortedJson& place : retention.value("places", SortedJson::array()))
         out += line("window", window_line(place, style));
     out += line("repository",
                 format_size(status.value("wal_stored_bytes", std::uint64_t{0})) + " for " +
                     format_size(status.value("wal_plain_bytes", std::uint64_t{0})) + " of WAL, " +
                     format_size(status.value("base_stored_bytes", std::uint64_t{0})) +
                     " of base backups");
-    for (const json& tier : status.value("tiers", json::array()))
+    for (const SortedJson& tier : status.value("tiers", SortedJson::array()))
         out += line("copy", tier_line(tier, style));
-    for (const json& journal : status.value("journals", json::array()))
+    for (const SortedJson& journal : status.value("journals", SortedJson::array()))
         out += line("journal", journal_line(journal, style));
-    const json backup = status.value("backup", json::object());
+    const SortedJson backup = status.value("backup", SortedJson::object());
     if (backup.value("running", false))
         out += line("base backup",
                     "running, " + format_percent(backup.value("done_bytes", std::uint64_t{0}),
@@ -145,21 +145,22 @@ std::string text_of(const json& status, const std::string& zone, const Style& st
 }
 
 // Without an agent, what the repository says; and that nobody streams.
-Result<json> offline_status(const Globals& globals) {
+Result<SortedJson> offline_status(const Globals& globals) {
     WV_TRY(OpenedView opened, open_view(globals));
     WV_TRY(auto histories, opened.view->histories(opened.cluster.name));
     WV_TRY(auto backups, opened.view->backups(opened.cluster.name));
     WV_TRY(auto gaps, opened.view->gaps(opened.cluster.name));
     WV_TRY(auto totals, opened.view->totals(opened.cluster.name));
-    json status{{"server", opened.cluster.name},
-                {"connected", false},
-                {"last_error", "no agent runs for this repository; start it with `walvault run`"},
-                {"rpo_target_ms", opened.server.rpo_target.count()},
-                {"backup_count", backups.size()},
-                {"gap_count", gaps.size()},
-                {"wal_plain_bytes", totals.wal_plain_bytes},
-                {"wal_stored_bytes", totals.wal_stored_bytes},
-                {"base_stored_bytes", totals.base_stored_bytes}};
+    SortedJson status{
+        {"server", opened.cluster.name},
+        {"connected", false},
+        {"last_error", "no agent runs for this repository; start it with `walvault run`"},
+        {"rpo_target_ms", opened.server.rpo_target.count()},
+        {"backup_count", backups.size()},
+        {"gap_count", gaps.size()},
+        {"wal_plain_bytes", totals.wal_plain_bytes},
+        {"wal_stored_bytes", totals.wal_stored_bytes},
+        {"base_stored_bytes", totals.base_stored_bytes}};
     if (!histories.empty()) {
         status["flushed_lsn"] = to_string(histories.back().end_lsn);
         status["timeline"] = histories.back().timeline;
@@ -170,18 +171,18 @@ Result<json> offline_status(const Globals& globals) {
     return status;
 }
 
-Result<json> read_status(const Globals& globals, const Config& config, bool& agent_runs) {
+Result<SortedJson> read_status(const Globals& globals, const Config& config, bool& agent_runs) {
     auto text = call_agent(config.web.socket, "GET", "/v1/status");
     agent_runs = text.has_value();
     if (!text && text.error().code == Errc::unavailable) return offline_status(globals);
     if (!text) return fail(text.error());
-    json status = json::parse(*text, nullptr, false);
+    SortedJson status = SortedJson::parse(*text, nullptr, false);
     if (!status.is_object()) return fail(Errc::corrupt, "the agent's answer cannot be read");
     return status;
 }
 
 // False when nobody can read it.
-bool print(const Globals& globals, const json& status, const std::string& zone,
+bool print(const Globals& globals, const SortedJson& status, const std::string& zone,
            const Style& style) {
     if (globals.output == Output::text)
         std::fputs(text_of(status, zone, style).c_str(), stdout);

@@ -17,7 +17,7 @@
 namespace walvault::agent {
 namespace {
 
-using nlohmann::json;
+using SortedJson = nlohmann::json;
 
 struct Outcome {
     std::uint64_t checked_bytes = 0;
@@ -129,10 +129,10 @@ Result<> check_promises(OpenedView& opened, bool wal_only, Outcome& outcome) {
 
 // In the audit trail, by the agent where one runs.
 void record(const OpenedView& opened, const std::string& level, const Outcome& outcome) {
-    json body{{"actor", "verify"},
-              {"level", level},
-              {"checked_bytes", outcome.checked_bytes},
-              {"failed_count", outcome.failures.size()}};
+    SortedJson body{{"actor", "verify"},
+                    {"level", level},
+                    {"checked_bytes", outcome.checked_bytes},
+                    {"failed_count", outcome.failures.size()}};
     auto told = call_agent(opened.config.web.socket, "POST", "/v1/verify-done", body.dump());
     if (told || told.error().code != Errc::unavailable) return;
     pb::LedgerEntry entry;
@@ -150,12 +150,12 @@ void record(const OpenedView& opened, const std::string& level, const Outcome& o
 int print(const Globals& globals, const std::string& level, const Outcome& outcome) {
     bool good = outcome.failures.empty();
     if (globals.output != Output::text) {
-        json body{{"level", level},
-                  {"ok", good},
-                  {"packs", outcome.pack_count},
-                  {"archived_packs", outcome.archived_count},
-                  {"checked_bytes", outcome.checked_bytes},
-                  {"failures", outcome.failures}};
+        SortedJson body{{"level", level},
+                        {"ok", good},
+                        {"packs", outcome.pack_count},
+                        {"archived_packs", outcome.archived_count},
+                        {"checked_bytes", outcome.checked_bytes},
+                        {"failures", outcome.failures}};
         print_answer(globals, body);
     } else {
         std::printf("%s: %s in %s packs read back, %zu damaged.\n", good ? "ok" : "FAIL",

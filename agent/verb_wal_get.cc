@@ -12,15 +12,13 @@
 namespace walvault::agent {
 namespace {
 
-constexpr std::uint64_t kRecordBytesMax = 64_KiB;
-
 // Which history PostgreSQL replays: what the restore wrote into its data directory, where the
 // restore_command runs; without it, the history being followed.
 Result<storage::HistoryRecord> wanted_history(OpenedView& opened) {
     WV_TRY(auto histories, opened.view->histories(opened.cluster.name));
     if (histories.empty())
         return fail(Errc::gap, "the repository has no WAL of " + opened.cluster.name);
-    auto bytes = read_file(posix_file_system(), kRestoreRecord, kRecordBytesMax);
+    auto bytes = read_file(posix_file_system(), kRestoreRecord, kRestoreRecordBytesMax);
     if (!bytes && bytes.error().code == Errc::not_found) {
         WV_TRY(auto current, opened.view->current_history(opened.cluster.name));
         for (const auto& history : histories)

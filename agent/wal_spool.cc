@@ -9,7 +9,6 @@
 namespace walvault::agent {
 namespace {
 
-constexpr std::uint64_t kRecordBytesMax = 64_KiB;
 constexpr std::uint64_t kSegmentBytesMax = 1_GiB;
 // Left for the segment being replayed, the one after it, and what the server writes.
 constexpr std::uint64_t kSpareBytes = 64_MiB;
@@ -40,7 +39,7 @@ std::optional<WalSpool> WalSpool::open(FileSystem& files, const std::string& dat
                                        const std::string& path) {
     const std::size_t slash = path.rfind('/');
     if (slash == std::string::npos || path.substr(slash + 1) != kWantedName) return {};
-    auto bytes = read_file(files, data_directory + "/" + kRestoreRecord, kRecordBytesMax);
+    auto bytes = read_file(files, data_directory + "/" + kRestoreRecord, kRestoreRecordBytesMax);
     if (!bytes) return {};
     const auto record = nlohmann::json::parse(as_text(*bytes), nullptr, false);
     if (!record.is_object()) return {};

@@ -11,11 +11,11 @@
 namespace walvault::storage {
 namespace {
 
-constexpr std::string_view kMagic = "WVLEASE1";
+constexpr std::string_view kLeaseMagic = "WVLEASE1";
 constexpr std::uint64_t kLeaseBytesMax = 4096;
 
 std::string encode(const Lease& lease) {
-    std::string text(kMagic);
+    std::string text(kLeaseMagic);
     text += "\n" + std::to_string(lease.since.time_since_epoch().count());
     text += "\n" + std::to_string(lease.until.time_since_epoch().count());
     return text + "\n" + lease.who + "\n";
@@ -38,7 +38,7 @@ bool read_time(std::string_view line, WallTime& at) {
 Result<Lease> decode(const std::string& name, std::string_view text) {
     Lease lease;
     lease.name = name;
-    const bool known = take_line(text) == kMagic;
+    const bool known = take_line(text) == kLeaseMagic;
     const bool timed =
         read_time(take_line(text), lease.since) && read_time(take_line(text), lease.until);
     lease.who = take_line(text);

@@ -10,7 +10,7 @@
 namespace walvault::storage {
 namespace {
 
-constexpr std::string_view kMagic = "WVLEDG1\n";
+constexpr std::string_view kLedgerMagic = "WVLEDG1\n";
 constexpr std::string_view kDirectory = "ledger/";
 constexpr std::string_view kSuffix = ".log";
 constexpr std::size_t kSequenceDigits = 20;
@@ -94,7 +94,7 @@ std::string ledger_file_name(std::uint64_t first_sequence) {
 ByteBuffer encode_ledger_header(const Id16& repository_id, std::uint64_t first_sequence,
                                 const Id32& previous_hash) {
     ByteBuffer header;
-    append(header, as_bytes(kMagic));
+    append(header, as_bytes(kLedgerMagic));
     append(header, repository_id);
     append_le(header, first_sequence);
     append(header, previous_hash);
@@ -149,7 +149,7 @@ Result<> LedgerWalk::check_header(const LedgerFileInfo& file, ByteSpan header) {
         return fail(Errc::corrupt, file.name + ": " + what);
     };
     ByteReader reader(header);
-    if (as_text(reader.bytes(kMagic.size())) != kMagic)
+    if (as_text(reader.bytes(kLedgerMagic.size())) != kLedgerMagic)
         return corrupt("it does not begin as a ledger file");
     ByteSpan repository_id = reader.bytes(repository_id_.size());
     auto first_sequence = reader.le<std::uint64_t>();

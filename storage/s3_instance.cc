@@ -12,7 +12,7 @@ namespace {
 
 constexpr std::string_view kLocal = "http://127.0.0.1:";
 constexpr const char* kAmazons = "http://169.254.169.254";
-constexpr std::size_t kAnswerBytesMax = 64_KiB;
+constexpr std::size_t kInstanceAnswerBytesMax = 64_KiB;
 constexpr std::size_t kRoleBytesMax = 256;
 // It is a few hops away at most, and the first answer may be slow where a proxy of it starts up.
 constexpr long kConnectMillis = 2000;
@@ -26,7 +26,7 @@ struct Answer {
 
 std::size_t take(char* bytes, std::size_t, std::size_t count, void* context) {
     auto& body = *static_cast<ByteBuffer*>(context);
-    if (body.size() + count > kAnswerBytesMax) return CURL_WRITEFUNC_ERROR;
+    if (body.size() + count > kInstanceAnswerBytesMax) return CURL_WRITEFUNC_ERROR;
     append(body, as_bytes({bytes, count}));
     return count;
 }

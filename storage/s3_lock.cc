@@ -8,7 +8,7 @@ namespace walvault::storage {
 namespace {
 
 // A store that does not know the question may answer with a page of a list.
-constexpr std::uint64_t kAnswerBytesMax = 16_MiB;
+constexpr std::uint64_t kLockAnswerBytesMax = 16_MiB;
 
 // Of the seconds of two times as RFC 3339 in UTC.
 bool is_later(const std::string& at, const std::string& than) {
@@ -47,7 +47,7 @@ Error s3_locked_error(const S3Lock& lock) {
 Result<> check_bucket_locks(S3Client& client) {
     WV_TRY(S3Answer answer, client.perform({.method = "GET",
                                             .query = {{"object-lock", ""}},
-                                            .answer_bytes_max = kAnswerBytesMax}));
+                                            .answer_bytes_max = kLockAnswerBytesMax}));
     const bool is_told_off = parse_s3_code(answer).code == "ObjectLockConfigurationNotFoundError";
     const S3Failure failure = answer.ok() ? S3Failure::unclear : s3_failure(answer);
     if (answer.ok() ? says_enabled(answer) : failure == S3Failure::forbidden) return {};

@@ -13,7 +13,7 @@
 namespace walvault::storage {
 namespace {
 
-std::unique_ptr<S3Store> open(const S3Options& options) {
+std::unique_ptr<S3Store> open_swift(const S3Options& options) {
     return make_s3_store(posix_file_system(), options).value();
 }
 
@@ -22,7 +22,7 @@ std::unique_ptr<S3Store> open(const S3Options& options) {
 TEST_SUITE_BEGIN("swift_s3api");
 
 TEST_CASE("the condition of a put is refused with it, and that of a completion is minded") {
-    auto store = open(gateway().new_bucket());
+    auto store = open_swift(gateway().new_bucket());
     CHECK_FALSE(store->honours_create_only(1).value());
     CHECK(store->honours_create_only(65_MiB).value());
     CHECK(names_of(*store, "").empty());
@@ -66,29 +66,31 @@ TEST_CASE("what the store does not have is told, and nothing is put without it")
     const S3Options plain = gateway().new_bucket();
     S3Options options = plain;
     options.tags = {{"team", "db"}};
-    CHECK(open(options)->put("main/wal/a.pack", as_bytes("x")).error().code == Errc::unsupported);
+    CHECK(open_swift(options)->put("main/wal/a.pack", as_bytes("x")).error().code ==
+          Errc::unsupported);
     options = plain;
     options.sse = "AES256";
-    CHECK(open(options)->put("main/wal/a.pack", as_bytes("x")).error().code == Errc::unsupported);
+    CHECK(open_swift(options)->put("main/wal/a.pack", as_bytes("x")).error().code ==
+          Errc::unsupported);
     options = plain;
     options.storage_class = "GLACIER";
-    CHECK(open(options)->put("main/wal/a.pack", as_bytes("x")).error().code ==
+    CHECK(open_swift(options)->put("main/wal/a.pack", as_bytes("x")).error().code ==
           Errc::invalid_argument);
     options = plain;
     options.object_lock = "COMPLIANCE";
     options.object_lock_for = std::chrono::hours(24);
     options.part_bytes = options.multipart_above_bytes = 5_MiB;
     for (std::uint64_t size : {std::uint64_t{10}, 6_MiB}) {
-        Error error = open(options)->put("main/wal/a.pack", ByteBuffer(size)).error();
+        Error error = open_swift(options)->put("main/wal/a.pack", ByteBuffer(size)).error();
         INFO(error.message);
         CHECK(error.code == Errc::unsupported);
         CHECK(error.message.find("does not lock objects") != std::string::npos);
     }
-    CHECK(names_of(*open(plain), "").empty());
+    CHECK(names_of(*open_swift(plain), "").empty());
 }
 
 TEST_CASE("there is nothing to thaw") {
-    auto store = open(gateway().new_bucket());
+    auto store = open_swift(gateway().new_bucket());
     REQUIRE(store->put("main/wal/a.pack", as_bytes("x")).has_value());
     CHECK(store->list("").value().front().storage_class == "STANDARD");
     CHECK(store->archive()->archive_state("main/wal/a.pack").value().kind ==
@@ -126,7 +128,7 @@ TEST_CASE("a part has no number above a thousand, and all but the last have 5 Mi
 TEST_CASE("another region is told") {
     S3Options options = gateway().new_bucket();
     options.region = "eu-west-1";
-    Error error = open(options)->list("").error();
+    Error error = open_swift(options)->list("").error();
     INFO(error.message);
     CHECK(error.code == Errc::unavailable);
     CHECK(error.message.find("AuthorizationHeaderMalformed") != std::string::npos);

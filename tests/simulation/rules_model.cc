@@ -14,7 +14,7 @@ std::tm parts_of(WallTime at) {
     return parts;
 }
 
-std::string text_of(WallTime at, const char* format) {
+std::string formatted(WallTime at, const char* format) {
     const std::tm parts = parts_of(at);
     char text[64];
     std::strftime(text, sizeof text, format, &parts);
@@ -25,7 +25,7 @@ std::string text_of(WallTime at, const char* format) {
 std::set<std::string> last_periods(WallTime at, const char* format, unsigned count) {
     std::set<std::string> names;
     for (WallTime day = at; names.size() < count; day -= std::chrono::hours(12))
-        names.insert(text_of(day, format));
+        names.insert(formatted(day, format));
     return names;
 }
 
@@ -59,7 +59,7 @@ std::set<std::string> RulesModel::staying(const Place& place, std::size_t& ancho
         std::map<std::string, std::string> newest;
         for (const DiaryBase& base : place.bases)
             if (base.stopped_at <= place.window_from)
-                newest[text_of(base.stopped_at, format)] = base.id;
+                newest[formatted(base.stopped_at, format)] = base.id;
         for (const std::string& name : last_periods(place.window_from, format, count))
             if (newest.contains(name)) ids.insert(newest[name]);
     }

@@ -12,6 +12,9 @@
 
 namespace walvault::storage {
 
+inline const RelationRef kOrders = RelationVersion::make(made_relation(16'400, "orders"));
+inline const RelationRef kLines = RelationVersion::make(made_relation(16'500, "lines"));
+
 class JournalKeeper {
 public:
     explicit JournalKeeper(Repository& repository) : repository_(repository) {}

@@ -13,6 +13,14 @@
 
 namespace walvault {
 
+// As they lie in a record.
+inline ByteBuffer words(std::initializer_list<std::uint32_t> values) {
+    ByteBuffer bytes;
+    for (std::uint32_t value : values)
+        append_le(bytes, value);
+    return bytes;
+}
+
 class WalBuilder {
 public:
     static constexpr std::uint64_t kSegmentBytes = 1 << 20;

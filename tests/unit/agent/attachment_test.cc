@@ -2,13 +2,14 @@
 
 #include <doctest/doctest.h>
 
+#include "tests/support/segment_bytes.h"
+
 namespace walvault::agent {
 namespace {
 
 using storage::HistoryRecord;
 
-constexpr std::uint64_t kSegment = 16 << 20;
-constexpr Lsn segment(std::uint64_t number) { return Lsn{number * kSegment}; }
+constexpr Lsn segment(std::uint64_t number) { return Lsn{number * kSegmentBytes}; }
 
 Id16 id_of(int number) {
     Id16 id{};
@@ -30,7 +31,7 @@ ServerSide server(TimelineId timeline, Lsn flushed, std::vector<TimelineSwitch> 
     side.timeline = timeline;
     side.flushed_lsn = flushed;
     side.ancestors = std::move(ancestors);
-    side.segment_bytes = kSegment;
+    side.segment_bytes = kSegmentBytes;
     side.reserved_lsn = flushed;
     return side;
 }
@@ -128,7 +129,7 @@ TEST_CASE(
             break;
         }
         auto follow = only<Follow>(next);
-        CHECK(follow.from_lsn == Lsn{from.value - kSegment});
+        CHECK(follow.from_lsn == Lsn{from.value - kSegmentBytes});
         from = follow.from_lsn;
     }
     CHECK(looks == kLookBackSegmentsMax);

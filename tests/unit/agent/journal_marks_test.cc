@@ -5,7 +5,6 @@
 namespace walvault::agent {
 namespace {
 
-using Kind = JournalRecordKind;
 using Json = nlohmann::ordered_json;
 
 // By WAL alone these transactions have no mark: what is told of them the journal tells.
@@ -19,7 +18,8 @@ struct Marked : Journaled {
         many.push_back(insert({"1", "a", "b"}));
         bulk = write(many);
         close_tail();
-        truncated = write({{Kind::truncated}, {Kind::truncated, {}, {}, "lines"}});
+        truncated = write(
+            {{JournalRecordKind::truncated}, {JournalRecordKind::truncated, {}, {}, "lines"}});
         ddl = write({message("walvault.ddl", R"({"tag":"ALTER TABLE","dropped":false,"objects":)"
                                              R"([{"type":"table","name":"public.items"}],)"
                                              R"("count":1,"user":"app"})"),

@@ -5,7 +5,6 @@
 namespace walvault::agent {
 namespace {
 
-using Kind = JournalRecordKind;
 using Json = nlohmann::ordered_json;
 
 // What happened in the tests below: a snapshot, a pack, and an open tail.
@@ -205,11 +204,11 @@ TEST_CASE("undo puts deleted rows back whole, the last one first, and names what
 TEST_CASE("A table without a key is counted, and a truncation is named as what is not undone") {
     Journaled shop;
     shop.snapshot(shop.lines, {{"1", "a"}, {"1", "a"}});
-    shop.write({{Kind::inserted, {}, MadeValues{"1", "a"}, "lines"},
-                {Kind::deleted, MadeValues{"1", "a"}, {}, "lines"},
-                {Kind::updated, MadeValues{"1", "a"}, MadeValues{"1", "b"}, "lines"}});
+    shop.write({{JournalRecordKind::inserted, {}, MadeValues{"1", "a"}, "lines"},
+                {JournalRecordKind::deleted, MadeValues{"1", "a"}, {}, "lines"},
+                {JournalRecordKind::updated, MadeValues{"1", "a"}, MadeValues{"1", "b"}, "lines"}});
     const Written changed = shop.written.back();
-    const Written truncated = shop.write({{Kind::truncated, {}, {}, "lines"}});
+    const Written truncated = shop.write({{JournalRecordKind::truncated, {}, {}, "lines"}});
     shop.quiet();
     const RowsArguments before{.table = "\"order lines\"", .before = xid_of(truncated)};
     const auto [code, csv] = shop.ask(verb_rows, before, Output::csv);

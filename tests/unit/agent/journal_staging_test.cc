@@ -41,7 +41,7 @@ void run(Work work) {
     loop.run();
 }
 
-struct Rig {
+struct StagingRig {
     ScratchDirectory directory;
     Pool disk{1};
     JournalStaging staging{disk, posix_file_system(), directory.path(), 64ull << 20};
@@ -58,7 +58,7 @@ struct Rig {
 };
 
 TEST_CASE("A transaction comes back in order, without what its savepoints rolled back") {
-    Rig rig;
+    StagingRig rig;
     run([&]() -> Task<> {
         const ByteBuffer relation = relation_of(11, 1);
         CHECK(co_await rig.staging.add(10, 11, relation));
@@ -82,7 +82,7 @@ TEST_CASE("A transaction comes back in order, without what its savepoints rolled
 }
 
 TEST_CASE("What does not fit into memory waits on the disk, rows larger than a block too") {
-    Rig rig;
+    StagingRig rig;
     const std::string large(3 << 20, 'x');
     run([&]() -> Task<> {
         for (int i = 0; i < 50; ++i) {
@@ -104,7 +104,7 @@ TEST_CASE("What does not fit into memory waits on the disk, rows larger than a b
 }
 
 TEST_CASE("More than the room for it is refused") {
-    Rig rig;
+    StagingRig rig;
     JournalStaging small{rig.disk, posix_file_system(), rig.directory.path(), 1000};
     run([&]() -> Task<> {
         Result<> added;

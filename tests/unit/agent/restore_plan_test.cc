@@ -5,11 +5,11 @@
 #include "agent/restore_files.h"
 #include "agent/restore_settings.h"
 #include "agent/restore_start.h"
+#include "tests/support/segment_bytes.h"
 
 namespace walvault::agent {
 namespace {
 
-constexpr std::uint64_t kSegment = 16 << 20;
 using State = DirectoryFacts::State;
 
 DirectoryFacts directory(const std::string& path, State state = State::empty,
@@ -27,7 +27,7 @@ RestoreInputs inputs() {
     inputs.stop.wal_from_lsn = Lsn{0x2000000};
     inputs.stop.wal_to_lsn = Lsn{0x4000123};
     inputs.stop.recovery_lsn = Lsn{0x40000E0};
-    inputs.cluster = {"main", 7, kSegment, 150020};
+    inputs.cluster = {"main", 7, kSegmentBytes, 150020};
     inputs.directory = directory("/srv/restored");
     inputs.repository_root = "/var/lib/walvault";
     return inputs;
@@ -138,13 +138,13 @@ TEST_CASE("tablespace_map escapes what would end a line") {
 }
 
 TEST_CASE("the segment of a timeline switch is the newer timeline's") {
-    const std::vector<TimelineSwitch> switches{{1, Lsn{3 * kSegment + 100}},
-                                               {2, Lsn{5 * kSegment}}};
-    CHECK(timeline_of_segment(switches, 3, 2, kSegment) == 1);
-    CHECK(timeline_of_segment(switches, 3, 3, kSegment) == 2);
-    CHECK(timeline_of_segment(switches, 3, 4, kSegment) == 2);
-    CHECK(timeline_of_segment(switches, 3, 5, kSegment) == 3);
-    CHECK(timeline_of_segment(switches, 3, 9, kSegment) == 3);
+    const std::vector<TimelineSwitch> switches{{1, Lsn{3 * kSegmentBytes + 100}},
+                                               {2, Lsn{5 * kSegmentBytes}}};
+    CHECK(timeline_of_segment(switches, 3, 2, kSegmentBytes) == 1);
+    CHECK(timeline_of_segment(switches, 3, 3, kSegmentBytes) == 2);
+    CHECK(timeline_of_segment(switches, 3, 4, kSegmentBytes) == 2);
+    CHECK(timeline_of_segment(switches, 3, 5, kSegmentBytes) == 3);
+    CHECK(timeline_of_segment(switches, 3, 9, kSegmentBytes) == 3);
 }
 
 TEST_CASE("replay is told an LSN and a numeric timeline, and the real target comes last") {

@@ -2,16 +2,16 @@
 
 #include <doctest/doctest.h>
 
+#include "tests/support/segment_bytes.h"
+
 namespace walvault::agent {
 namespace {
-
-constexpr std::uint64_t kSegment = 16 << 20;
 
 StoredPosition stored_up_to(Lsn lsn) {
     return {.system_identifier = 7,
             .timeline = 2,
             .acknowledged_lsn = lsn,
-            .segment_bytes = kSegment,
+            .segment_bytes = kSegmentBytes,
             .from_standby = false};
 }
 
@@ -26,7 +26,7 @@ wal::StandbyFacts standby_with(std::optional<Lsn> restart, Lsn replayed) {
 }
 
 Lsn in_segment(std::uint64_t number, std::uint64_t offset) {
-    return Lsn{number * kSegment + offset};
+    return Lsn{number * kSegmentBytes + offset};
 }
 
 std::optional<Lsn> advanced_to(const StandbyStep& step) {

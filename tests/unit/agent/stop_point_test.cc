@@ -3,16 +3,14 @@
 #include <doctest/doctest.h>
 
 #include "tests/support/fake_repository_view.h"
+#include "tests/support/segment_bytes.h"
 
 namespace walvault::agent {
 namespace {
 
 using storage::FakeRepositoryView;
 
-constexpr std::uint64_t kSegment = 16 << 20;
-WallTime at(std::int64_t seconds) {
-    return WallTime(std::chrono::seconds(1'000'000'000 + seconds));
-}
+WallTime at(std::int64_t second) { return WallTime(std::chrono::seconds(1'000'000'000 + second)); }
 Id16 history_id(unsigned number) {
     Id16 id{};
     id[0] = static_cast<std::byte>(number);
@@ -26,7 +24,7 @@ public:
     FakeRepositoryView view;
 
     Cluster() {
-        view.cluster_records.push_back({"main", 7, kSegment, 150020});
+        view.cluster_records.push_back({"main", 7, kSegmentBytes, 150020});
         view.history_records.push_back({.cluster = "main",
                                         .id = history_id(1),
                                         .timeline = 1,
@@ -37,15 +35,15 @@ public:
         add_base("base1", 0x2000028, 0x2000100, 100);
     }
     void add_base(const std::string& id, std::uint64_t start, std::uint64_t stop,
-                  std::int64_t seconds) {
+                  std::int64_t second) {
         pb::BackupInfo base;
         base.set_backup_id(id);
         base.set_history_id(std::string(as_text(history_id(1))));
         base.set_timeline(1);
         base.set_start_lsn(start);
         base.set_stop_lsn(stop);
-        base.set_started_at_us(at(seconds).time_since_epoch().count());
-        base.set_stopped_at_us(at(seconds + 1).time_since_epoch().count());
+        base.set_started_at_us(at(second).time_since_epoch().count());
+        base.set_stopped_at_us(at(second + 1).time_since_epoch().count());
         view.backup_infos.push_back(base);
     }
     void commit(Xid xid, std::uint64_t lsn, WallTime stamp,

@@ -8,7 +8,7 @@
 namespace walvault::agent {
 namespace {
 
-constexpr const char* kSegment = "000000010000000000000007";
+constexpr const char* kSegmentName = "000000010000000000000007";
 
 FileSystem& files() { return posix_file_system(); }
 
@@ -31,7 +31,7 @@ struct DataDirectory {
     void put(const std::string& text) {
         auto opened = spool();
         REQUIRE(opened);
-        REQUIRE(opened->put(kSegment,
+        REQUIRE(opened->put(kSegmentName,
                             [&](const WalSpool::Sink& sink) { return sink(as_bytes(text)); }));
     }
     std::vector<FileInfo> spooled() {
@@ -45,11 +45,11 @@ TEST_CASE("what was put into a spool is taken once, under the name that PostgreS
     DataDirectory data;
     data.put("seven");
     CHECK_FALSE(data.spool()->take("000000010000000000000008"));
-    CHECK(data.spool()->take(kSegment));
+    CHECK(data.spool()->take(kSegmentName));
     auto bytes = read_file(files(), data.scratch / "pg_wal/RECOVERYXLOG", 100);
     REQUIRE(bytes);
     CHECK(as_text(*bytes) == "seven");
-    CHECK_FALSE(data.spool()->take(kSegment));
+    CHECK_FALSE(data.spool()->take(kSegmentName));
     CHECK(data.spooled().empty());
 }
 
@@ -58,7 +58,7 @@ TEST_CASE("a spooled segment with a wrong byte, or a byte too few, is removed an
         DataDirectory data;
         data.put("seven");
         write(data.scratch / ("pg_wal/walvault-spool/" + data.spooled().front().name), wrong);
-        CHECK_FALSE(data.spool()->take(kSegment));
+        CHECK_FALSE(data.spool()->take(kSegmentName));
         CHECK(data.spooled().empty());
         CHECK_FALSE(files().info(data.scratch / "pg_wal/RECOVERYXLOG"));
     }
@@ -68,9 +68,9 @@ TEST_CASE("a segment of another history is not given") {
     DataDirectory data;
     data.put("seven");
     data.record("bb22");
-    CHECK_FALSE(data.spool()->take(kSegment));
+    CHECK_FALSE(data.spool()->take(kSegmentName));
     data.record("aa11");
-    CHECK(data.spool()->take(kSegment));
+    CHECK(data.spool()->take(kSegmentName));
 }
 
 TEST_CASE("there is a spool only for PostgreSQL's recovery in a directory that was restored") {
@@ -91,7 +91,7 @@ TEST_CASE("there is a spool only for PostgreSQL's recovery in a directory that w
 TEST_CASE("a segment that could not be written leaves nothing, and a spool has an end") {
     DataDirectory data;
     auto spool = data.spool();
-    auto failed = spool->put(kSegment, [](const WalSpool::Sink& sink) -> Result<> {
+    auto failed = spool->put(kSegmentName, [](const WalSpool::Sink& sink) -> Result<> {
         WV_CHECK(sink(as_bytes("half")));
         return fail(Errc::gap, "the rest is not there");
     });

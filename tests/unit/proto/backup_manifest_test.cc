@@ -42,13 +42,13 @@ std::string manifest(const std::string& head = "{ \"PostgreSQL-Backup-Manifest-V
                          "\"End-LSN\": \"0/C00138\" }\n],\n");
 }
 
-struct Read {
+struct ManifestRead {
     std::vector<BackupManifestFile> files;
     Result<BackupManifestSummary> summary = fail(Errc::corrupt, "not read");
 };
 
-Read read(const std::string& text, std::size_t piece_bytes = 1'000'000) {
-    Read out;
+ManifestRead read(const std::string& text, std::size_t piece_bytes = 1'000'000) {
+    ManifestRead out;
     BackupManifestReader reader(
         [&](const BackupManifestFile& file) -> Result<> {
             out.files.push_back(file);
@@ -73,7 +73,7 @@ Read read(const std::string& text, std::size_t piece_bytes = 1'000'000) {
 TEST_CASE("a manifest is read and its checksum verified, however it is cut") {
     const std::string text = manifest();
     for (std::size_t piece : {1, 2, 63, 64, 1'000'000}) {
-        Read out = read(text, piece);
+        ManifestRead out = read(text, piece);
         REQUIRE_MESSAGE(out.summary.has_value(), out.summary.error().message);
         CHECK(out.summary->version == 1);
         CHECK(out.summary->file_count == 3);
@@ -90,13 +90,13 @@ TEST_CASE("a manifest is read and its checksum verified, however it is cut") {
 }
 
 TEST_CASE("version 2 carries the system identifier, other versions are unsupported") {
-    Read out =
+    ManifestRead out =
         read(manifest("{ \"PostgreSQL-Backup-Manifest-Version\": 2,\n"
                       "\"System-Identifier\": 7711439459751663614,\n"));
     REQUIRE(out.summary);
     CHECK(out.summary->system_identifier == 7'711'439'459'751'663'614);
     CHECK_FALSE(read(manifest("{ \"PostgreSQL-Backup-Manifest-Version\": 2,\n")).summary);
-    Read newer = read(manifest("{ \"PostgreSQL-Backup-Manifest-Version\": 3,\n"));
+    ManifestRead newer = read(manifest("{ \"PostgreSQL-Backup-Manifest-Version\": 3,\n"));
     CHECK(newer.summary.error().code == Errc::unsupported);
     CHECK(newer.files.empty());
 }
@@ -107,7 +107,7 @@ TEST_CASE("a changed or missing byte anywhere is found") {
         std::string changed = text;
         changed[at] = static_cast<char>(changed[at] ^ 1);
         // The key's own name and the white space around it are on the one line that is not hashed.
-        Read out = read(changed);
+        ManifestRead out = read(changed);
         INFO("byte ", at, ": ", text.substr(at, 20));
         CHECK_FALSE(out.summary);
         CHECK_FALSE(read(text.substr(0, at)).summary);

@@ -49,15 +49,15 @@ ByteBuffer member(std::string_view name, std::string_view content) {
     return bytes;
 }
 
-struct Read {
+struct TarRead {
     std::vector<TarMember> members;
     std::string content;
     std::size_t ended = 0;
     bool ok = true;
 };
 
-Read read(ByteSpan bytes, std::size_t piece_bytes = 4096) {
-    Read out;
+TarRead read(ByteSpan bytes, std::size_t piece_bytes = 4096) {
+    TarRead out;
     TarReader reader({.on_member = [&](const TarMember& found) -> Result<> {
                           out.members.push_back(found);
                           return {};
@@ -92,7 +92,7 @@ ByteBuffer archive() {
 
 TEST_CASE("files, directories and links are read, however the bytes are cut") {
     for (std::size_t piece : {1, 7, 511, 512, 513, 100'000}) {
-        Read out = read(archive(), piece);
+        TarRead out = read(archive(), piece);
         CHECK(out.ok);
         REQUIRE(out.members.size() == 5);
         CHECK(out.members[0].path == "backup_label");
@@ -156,7 +156,7 @@ TEST_CASE("sizes of 8 GiB and more are base-256, negative ones are refused") {
     header[124] = std::byte{0x80};
     header[131] = std::byte{0x02};  // 2 << 32
     set_checksum(header);
-    Read out = read(header);
+    TarRead out = read(header);
     REQUIRE(out.members.size() == 1);
     CHECK(out.members[0].size_bytes == 8ULL << 30);
     CHECK_FALSE(out.ok);

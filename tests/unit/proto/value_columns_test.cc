@@ -10,7 +10,7 @@ using Coding = ColumnCoding;
 
 namespace {
 
-struct Read {
+struct ColumnRead {
     Coding coding;
     std::size_t bytes = 0;  // that were written
     std::vector<std::string> values;
@@ -22,12 +22,12 @@ ValueReader open(const ValueColumn& column) {
         .value();
 }
 
-Read written_and_read(const std::vector<std::string>& values) {
+ColumnRead written_and_read(const std::vector<std::string>& values) {
     const std::vector<std::string_view> views(values.begin(), values.end());
     const ValueColumn column = encode_values(views);
-    Read read{.coding = column.coding,
-              .bytes = column.lengths.size() + column.bytes.size(),
-              .values = {}};
+    ColumnRead read{.coding = column.coding,
+                    .bytes = column.lengths.size() + column.bytes.size(),
+                    .values = {}};
     ValueReader reader = open(column);
     ByteBuffer room(100'000);
     while (!reader.at_end()) {
@@ -41,7 +41,7 @@ Read written_and_read(const std::vector<std::string>& values) {
 
 void check(Coding coding, const std::vector<std::string>& values) {
     CAPTURE(values);
-    const Read read = written_and_read(values);
+    const ColumnRead read = written_and_read(values);
     CHECK(read.coding == coding);
     CHECK(read.values == values);
 }
@@ -99,7 +99,7 @@ TEST_CASE("numbers that rise are told by their differences") {
     std::vector<std::string> values;
     for (int i = 0; i < 1000; ++i)
         values.push_back(std::to_string(123'456'789'000LL + 7 * i));
-    const Read read = written_and_read(values);
+    const ColumnRead read = written_and_read(values);
     CHECK(read.values == values);
     CHECK(read.bytes < 1010);
 }

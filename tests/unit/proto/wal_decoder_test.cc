@@ -81,13 +81,6 @@ bool mentions(const Decoded& decoded, std::string_view text) {
     return decoded.error.find(text) != std::string::npos;
 }
 
-ByteBuffer words(std::initializer_list<std::uint32_t> values) {
-    ByteBuffer bytes;
-    for (std::uint32_t value : values)
-        append_le(bytes, value);
-    return bytes;
-}
-
 }  // namespace
 
 TEST_CASE("valid WAL is decoded to its last record, across pages and a segment switch") {

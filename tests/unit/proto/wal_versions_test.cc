@@ -7,8 +7,8 @@ using namespace walvault;
 
 namespace {
 
-constexpr Lsn kStart{WalBuilder::kSegmentBytes * 3};
-constexpr RelationFile kTable{.tablespace = 1663, .database = 5, .relation = 16'397};
+constexpr Lsn kWalStart{WalBuilder::kSegmentBytes * 3};
+constexpr RelationFile kCopied{.tablespace = 1663, .database = 5, .relation = 16'397};
 
 // What the servers themselves write, as the sources of each major have it.
 struct Major {
@@ -24,47 +24,40 @@ constexpr Major kMajors[] = {{14, 0xD10D, 0, 0x02, 0x04},
                              {17, 0xD116, 3, 0x10, 0x02},
                              {18, 0xD118, 4, 0x04, 0x02}};
 
-struct Decoded {
+struct DecodedMajor {
     std::vector<WalFinding> findings;
     std::string error;
 };
 
-Decoded decode(const Major& major, ByteSpan bytes) {
+DecodedMajor decode(const Major& major, ByteSpan bytes) {
     auto decoder = WalDecoder::open({.server_major = major.number,
                                      .system_identifier = WalBuilder::kSystem,
                                      .segment_bytes = WalBuilder::kSegmentBytes,
                                      .timeline = 1},
-                                    kStart);
+                                    kWalStart);
     REQUIRE(decoder);
-    Decoded out;
+    DecodedMajor out;
     auto fed = decoder->feed(bytes, out.findings);
     if (!fed) out.error = fed.error().message;
     return out;
 }
 
-WalBuilder wal_of(const Major& major) { return WalBuilder(kStart, 1, major.page_magic); }
+WalBuilder wal_of(const Major& major) { return WalBuilder(kWalStart, 1, major.page_magic); }
 
-ByteBuffer words(std::initializer_list<std::uint32_t> values) {
-    ByteBuffer bytes;
-    for (std::uint32_t value : values)
-        append_le(bytes, value);
-    return bytes;
-}
-
-// COPY of five rows into `kTable` whose page is logged whole, then the commit.
+// COPY of five rows into `kCopied` whose page is logged whole, then the commit.
 WalBuilder wal_with_image(const Major& major, std::uint8_t image_info,
                           std::optional<std::uint16_t> hole_bytes) {
     WalBuilder wal = wal_of(major);
     wal.add({.rmgr = 9,
              .info = 0xD0,
              .xid = 50,
-             .body = WalBuilder::block_with_image(kTable, image_info, hole_bytes,
+             .body = WalBuilder::block_with_image(kCopied, image_info, hole_bytes,
                                                   words({5U << 16, 0}))});
     wal.add(WalBuilder::commit(50, 1'000));
     return wal;
 }
 
-std::uint64_t rows_in(const Decoded& decoded) {
+std::uint64_t rows_in(const DecodedMajor& decoded) {
     CHECK(decoded.error == "");
     REQUIRE(decoded.findings.size() == 1);
     return decoded.findings[0].inserted_rows;
@@ -79,7 +72,7 @@ TEST_CASE("each major's pages are known by their magic, and another major's are 
         for (const Major& read : kMajors) {
             CAPTURE(written.number);
             CAPTURE(read.number);
-            Decoded decoded = decode(read, wal.bytes());
+            DecodedMajor decoded = decode(read, wal.bytes());
             CHECK(decoded.findings.size() == (read.number == written.number ? 1 : 0));
             CHECK((decoded.error.find("the page has the magic") == std::string::npos) ==
                   (read.number == written.number));
@@ -120,7 +113,7 @@ TEST_CASE("the list of dropped statistics is passed over by its major's measure"
         append(commit, words({4'711}));          // the transaction that was prepared
         WalBuilder wal = wal_of(major);
         wal.add({.rmgr = 1, .info = 0xB0, .body = WalBuilder::main_data(commit)});
-        Decoded decoded = decode(major, wal.bytes());
+        DecodedMajor decoded = decode(major, wal.bytes());
         CHECK(decoded.error == "");
         REQUIRE(decoded.findings.size() == 1);
         CHECK(decoded.findings[0].xid == 4'711);
@@ -133,7 +126,7 @@ TEST_CASE("records of extensions' resource managers are taken from 15 on") {
         WalBuilder wal = wal_of(major);
         wal.add({.rmgr = 200, .body = WalBuilder::main_data(words({1, 2, 3}))});
         wal.add(WalBuilder::commit(700, 1'000));
-        Decoded decoded = decode(major, wal.bytes());
+        DecodedMajor decoded = decode(major, wal.bytes());
         CHECK(decoded.findings.size() == (major.number == 14 ? 0 : 1));
         CHECK((decoded.error.find("resource manager 200") != std::string::npos) ==
               (major.number == 14));
@@ -145,7 +138,7 @@ TEST_CASE(
     for (const Major& major : kMajors) {
         CAPTURE(major.number);
         ByteBuffer checkpoint;
-        append_le(checkpoint, kStart.value + 40);
+        append_le(checkpoint, kWalStart.value + 40);
         append(checkpoint, words({2, 1, 1, major.number >= 17 ? 2U : 0U}));
         checkpoint.resize(64);
         append_le(checkpoint, std::int64_t{1'700'000'000});
@@ -157,10 +150,10 @@ TEST_CASE(
         wal.add({.rmgr = 0, .info = 0x90, .body = WalBuilder::main_data(promotion)});
         // CHECKPOINT_REDO, which 17 writes where an online checkpoint begins.
         wal.add({.rmgr = 0, .info = 0xE0, .body = WalBuilder::main_data(words({2}))});
-        Decoded decoded = decode(major, wal.bytes());
+        DecodedMajor decoded = decode(major, wal.bytes());
         CHECK(decoded.error == "");
         REQUIRE(decoded.findings.size() == 2);
-        CHECK(decoded.findings[0].redo_lsn == kStart + 40);
+        CHECK(decoded.findings[0].redo_lsn == kWalStart + 40);
         CHECK(decoded.findings[0].timeline == 2);
         CHECK(to_utc_text(decoded.findings[0].at) == "2023-11-14T22:13:20.000000Z");
         CHECK(decoded.findings[1].timeline == 2);

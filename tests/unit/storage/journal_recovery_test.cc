@@ -11,8 +11,6 @@ namespace {
 
 using Kind = JournalRecordKind;
 
-const RelationRef kOrders = RelationVersion::make(made_relation(16'400, "orders"));
-
 // Transaction number `n` inserts order n, padded so that every fifth is one of two pieces.
 void insert_order(JournalKeeper& keeper, std::uint64_t n) {
     keeper.transaction(1000 * n, static_cast<Xid>(n), [&](BatchWriter& writer) {

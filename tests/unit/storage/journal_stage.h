@@ -19,4 +19,12 @@ private:
     }
 };
 
+// Of the newest view's journal of that class.
+inline JournalReader reader_of(RepositoryView& view, const std::string& data_class = {}) {
+    for (const JournalRecord& journal : must(view.journals("main")))
+        if (journal.data_class == data_class) return must(JournalReader::open(view, journal));
+    FAIL("no such journal");
+    std::abort();
+}
+
 }  // namespace walvault::storage

@@ -13,9 +13,6 @@ namespace {
 
 using Kind = JournalRecordKind;
 
-const RelationRef kOrders = RelationVersion::make(made_relation(16'400, "orders"));
-const RelationRef kLines = RelationVersion::make(made_relation(16'500, "lines"));
-
 // Transaction number `n` inserts order n, changes order n / 2 and deletes line n.
 void some_transaction(JournalKeeper& keeper, std::uint64_t n) {
     keeper.transaction(1000 * n, static_cast<Xid>(700 + n), [&](BatchWriter& writer) {
@@ -25,13 +22,6 @@ void some_transaction(JournalKeeper& keeper, std::uint64_t n) {
         if (n % 3 == 0) writer.change(Kind::deleted, kLines, made_delete({id, {}}));
         if (n % 10 == 0) writer.truncate(false, false, {kLines});
     });
-}
-
-JournalReader reader_of(RepositoryView& view, const std::string& data_class = {}) {
-    for (const JournalRecord& journal : must(view.journals("main")))
-        if (journal.data_class == data_class) return must(JournalReader::open(view, journal));
-    FAIL("no such journal");
-    std::abort();
 }
 
 std::string text_of_change(const JournalChange& change) {

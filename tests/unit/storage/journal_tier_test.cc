@@ -8,12 +8,10 @@
 namespace walvault::storage {
 namespace {
 
-const RelationRef kOrders = RelationVersion::make(made_relation(16'400, "orders"));
-
-struct Tier : TierPair {
+struct JournalTier : TierPair {
     std::unique_ptr<Offloader> offloader;
 
-    Tier() {
+    JournalTier() {
         initialize();
         offloader = must(Offloader::open(*repository, *objects, stage.master, {.name = "second"}));
     }
@@ -44,7 +42,7 @@ struct Tier : TierPair {
 }  // namespace
 
 TEST_CASE("Tails, packs and snapshots of a journal go to a tier, and are read there") {
-    Tier tier;
+    JournalTier tier;
     auto repository = must(tier.stage.open());
     JournalKeeper keeper(*repository);
     must(keeper.begin());

@@ -10,9 +10,6 @@ namespace {
 
 using Kind = JournalRecordKind;
 
-const RelationRef kOrders = RelationVersion::make(made_relation(16'400, "orders"));
-const RelationRef kLines = RelationVersion::make(made_relation(16'500, "lines"));
-
 // A transaction that inserts rows `first` to `last`, each of them a batch of its own in the tail.
 void insert(JournalKeeper& keeper, Xid xid, const RelationRef& table, int first, int last) {
     keeper.transaction(1000 * xid, xid, [&](BatchWriter& writer) {

@@ -10,7 +10,6 @@ namespace {
 
 using Kind = JournalRecordKind;
 
-const RelationRef kOrders = RelationVersion::make(made_relation(16'400, "orders"));
 const RelationRef kLater = RelationVersion::make(made_relation(16'600, "later"));
 
 void insert(JournalKeeper& keeper, std::uint64_t lsn, Xid xid, const RelationRef& table,
@@ -58,10 +57,6 @@ void first_way(Repository& repository, JournalKeeper& keeper) {
     must(repository.note_looked(keeper.journal.id, Lsn{9000}));
     must(repository.enter_table_left(table_left(keeper, 4500, 9500)));
     must(repository.enter_table_left(table_left(keeper, 8500, 9500)));
-}
-
-JournalReader reader_of(RepositoryView& view) {
-    return must(JournalReader::open(view, must(view.journals("main")).front()));
 }
 
 // "701 702 ", or what else `read` made of it.

@@ -12,7 +12,6 @@ namespace walvault::storage {
 namespace fs = std::filesystem;
 namespace {
 
-FileSystem& files() { return posix_file_system(); }
 WallTime at(std::int64_t seconds) { return WallTime(std::chrono::seconds(seconds)); }
 bool same_secret(ByteSpan left, ByteSpan right) { return std::ranges::equal(left, right); }
 
@@ -22,7 +21,7 @@ constexpr std::string_view kKnownLine =
 
 std::string line_of(const MasterKey& key) {
     ScratchDirectory scratch;
-    REQUIRE(key.write_file(files(), scratch / "key").has_value());
+    REQUIRE(key.write_file(posix_file_system(), scratch / "key").has_value());
     return std::string(as_text(raw_file(scratch / "key")));
 }
 
@@ -47,8 +46,8 @@ TEST_CASE("a master key's line is the documented one") {
 TEST_CASE("a generated key survives being written and read") {
     ScratchDirectory scratch;
     MasterKey key = MasterKey::generate();
-    REQUIRE(key.write_file(files(), scratch / "key").has_value());
-    auto again = MasterKey::read_file(files(), scratch / "key");
+    REQUIRE(key.write_file(posix_file_system(), scratch / "key").has_value());
+    auto again = MasterKey::read_file(posix_file_system(), scratch / "key");
     REQUIRE(again.has_value());
     CHECK(same_secret(again->view(), key.view()));
     CHECK(again->id() == key.id());
@@ -56,7 +55,7 @@ TEST_CASE("a generated key survives being written and read") {
     CHECK(MasterKey::generate().id() != key.id());
     CHECK(fs::status(scratch / "key").permissions() ==
           (fs::perms::owner_read | fs::perms::owner_write));
-    CHECK(key.write_file(files(), scratch / "key").error().code == Errc::refused);
+    CHECK(key.write_file(posix_file_system(), scratch / "key").error().code == Errc::refused);
 }
 
 TEST_CASE("any wrong character of a key line is seen") {
@@ -89,11 +88,11 @@ TEST_CASE("a key line that is wrong is never shown in the error") {
 TEST_CASE("a key file that others can use is refused, and the hint says what to do") {
     ScratchDirectory scratch;
     std::string path = scratch / "key";
-    REQUIRE(MasterKey::generate().write_file(files(), path).has_value());
+    REQUIRE(MasterKey::generate().write_file(posix_file_system(), path).has_value());
     unsigned allowed_count = 0;
     for (unsigned mode = 0; mode <= 0777; ++mode) {
         fs::permissions(path, static_cast<fs::perms>(mode));
-        auto key = MasterKey::read_file(files(), path);
+        auto key = MasterKey::read_file(posix_file_system(), path);
         // A key of root's may be 0440, as systemd hands it over; without read permission root reads
         // it.
         bool allowed = (mode & 0177) == 0 || (::geteuid() == 0 && mode == 0440);
@@ -109,20 +108,24 @@ TEST_CASE("a key file that others can use is refused, and the hint says what to 
 
 TEST_CASE("a missing key file, a link, a directory, an empty and a huge file are refused") {
     ScratchDirectory scratch;
-    REQUIRE(MasterKey::generate().write_file(files(), scratch / "key").has_value());
-    auto missing = MasterKey::read_file(files(), scratch / "none").error();
+    REQUIRE(MasterKey::generate().write_file(posix_file_system(), scratch / "key").has_value());
+    auto missing = MasterKey::read_file(posix_file_system(), scratch / "none").error();
     CHECK(missing.code == Errc::wrong_key);
     CHECK(missing.hint.find("walvault key generate --out " + (scratch / "none")) !=
           std::string::npos);
     fs::create_symlink("key", scratch / "link");
-    CHECK(MasterKey::read_file(files(), scratch / "link").error().code == Errc::wrong_key);
-    CHECK(MasterKey::read_file(files(), scratch.path()).error().code == Errc::wrong_key);
+    CHECK(MasterKey::read_file(posix_file_system(), scratch / "link").error().code ==
+          Errc::wrong_key);
+    CHECK(MasterKey::read_file(posix_file_system(), scratch.path()).error().code ==
+          Errc::wrong_key);
     write_raw_file(scratch / "empty", {});
     fs::permissions(scratch / "empty", fs::perms::owner_read);
-    CHECK(MasterKey::read_file(files(), scratch / "empty").error().code == Errc::wrong_key);
+    CHECK(MasterKey::read_file(posix_file_system(), scratch / "empty").error().code ==
+          Errc::wrong_key);
     write_raw_file(scratch / "huge", ByteBuffer(2'000, std::byte{'x'}));
     fs::permissions(scratch / "huge", fs::perms::owner_read);
-    CHECK(MasterKey::read_file(files(), scratch / "huge").error().code == Errc::wrong_key);
+    CHECK(MasterKey::read_file(posix_file_system(), scratch / "huge").error().code ==
+          Errc::wrong_key);
 }
 
 // Lets a test be another user for a while.
@@ -134,11 +137,11 @@ struct EffectiveUser {
 TEST_CASE("a key file of another user is refused") {
     if (::geteuid() != 0) return;
     ScratchDirectory scratch;
-    REQUIRE(MasterKey::generate().write_file(files(), scratch / "key").has_value());
+    REQUIRE(MasterKey::generate().write_file(posix_file_system(), scratch / "key").has_value());
     REQUIRE(::chown((scratch / "key").c_str(), 12'345, 12'345) == 0);
     fs::permissions(scratch.path(), fs::perms::all);
     EffectiveUser other(12'346);
-    auto error = MasterKey::read_file(files(), scratch / "key").error();
+    auto error = MasterKey::read_file(posix_file_system(), scratch / "key").error();
     CHECK(error.code == Errc::wrong_key);
     CHECK(error.message.find("12345") != std::string::npos);
 }
@@ -147,16 +150,16 @@ TEST_CASE("root uses the key file of a service's user, if nobody else can") {
     if (::geteuid() != 0) return;
     ScratchDirectory scratch;
     std::string path = scratch / "key";
-    REQUIRE(MasterKey::generate().write_file(files(), path).has_value());
+    REQUIRE(MasterKey::generate().write_file(posix_file_system(), path).has_value());
     REQUIRE(::chown(path.c_str(), 12'345, 12'345) == 0);
     for (unsigned mode : {0600u, 0400u}) {
         fs::permissions(path, static_cast<fs::perms>(mode));
-        CHECK(MasterKey::read_file(files(), path).has_value());
+        CHECK(MasterKey::read_file(posix_file_system(), path).has_value());
     }
     // 0440 is how systemd hands over a key of root's; here it is a group of somebody else's.
     for (unsigned mode : {0440u, 0640u, 0604u}) {
         fs::permissions(path, static_cast<fs::perms>(mode));
-        CHECK(MasterKey::read_file(files(), path).error().code == Errc::wrong_key);
+        CHECK(MasterKey::read_file(posix_file_system(), path).error().code == Errc::wrong_key);
     }
 }
 

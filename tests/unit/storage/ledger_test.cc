@@ -13,7 +13,6 @@ namespace walvault::storage {
 namespace {
 
 namespace fs = std::filesystem;
-FileSystem& files() { return posix_file_system(); }
 const Id16 kRepository = id16(0x11);
 LedgerKeys test_keys(unsigned char value = 5) {
     return LedgerKeys::derive(test_data_key(value, pb::KEY_PURPOSE_LEDGER));
@@ -29,15 +28,15 @@ pb::LedgerEntry pack_deleted(const std::string& path) {
 // A ledger of `count` entries in a directory of its own.
 struct TestLedger {
     ScratchDirectory scratch;
-    std::unique_ptr<ObjectStore> store = make_directory_store(files(), scratch.path());
+    std::unique_ptr<ObjectStore> store = make_directory_store(posix_file_system(), scratch.path());
     std::vector<LedgerHead> heads{LedgerHead{}};
 
     explicit TestLedger(std::size_t count, const std::string& filler = {}) {
         extend(count, filler);
     }
     void extend(std::size_t count, const std::string& filler = {}) {
-        auto ledger =
-            Ledger::open(files(), scratch.path(), kRepository, test_keys(), system_clock());
+        auto ledger = Ledger::open(posix_file_system(), scratch.path(), kRepository, test_keys(),
+                                   system_clock());
         REQUIRE(ledger.has_value());
         for (std::size_t i = 0; i < count; ++i) {
             REQUIRE(
@@ -66,8 +65,8 @@ struct TestLedger {
         return result.error().code;
     }
     Errc open_error() const {
-        auto ledger =
-            Ledger::open(files(), scratch.path(), kRepository, test_keys(), system_clock());
+        auto ledger = Ledger::open(posix_file_system(), scratch.path(), kRepository, test_keys(),
+                                   system_clock());
         REQUIRE_FALSE(ledger.has_value());
         return ledger.error().code;
     }
@@ -110,7 +109,8 @@ TEST_CASE("an empty ledger has no entries and no head") {
 TEST_CASE("append fills in sequence, chain, generation and time") {
     ScratchDirectory scratch;
     auto ledger =
-        Ledger::open(files(), scratch.path(), kRepository, test_keys(), system_clock()).value();
+        Ledger::open(posix_file_system(), scratch.path(), kRepository, test_keys(), system_clock())
+            .value();
     ledger->set_generation(7);
     auto first = ledger->append(pack_deleted("a")).value();
     LedgerHead head = ledger->head();
@@ -320,7 +320,8 @@ TEST_CASE("a ledger rewritten with right hashes but another key is detected") {
     TestLedger ledger(2);
     ScratchDirectory forged;
     auto forger =
-        Ledger::open(files(), forged.path(), kRepository, test_keys(6), system_clock()).value();
+        Ledger::open(posix_file_system(), forged.path(), kRepository, test_keys(6), system_clock())
+            .value();
     REQUIRE(forger->append(pack_deleted("pack-1")));
     REQUIRE(forger->append(pack_deleted("other")));
     write_raw_file(ledger.first_path(), raw_file(forged / ledger_file_name(1)));
@@ -381,7 +382,8 @@ TEST_CASE("other files beside the ledger's are passed over") {
 TEST_CASE("an entry too large is refused and the ledger goes on") {
     ScratchDirectory scratch;
     auto ledger =
-        Ledger::open(files(), scratch.path(), kRepository, test_keys(), system_clock()).value();
+        Ledger::open(posix_file_system(), scratch.path(), kRepository, test_keys(), system_clock())
+            .value();
     CHECK(ledger->append(pack_deleted(std::string(2 << 20, 'x'))).error().code ==
           Errc::invalid_argument);
     CHECK(ledger->append(pack_deleted("small")).has_value());
@@ -389,9 +391,9 @@ TEST_CASE("an entry too large is refused and the ledger goes on") {
 
 TEST_CASE("an entry that could not be read back is refused and the ledger goes on") {
     TestLedger ledger(1);
-    auto writer =
-        Ledger::open(files(), ledger.scratch.path(), kRepository, test_keys(), system_clock())
-            .value();
+    auto writer = Ledger::open(posix_file_system(), ledger.scratch.path(), kRepository, test_keys(),
+                               system_clock())
+                      .value();
     CHECK(writer->append(pack_deleted("not\xFFtext")).error().code == Errc::invalid_argument);
     CHECK(writer->append(pack_deleted("text")).has_value());
     CHECK(ledger.read().paths == std::vector<std::string>{"pack-1", "text"});
@@ -400,7 +402,8 @@ TEST_CASE("an entry that could not be read back is refused and the ledger goes o
 TEST_CASE("after an error of the disk every later append is refused") {
     ScratchDirectory scratch;
     auto ledger =
-        Ledger::open(files(), scratch.path(), kRepository, test_keys(), system_clock()).value();
+        Ledger::open(posix_file_system(), scratch.path(), kRepository, test_keys(), system_clock())
+            .value();
     // The name of the first file is taken by a directory.
     fs::create_directories(scratch / ledger_file_name(1));
     CHECK_FALSE(ledger->append(pack_deleted("a")).has_value());

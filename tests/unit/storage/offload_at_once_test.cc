@@ -11,8 +11,6 @@
 namespace walvault::storage {
 namespace {
 
-bool always() { return true; }
-
 // What is under way is carried out when it is asked for, one at random; what is left when the
 // process dies is never begun.
 class ShuffledLanes final : public ObjectLanes {

@@ -10,8 +10,6 @@
 namespace walvault::storage {
 namespace {
 
-bool always() { return true; }
-
 struct Pair : TierPair {
     std::unique_ptr<Offloader> offloader(ObjectStore& to) {
         return must(Offloader::open(*repository, to, stage.master, {.name = "second"}));

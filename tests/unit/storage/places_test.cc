@@ -14,8 +14,6 @@ namespace {
 
 using namespace std::chrono_literals;
 
-bool always() { return true; }
-
 // A tier of a life in a directory of its own.
 struct Tier {
     std::string name;

@@ -10,7 +10,7 @@
 namespace walvault::wal {
 namespace {
 
-struct Stage {
+struct EndStage {
     ScratchDirectory directory;
     asio::io_context loop;
     Local::acceptor acceptor{loop, directory / ".s.PGSQL.5432"};
@@ -20,7 +20,7 @@ struct Stage {
 };
 
 // Begins a copy, says its last words, and closes without reading on.
-Task<> serve(Stage& stage) {
+Task<> serve(EndStage& stage) {
     Local::socket socket = co_await heard_client(stage.acceptor);
     const std::string words = kCopyBoth + stage.last_words;
     co_await socket.async_write_some(asio::buffer(words), asio::use_awaitable);
@@ -36,7 +36,7 @@ struct Seen {
 };
 
 // Writes more than once before it reads what came.
-Task<Result<>> write_then_read(Stage& stage, Seen& seen) {
+Task<Result<>> write_then_read(EndStage& stage, Seen& seen) {
     Connection::Options options;
     options.conninfo = "host=" + stage.directory.path() + " user=nobody dbname=x";
     WV_CO_TRY(auto connection, co_await Connection::connect(std::move(options)));
@@ -63,12 +63,12 @@ Task<Result<>> write_then_read(Stage& stage, Seen& seen) {
     co_return Result<>();
 }
 
-Task<> run(Stage& stage, Seen& seen, Result<>& done) {
+Task<> run(EndStage& stage, Seen& seen, Result<>& done) {
     done = co_await write_then_read(stage, seen);
 }
 
 Result<> end_with(const std::string& words, Seen& seen) {
-    Stage stage;
+    EndStage stage;
     stage.last_words = words;
     Result<> done = fail(Errc::cancelled, "not over");
     TaskGroup tasks(stage.loop.get_executor());

@@ -16,7 +16,7 @@ namespace {
 using namespace std::chrono_literals;
 constexpr int kRows = 200;
 
-struct Stage {
+struct GatherStage {
     ScratchDirectory directory;
     asio::io_context loop;
     Local::acceptor acceptor{loop, directory / ".s.PGSQL.5432"};
@@ -27,7 +27,7 @@ struct Stage {
 };
 
 // Begins a copy, sends a row each now and then, and hears what comes meanwhile.
-Task<> serve(Stage& stage) {
+Task<> serve(GatherStage& stage) {
     Local::socket socket = co_await heard_client(stage.acceptor);
     co_await socket.async_write_some(asio::buffer(kCopyBoth), asio::use_awaitable);
     socket.non_blocking(true);
@@ -44,7 +44,7 @@ Task<> serve(Stage& stage) {
     co_await socket.async_write_some(asio::buffer(kCompleted), asio::use_awaitable);
 }
 
-Task<Result<>> begin(Stage& stage) {
+Task<Result<>> begin(GatherStage& stage) {
     Connection::Options options;
     options.conninfo = "host=" + stage.directory.path() + " user=nobody dbname=x";
     options.hangup = stage.hangup;
@@ -55,7 +55,7 @@ Task<Result<>> begin(Stage& stage) {
 }
 
 template <class Client>
-Result<> play(Stage& stage, Client client) {
+Result<> play(GatherStage& stage, Client client) {
     Result<> done = fail(Errc::cancelled, "not over");
     TaskGroup tasks(stage.loop.get_executor());
     const auto run = [&]() -> Task<> { done = co_await client(); };
@@ -76,7 +76,7 @@ std::size_t open_files() {
 }  // namespace
 
 TEST_CASE("what gathers is all there afterwards, with few wake-ups, and writing goes on") {
-    Stage stage;
+    GatherStage stage;
     int rows = 0;
     int waits = 0;
     const auto client = [&]() -> Task<Result<>> {
@@ -117,7 +117,7 @@ TEST_CASE("a connection that is closed or hung up while it gathers leaves nothin
         CAPTURE(hangs_up);
         const std::size_t before = open_files();
         {
-            Stage stage;
+            GatherStage stage;
             const auto client = [&]() -> Task<Result<>> {
                 WV_CO_CHECK(co_await begin(stage));
                 WV_CO_TRY(auto woken, co_await stage.connection->wait_copy_data(20s));
