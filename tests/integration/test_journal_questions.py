@@ -4,7 +4,7 @@ import json
 import os
 import unittest
 
-from harness import ROOT, wait_until
+from harness import ROOT, lsn_number, wait_until
 from journal_case import JournalCase
 from journal_workload import SCHEMA, WHOLE, Workload
 
@@ -18,10 +18,12 @@ class QuestionCase(JournalCase):
 
     def transaction(self, statements):
         """Runs them as one transaction and waits until the journal has it; its xid."""
-        xid = self.primary.sql(f"begin; {statements}; select pg_current_xact_id(); commit;").splitlines()[-1]
+        xid, end_lsn = self.primary.sql(f"begin; {statements}; select pg_current_xact_id(); commit;"
+                                        "select pg_current_wal_insert_lsn();").splitlines()[-2:]
         self.primary.sql("select pg_create_restore_point('behind'), pg_current_xact_id()")
         self.agent.wait_until_flushed()
-        self.wait_until_journaled()
+        # Not until what follows is: an idle journal moves on every ten seconds.
+        self.wait_until_journaled(lsn_number(end_lsn))
         return xid
 
 

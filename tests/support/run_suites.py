@@ -160,13 +160,13 @@ def executables(directory, pattern):
 # What takes a minute or more, the longest first, so that none of it is left running alone at the end.
 LONGEST_FIRST = [
     "unit/storage", "nth_fault", "keeping", "tiers_s3", "simulation", "wal_shapes", "missing_wal", "damage",
-    "power_cut", "failover_hosts", "logical", "patroni", "publication",
-    "lifecycle", "histories", "index", "oracle", "tiers", "journal", "journal_faults", "versions",
+    "power_cut", "failover_hosts", "logical", "patroni", "publication", "journal_questions",
+    "lifecycle", "histories", "index", "oracle", "tiers", "journal", "versions",
     "golden_repository", "synchronous", "demo", "metrics",
 ]
 # They wait for the clock most of the time: beside the others, from the beginning on.
 IDLE = {"integration/idle", "integration/retention", "integration/tier_retention", "integration/archive",
-        "integration/backups", "integration/governor", "integration/journal_questions"}
+        "integration/backups", "integration/governor", "integration/journal_faults"}
 IDLE_AT_ONCE = 2
 
 
