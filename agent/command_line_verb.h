@@ -9,7 +9,7 @@
 
 namespace walvault::agent {
 
-// The verb is `app`'s; its help ends with the example.
+// A verb that `app` owns, as CLI11 does with its subcommands; its help ends with the example.
 inline CLI::App* add_verb(CLI::App& app, const std::string& name, const std::string& what,
                           const std::string& example) {
     CLI::App* verb = app.add_subcommand(name, what);
@@ -17,7 +17,7 @@ inline CLI::App* add_verb(CLI::App& app, const std::string& name, const std::str
     return verb;
 }
 
-// invalid_argument.
+// What was wrong with the command line, and what to write instead: invalid_argument.
 inline tl::unexpected<Error> usage(std::string message, std::string hint = {}) {
     return fail(Errc::invalid_argument, std::move(message), std::move(hint));
 }

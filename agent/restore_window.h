@@ -8,7 +8,7 @@
 
 namespace walvault::agent {
 
-// What of a base counts here, as what it is.
+// Times and places as the repository has them: microseconds since 1970, and LSNs.
 inline WallTime time_of(std::int64_t micros) { return WallTime(Micros(micros)); }
 inline Lsn stop_of(const pb::BackupInfo& base) { return Lsn{base.stop_lsn()}; }
 inline Lsn start_of(const pb::BackupInfo& base) { return Lsn{base.start_lsn()}; }

@@ -8,8 +8,8 @@
 
 namespace walvault {
 
-// In bytes; that of the shorter one where it begins the other. Runs that are the same, as nearly
-// all are, are compared at the speed of memcmp().
+// In bytes, at most the length of the shorter one. Runs that are the same, as nearly all are, are
+// compared at the speed of memcmp().
 inline std::size_t shared_prefix_bytes(ByteSpan one, ByteSpan other) {
     const std::size_t bytes = std::min(one.size(), other.size());
     if (bytes == 0 || std::memcmp(one.data(), other.data(), bytes) == 0) return bytes;
